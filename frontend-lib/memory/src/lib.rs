@@ -1,0 +1,1 @@
+//! Registered memory: one memfd per process whose offset is the virtual address.

@@ -1,0 +1,1 @@
+//! Tenant policy: YAML to a checked model to a pure decision.

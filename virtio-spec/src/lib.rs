@@ -1,0 +1,1 @@
+//! The virtio-rdma device interface shared by frontend and backend.
