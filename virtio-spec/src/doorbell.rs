@@ -8,7 +8,8 @@
 pub const PAGE_LEN: usize = 4096;
 
 /// Offset of the u32 *armed* word, written by the device: 1 while it sleeps.
-/// A driver that set a doorbell bit and then reads 1 kicks queue 0
+/// A driver that set a doorbell bit and then reads 1 writes the kick eventfd of
+/// the asynchronous-event queue, which has no other use for it
 /// (clause 5.3 gives the order of the accesses).
 pub const ARMED: usize = 0;
 

@@ -1,0 +1,133 @@
+//! What a data-path device offers to the control side of masqd. The control
+//! side has checked handles, quotas and policy; the device carries data.
+//!
+//! A device serves many [`Session`]s. Within one, objects are named by the
+//! handles that the control side chose. Calls that take something away
+//! (deregister, destroy, modify to ERROR, close) return only when the data path
+//! has let go of it.
+
+#![forbid(unsafe_code)]
+
+mod spec;
+
+pub use spec::{
+    AhSpec, CqSpec, Destination, DomainKey, EndpointKey, Handle, MrSpec, MwSpec, QpChange,
+    QpCounters, QpReport, QpSpec, SessionSpec, SrqSpec,
+};
+
+use masq_memory::{MappedRing, Region};
+use masq_spec::command::Status;
+use masq_spec::device::Features;
+use masq_spec::event::AsyncEvent;
+use masq_spec::verbs::{DeviceAttr, Gid, SrqAttr, State};
+
+/// Why a device refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The tenant's fault: the request contradicts the object's state.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Something that this device does not do.
+    #[error("not supported by this device: {0}")]
+    Unsupported(&'static str),
+    /// A table of the device is full.
+    #[error("the device is out of {0}")]
+    Exhausted(&'static str),
+    /// Another object uses it.
+    #[error("still in use by {0}")]
+    Busy(&'static str),
+    /// The session or the device is gone.
+    #[error("the device is gone")]
+    Gone,
+}
+
+impl DeviceError {
+    /// The status that the tenant gets.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Invalid(_) => Status::Invalid,
+            Self::Unsupported(_) => Status::Unsupported,
+            Self::Exhausted(_) => Status::NoMemory,
+            Self::Busy(_) => Status::Busy,
+            Self::Gone => Status::Gone,
+        }
+    }
+}
+
+/// Result of a device call.
+pub type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Takes the events of one session. Called by a data-path thread, so it must
+/// neither block nor wait for the tenant.
+pub trait EventSink: Send + Sync {
+    /// CQ `cq` has what its arming asked for.
+    fn completion(&self, event_queue: u32, cq: Handle);
+    /// Something happened to `element`: a handle of the kind that the event
+    /// speaks of, or the port number.
+    fn asynchronous(&self, kind: AsyncEvent, element: u32);
+}
+
+/// A device.
+pub trait Device: Send + Sync {
+    /// Its name in logs and in `masqd --device`.
+    fn name(&self) -> &str;
+    /// What it can do, before quotas.
+    fn attributes(&self) -> DeviceAttr;
+    /// Feature bits that it serves.
+    fn features(&self) -> Features;
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// [`DeviceError::Exhausted`] or [`DeviceError::Gone`].
+    fn open(&self, spec: SessionSpec) -> Result<Box<dyn Session>>;
+}
+
+/// One frontend process on a device. Dropping it closes it: every object is
+/// released, and peers notice as if the process had vanished.
+///
+/// Errors are those of [`DeviceError`], and its own documentation says which
+/// request breaks which rule.
+#[allow(clippy::missing_errors_doc)]
+pub trait Session: Send {
+    /// Registers memory and returns its key (lkey and rkey).
+    fn register(&mut self, mr: MrSpec) -> Result<u32>;
+    /// Revokes the region; no access happens after the return. Gives back the
+    /// region, so that the caller unmaps it.
+    fn deregister(&mut self, mr: Handle) -> Result<Region>;
+    /// Allocates a memory window and returns its first rkey.
+    fn alloc_mw(&mut self, mw: MwSpec) -> Result<u32>;
+    /// Revokes a memory window.
+    fn dealloc_mw(&mut self, mw: Handle) -> Result<()>;
+    /// Creates a completion queue.
+    fn create_cq(&mut self, cq: CqSpec) -> Result<()>;
+    /// Moves a CQ to another ring; returns the first running index there.
+    fn resize_cq(&mut self, cq: Handle, ring: MappedRing, cqe: u32) -> Result<u32>;
+    /// Destroys a CQ that no queue pair uses.
+    fn destroy_cq(&mut self, cq: Handle) -> Result<()>;
+    /// Creates a shared receive queue.
+    fn create_srq(&mut self, srq: SrqSpec) -> Result<()>;
+    /// Arms the limit event.
+    fn set_srq_limit(&mut self, srq: Handle, limit: u32) -> Result<()>;
+    /// Attributes.
+    fn query_srq(&mut self, srq: Handle) -> Result<SrqAttr>;
+    /// Destroys an SRQ that no queue pair uses.
+    fn destroy_srq(&mut self, srq: Handle) -> Result<()>;
+    /// Creates a queue pair in RESET; returns its number and doorbell slot.
+    fn create_qp(&mut self, qp: QpSpec) -> Result<(u32, u32)>;
+    /// Applies a change whole or not at all; returns the new state.
+    fn modify_qp(&mut self, qp: Handle, change: QpChange) -> Result<State>;
+    /// Attributes and counters.
+    fn query_qp(&mut self, qp: Handle) -> Result<QpReport>;
+    /// Moves a QP to ERROR on the operator's behalf: flush, and QP_FATAL.
+    fn fail_qp(&mut self, qp: Handle) -> Result<()>;
+    /// Destroys a QP; nothing of it is touched after the return.
+    fn destroy_qp(&mut self, qp: Handle) -> Result<()>;
+    /// Creates an address handle.
+    fn create_ah(&mut self, ah: AhSpec) -> Result<()>;
+    /// Forgets an address handle.
+    fn destroy_ah(&mut self, ah: Handle) -> Result<()>;
+    /// Adds a UD queue pair to a multicast group of its tenant.
+    fn attach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()>;
+    /// Takes it out.
+    fn detach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()>;
+}

@@ -1,0 +1,78 @@
+//! The memfd of a process, whose offsets are its virtual addresses.
+
+use crate::MemoryError;
+use masq_spec::device::{MAX_ADDRESS, PAGE_SIZE};
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const HUGETLBFS_MAGIC: i64 = 0x958458f6;
+
+/// A file that was checked to be safe to map.
+#[derive(Debug)]
+pub struct SharedFile {
+    fd: OwnedFd,
+    len: u64,
+}
+
+impl SharedFile {
+    /// Takes `fd` if it is a memfd sealed against shrinking, growing and
+    /// further seals, and not of huge pages (a punched one is a SIGBUS).
+    ///
+    /// # Errors
+    /// [`MemoryError::BadFile`] says which of these it is not.
+    pub fn check(fd: OwnedFd) -> Result<Self, MemoryError> {
+        let bad = MemoryError::BadFile;
+        let seals = fcntl_get_seals(&fd).map_err(|_| bad("not a memfd"))?;
+        if !seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL) {
+            return Err(bad(
+                "not sealed against shrinking, growing and further seals",
+            ));
+        }
+        if seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+            return Err(bad("sealed against writing"));
+        }
+        let fs = fstatfs(&fd).map_err(MemoryError::host("fstatfs"))?;
+        if fs.f_type as i64 == HUGETLBFS_MAGIC {
+            return Err(bad("of huge pages"));
+        }
+        let stat = fstat(&fd).map_err(MemoryError::host("fstat"))?;
+        let len = u64::try_from(stat.st_size).map_err(|_| bad("of negative size"))?;
+        Ok(Self {
+            fd,
+            len: len.min(MAX_ADDRESS),
+        })
+    }
+
+    /// Bytes that may be mapped.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is nothing to map.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The page-aligned range around `[addr, addr + len)`, if inside the file.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadRange`] if empty, wrapping or outside.
+    pub fn pages(&self, addr: u64, len: u64) -> Result<(u64, u64), MemoryError> {
+        let bad = MemoryError::BadRange { addr, len };
+        let end = match addr.checked_add(len) {
+            Some(end) if len > 0 && end <= self.len => end,
+            _ => return Err(bad),
+        };
+        let start = addr & !(PAGE_SIZE - 1);
+        match end.checked_next_multiple_of(PAGE_SIZE) {
+            Some(end) if end <= self.len => Ok((start, end - start)),
+            _ => Err(bad),
+        }
+    }
+}
+
+impl AsFd for SharedFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

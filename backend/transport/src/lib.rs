@@ -1,0 +1,1 @@
+//! The rule book of RC, UC and UD, without I/O.
