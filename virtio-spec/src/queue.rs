@@ -53,7 +53,7 @@ pub const fn ring_len(slots: u32, stride: u32) -> u64 {
 pub struct Sge {
     /// Address in the memory region (its iova space).
     pub addr: u64,
-    /// Bytes; 0 means 2^31 in a posted receive or send (clause 6.4).
+    /// Bytes; 0 is none (clause 6.4).
     pub length: u32,
     /// Local key.
     pub lkey: u32,

@@ -36,6 +36,9 @@ pub enum DeviceError {
     /// Another object uses it.
     #[error("still in use by {0}")]
     Busy(&'static str),
+    /// A helper still reaches the process's memory; ask again soon.
+    #[error("not let go of yet")]
+    Again,
     /// The session or the device is gone.
     #[error("the device is gone")]
     Gone,
@@ -48,7 +51,7 @@ impl DeviceError {
             Self::Invalid(_) => Status::Invalid,
             Self::Unsupported(_) => Status::Unsupported,
             Self::Exhausted(_) => Status::NoMemory,
-            Self::Busy(_) => Status::Busy,
+            Self::Busy(_) | Self::Again => Status::Busy,
             Self::Gone => Status::Gone,
         }
     }
@@ -92,7 +95,9 @@ pub trait Session: Send {
     /// Registers memory and returns its key (lkey and rkey).
     fn register(&mut self, mr: MrSpec) -> Result<u32>;
     /// Revokes the region; no access happens after the return. Gives back the
-    /// region, so that the caller unmaps it.
+    /// region, so that the caller unmaps it. [`DeviceError::Again`]: nothing
+    /// happened yet, since a helper still reaches memory outside the windows;
+    /// bounded by a deadline.
     fn deregister(&mut self, mr: Handle) -> Result<Region>;
     /// Allocates a memory window and returns its first rkey.
     fn alloc_mw(&mut self, mw: MwSpec) -> Result<u32>;

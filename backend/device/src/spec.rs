@@ -33,7 +33,7 @@ pub struct SessionSpec {
     /// Kick eventfd that the driver writes while the doorbell page says that
     /// the device sleeps. It was checked to be an eventfd; it is only ever
     /// watched (edge-triggered), never read.
-    pub kick: OwnedFd,
+    pub kick: Arc<OwnedFd>,
     /// Where its events go.
     pub events: Arc<dyn EventSink>,
     /// Its process memory, if the daemon may reach it.

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)] // atomics and copies at raw pointers
 
 use crate::{MemoryError, SharedFile, Window, copy};
-use masq_spec::queue::{HDR_DEVICE_INDEX, MAX_SLOTS, MAX_STRIDE, RING_HEADER, ring_len};
+use masq_spec::queue::{
+    HDR_DEVICE_INDEX, HDR_FLUSHING, MAX_SLOTS, MAX_STRIDE, RING_HEADER, ring_len,
+};
 use masq_spec::verbs::Ring;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -129,6 +131,12 @@ impl MappedRing {
     pub fn set_device_index(&self, index: u32) {
         self.header(HDR_DEVICE_INDEX)
             .store(index, Ordering::Release);
+    }
+
+    /// Tells the driver whether posted receives need a doorbell.
+    pub fn set_flushing(&self, flushing: bool) {
+        self.header(HDR_FLUSHING)
+            .store(u32::from(flushing), Ordering::SeqCst);
     }
 
     /// A header word.

@@ -1,0 +1,174 @@
+//! The control side's view: [`Device`] and [`Session`] by calls into engines.
+
+use crate::config::SoftConfig;
+use crate::engine::Engine;
+use crate::limits;
+use crate::thread::DataPath;
+use masq_device::{
+    AhSpec, CqSpec, Device, DeviceError, Handle, MrSpec, MwSpec, QpChange, QpReport, QpSpec,
+    Result, Session, SessionSpec, SrqSpec,
+};
+use masq_memory::{MappedRing, Region};
+use masq_spec::device::Features;
+use masq_spec::verbs::{DeviceAttr, Gid, SrqAttr, State};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// The software NIC.
+pub struct SoftDevice {
+    paths: Vec<Arc<DataPath>>,
+}
+
+impl SoftDevice {
+    /// Starts the data-path threads.
+    ///
+    /// # Errors
+    /// The host is out of threads or descriptors.
+    pub fn start(config: &SoftConfig) -> io::Result<Self> {
+        let paths = (0..config.threads.max(1))
+            .map(|number| DataPath::start(number, config).map(Arc::new))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { paths })
+    }
+}
+
+impl Device for SoftDevice {
+    fn name(&self) -> &str {
+        "soft"
+    }
+
+    fn attributes(&self) -> DeviceAttr {
+        limits::attributes()
+    }
+
+    fn features(&self) -> Features {
+        limits::FEATURES
+    }
+
+    fn open(&self, spec: SessionSpec) -> Result<Box<dyn Session>> {
+        let number = spec.domain.0 as usize % self.paths.len().max(1);
+        let path = self.paths.get(number).ok_or(DeviceError::Gone)?;
+        let kick = Arc::clone(&spec.kick);
+        path.watch(kick.as_fd())
+            .map_err(|_| DeviceError::Exhausted("descriptors"))?;
+        let index = path.call(move |engine| engine.open(spec))?;
+        Ok(Box::new(SoftSession {
+            path: Arc::clone(path),
+            index,
+            kick,
+        }))
+    }
+}
+
+struct SoftSession {
+    path: Arc<DataPath>,
+    index: usize,
+    kick: Arc<OwnedFd>,
+}
+
+impl SoftSession {
+    fn call<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Engine, usize) -> R + Send + 'static,
+    ) -> Result<R> {
+        let index = self.index;
+        self.path.call(move |engine| f(engine, index))
+    }
+}
+
+impl Session for SoftSession {
+    fn register(&mut self, mr: MrSpec) -> Result<u32> {
+        self.call(|engine, s| engine.register(s, mr))?
+    }
+
+    fn deregister(&mut self, mr: Handle) -> Result<Region> {
+        let region = self.call(move |engine, s| engine.deregister(s, mr))??;
+        Ok(Arc::try_unwrap(region).unwrap_or_else(|shared| (*shared).clone()))
+    }
+
+    fn alloc_mw(&mut self, mw: MwSpec) -> Result<u32> {
+        self.call(move |engine, s| engine.alloc_mw(s, &mw))?
+    }
+
+    fn dealloc_mw(&mut self, mw: Handle) -> Result<()> {
+        self.call(move |engine, s| engine.dealloc_mw(s, mw))?
+    }
+
+    fn create_cq(&mut self, cq: CqSpec) -> Result<()> {
+        self.call(|engine, s| engine.create_cq(s, cq))?
+    }
+
+    fn resize_cq(&mut self, cq: Handle, ring: MappedRing, cqe: u32) -> Result<u32> {
+        let (first, _old) = self.call(move |engine, s| engine.resize_cq(s, cq, ring, cqe))??;
+        Ok(first)
+    }
+
+    fn destroy_cq(&mut self, cq: Handle) -> Result<()> {
+        self.call(move |engine, s| engine.destroy_cq(s, cq))?
+            .map(drop)
+    }
+
+    fn create_srq(&mut self, srq: SrqSpec) -> Result<()> {
+        self.call(|engine, s| engine.create_srq(s, srq))?
+    }
+
+    fn set_srq_limit(&mut self, srq: Handle, limit: u32) -> Result<()> {
+        self.call(move |engine, s| engine.set_srq_limit(s, srq, limit))?
+    }
+
+    fn query_srq(&mut self, srq: Handle) -> Result<SrqAttr> {
+        self.call(move |engine, s| engine.query_srq(s, srq))?
+    }
+
+    fn destroy_srq(&mut self, srq: Handle) -> Result<()> {
+        self.call(move |engine, s| engine.destroy_srq(s, srq))?
+            .map(drop)
+    }
+
+    fn create_qp(&mut self, qp: QpSpec) -> Result<(u32, u32)> {
+        self.call(|engine, s| engine.create_qp(s, qp))?
+    }
+
+    fn modify_qp(&mut self, qp: Handle, change: QpChange) -> Result<State> {
+        self.call(move |engine, s| engine.modify_qp(s, qp, change))?
+    }
+
+    fn query_qp(&mut self, qp: Handle) -> Result<QpReport> {
+        self.call(move |engine, s| engine.query_qp(s, qp))?
+    }
+
+    fn fail_qp(&mut self, qp: Handle) -> Result<()> {
+        let cause = "the policy no longer allows the connection";
+        self.call(move |engine, s| engine.fail_qp(s, qp, cause))?
+    }
+
+    fn destroy_qp(&mut self, qp: Handle) -> Result<()> {
+        self.call(move |engine, s| engine.destroy_qp(s, qp))?
+            .map(drop)
+    }
+
+    fn create_ah(&mut self, ah: AhSpec) -> Result<()> {
+        self.call(|engine, s| engine.create_ah(s, ah))?
+    }
+
+    fn destroy_ah(&mut self, ah: Handle) -> Result<()> {
+        self.call(move |engine, s| engine.destroy_ah(s, ah))?
+    }
+
+    fn attach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()> {
+        self.call(move |engine, s| engine.attach_multicast(s, qp, group))?
+    }
+
+    fn detach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()> {
+        self.call(move |engine, s| engine.detach_multicast(s, qp, group))?
+    }
+}
+
+impl Drop for SoftSession {
+    fn drop(&mut self) {
+        self.path.unwatch(self.kick.as_fd());
+        // What is left is unmapped here, not by the data path.
+        drop(self.call(|engine, s| engine.close(s)));
+    }
+}

@@ -1,0 +1,25 @@
+use std::time::Duration;
+
+/// How the software NIC runs.
+#[derive(Clone, Debug)]
+pub struct SoftConfig {
+    /// Data-path threads; tenants are spread over them.
+    pub threads: usize,
+    /// CPUs that data-path threads are pinned to, in turn; empty: not pinned.
+    pub cpus: Vec<usize>,
+    /// How long a thread polls after its last work before it sleeps.
+    pub idle: Duration,
+    /// Empty polls after which a thread lets others run on its CPU.
+    pub yield_after: u32,
+}
+
+impl Default for SoftConfig {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            cpus: Vec::new(),
+            idle: Duration::from_micros(50),
+            yield_after: 20,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Moving the bytes of a message, at most one turn's worth at a time.
+//!
+//! Both piece lists cover the whole message; a chunk begins at the request's
+//! offset. If every piece of the chunk is mapped, there is one copy. If some
+//! are not, the chunk goes through a buffer, and a helper of the session that
+//! owns the memory reads or writes its part ([`super::remote`]).
+#![allow(unsafe_code)] // copies between resolved pieces
+
+use super::objects::{Current, Waiting};
+use super::remote::{Deferred, JobKind, Part, Stage};
+use super::{Engine, Step};
+use masq_memory::{Piece, Target, copy_pieces, load_bytes, store_bytes};
+
+/// Most bytes that go through a buffer at once.
+const REMOTE_CHUNK: u64 = 256 << 10;
+
+impl Engine {
+    /// Moves the next chunk. An error says which side's memory did not answer:
+    /// true for the side that is read.
+    pub(super) fn transfer(
+        &mut self,
+        q: usize,
+        cur: &mut Current,
+        bytes: &mut u64,
+    ) -> Result<Step, bool> {
+        loop {
+            match std::mem::replace(&mut cur.stage, Stage::Fresh) {
+                Stage::New | Stage::Fresh | Stage::Delivered(_) => {}
+                Stage::Gathered(buffer) => match self.scatter(q, cur, buffer)? {
+                    Step::Done => {}
+                    step => return Ok(step),
+                },
+                Stage::Scattered(len) => cur.offset += len,
+                Stage::Failed { reading } => return Err(reading),
+            }
+            if cur.offset >= cur.total {
+                return Ok(Step::Done);
+            }
+            if *bytes == 0 {
+                return Ok(Step::More);
+            }
+            let want = (cur.total - cur.offset).min(*bytes);
+            // SAFETY: both lists were resolved in this turn, and regions are
+            // only dropped between turns.
+            let moved = unsafe { copy_pieces(&self.from, &self.to, cur.offset, want, cur.total) };
+            cur.offset += moved;
+            *bytes -= moved;
+            if moved < want {
+                return self.through_buffer(q, cur);
+            }
+        }
+    }
+
+    /// Begins a chunk that a helper must read or write.
+    fn through_buffer(&mut self, q: usize, cur: &mut Current) -> Result<Step, bool> {
+        let len = (cur.total - cur.offset).min(REMOTE_CHUNK);
+        let mut buffer = vec![0; len as usize];
+        let parts = split(&self.from, cur.offset, len);
+        let mut remote = Vec::new();
+        for (piece, at) in &parts {
+            match piece.target {
+                Target::Mapped(ptr) => {
+                    if let Some(out) = buffer.get_mut(*at..*at + piece.len as usize) {
+                        // SAFETY: as in `transfer`.
+                        unsafe { load_bytes(ptr, out) };
+                    }
+                }
+                Target::Remote { session, addr } => {
+                    remote.push((
+                        session,
+                        Part {
+                            addr,
+                            at: *at,
+                            len: piece.len as usize,
+                        },
+                    ));
+                }
+            }
+        }
+        match remote.first() {
+            None => match self.scatter(q, cur, buffer)? {
+                Step::Done => Ok(Step::More),
+                step => Ok(step),
+            },
+            Some((session, _)) => {
+                let session = *session as usize;
+                let parts = remote.into_iter().map(|(_, part)| part).collect();
+                self.submit(q, session, JobKind::Read { parts, buffer }, true)
+            }
+        }
+    }
+
+    /// Writes the bytes at the request's offset to where they belong.
+    pub(super) fn scatter(
+        &mut self,
+        q: usize,
+        cur: &mut Current,
+        buffer: Vec<u8>,
+    ) -> Result<Step, bool> {
+        let len = buffer.len() as u64;
+        if let Stage::Scattered(len) = cur.stage {
+            // An atomic whose result a helper has written.
+            cur.stage = Stage::Fresh;
+            cur.offset += len;
+            return Ok(Step::Done);
+        }
+        if let Stage::Failed { reading } = cur.stage {
+            return Err(reading);
+        }
+        let parts = split(&self.to, cur.offset, len);
+        let mut remote = Vec::new();
+        for (piece, at) in &parts {
+            match piece.target {
+                Target::Mapped(ptr) => {
+                    if let Some(data) = buffer.get(*at..*at + piece.len as usize) {
+                        // SAFETY: as in `transfer`.
+                        unsafe { store_bytes(ptr, data) };
+                    }
+                }
+                Target::Remote { session, addr } => {
+                    remote.push((
+                        session,
+                        Part {
+                            addr,
+                            at: *at,
+                            len: piece.len as usize,
+                        },
+                    ));
+                }
+            }
+        }
+        match remote.first() {
+            None => {
+                cur.offset += len;
+                Ok(Step::Done)
+            }
+            Some((session, _)) => {
+                let session = *session as usize;
+                let parts = remote.into_iter().map(|(_, part)| part).collect();
+                self.submit(q, session, JobKind::Write { parts, buffer }, false)
+            }
+        }
+    }
+
+    /// Hands a job to the helper of `session` and lets `q` wait for it.
+    pub(super) fn submit(
+        &mut self,
+        q: usize,
+        session: usize,
+        kind: JobKind,
+        reading: bool,
+    ) -> Result<Step, bool> {
+        let deadline = self.now.saturating_add(super::remote::DEADLINE);
+        let id = self.timers.add(deadline, q);
+        let state = self.sessions.get_mut(session).ok_or(reading)?;
+        if !state.helper.submit(id, q, session, kind, &self.port) {
+            return Err(reading);
+        }
+        let qp = self.qps.get_mut(q).ok_or(reading)?;
+        qp.waiting = Waiting::Job {
+            id,
+            session,
+            reading,
+        };
+        Ok(Step::Wait)
+    }
+}
+
+/// The pieces of `[offset, offset + len)` of a message, each with its place in
+/// a buffer of `len` bytes.
+fn split(pieces: &[Piece], offset: u64, len: u64) -> Vec<(Piece, usize)> {
+    let mut out = Vec::new();
+    let (mut skip, mut at) = (offset, 0u64);
+    for piece in pieces {
+        if at == len {
+            break;
+        }
+        if skip >= piece.len {
+            skip -= piece.len;
+            continue;
+        }
+        let take = (piece.len - skip).min(len - at);
+        let target = match piece.target {
+            // SAFETY: skip is inside the piece.
+            Target::Mapped(ptr) => Target::Mapped(unsafe { ptr.add(skip as usize) }),
+            Target::Remote { session, addr } => Target::Remote {
+                session,
+                addr: addr + skip,
+            },
+        };
+        out.push((Piece { target, len: take }, at as usize));
+        at += take;
+        skip = 0;
+    }
+    out
+}
+
+impl Engine {
+    /// Has a helper read the part of a datagram that lies in the process.
+    pub(super) fn gather_remote(&mut self, q: usize, cur: &Current) -> Result<Step, bool> {
+        let mut buffer = vec![0; cur.total as usize];
+        let mut remote = None;
+        let mut list = Vec::new();
+        for (piece, at) in split(&self.from, 0, cur.total) {
+            match piece.target {
+                Target::Mapped(ptr) => {
+                    if let Some(out) = buffer.get_mut(at..at + piece.len as usize) {
+                        // SAFETY: as in `transfer`.
+                        unsafe { load_bytes(ptr, out) };
+                    }
+                }
+                Target::Remote { session, addr } => {
+                    remote = Some(session as usize);
+                    list.push(Part {
+                        addr,
+                        at,
+                        len: piece.len as usize,
+                    });
+                }
+            }
+        }
+        let session = remote.ok_or(true)?;
+        self.submit(
+            q,
+            session,
+            JobKind::Read {
+                parts: list,
+                buffer,
+            },
+            true,
+        )
+    }
+
+    /// Writes a datagram to a receive that lies in the process in part; its
+    /// completion follows the helper's answer.
+    pub(super) fn deliver_remote(&mut self, p: usize, buffer: Vec<u8>, deferred: Deferred) {
+        let mut remote = None;
+        let mut parts = Vec::new();
+        for (piece, at) in split(&self.to, 0, buffer.len() as u64) {
+            match piece.target {
+                Target::Mapped(ptr) => {
+                    if let Some(data) = buffer.get(at..at + piece.len as usize) {
+                        // SAFETY: as in `transfer`.
+                        unsafe { store_bytes(ptr, data) };
+                    }
+                }
+                Target::Remote { session, addr } => {
+                    remote = Some(session as usize);
+                    parts.push(Part {
+                        addr,
+                        at,
+                        len: piece.len as usize,
+                    });
+                }
+            }
+        }
+        let Some(session) = remote else { return };
+        let kind = JobKind::Deliver {
+            parts,
+            buffer,
+            deferred,
+        };
+        let id = self
+            .timers
+            .add(self.now.saturating_add(super::remote::DEADLINE), p);
+        if let Some(state) = self.sessions.get_mut(session) {
+            // A refusal means that the memory is lost; the receive stays taken
+            // and is flushed when the queue pair ends.
+            state.helper.submit(id, p, session, kind, &self.port);
+        }
+    }
+
+    /// Copies header and payload of a datagram to mapped pieces, in order.
+    pub(super) fn copy_datagram(&mut self, payload: u64) {
+        let total = payload + self.grh.0.len() as u64;
+        let header = Piece {
+            target: Target::Mapped(std::ptr::NonNull::from(&mut self.grh.0[0])),
+            len: self.grh.0.len() as u64,
+        };
+        self.from.insert(0, header);
+        // SAFETY: the header is ours, the rest as in `transfer`.
+        unsafe { copy_pieces(&self.from, &self.to, 0, total, total) };
+        self.from.remove(0);
+    }
+
+    /// Appends the mapped bytes of `from` to a buffer.
+    pub(super) fn append_from(&self, payload: u64, buffer: &mut Vec<u8>) {
+        for (piece, _) in split(&self.from, 0, payload) {
+            if let Target::Mapped(ptr) = piece.target {
+                let at = buffer.len();
+                buffer.resize(at + piece.len as usize, 0);
+                if let Some(out) = buffer.get_mut(at..) {
+                    // SAFETY: as in `transfer`.
+                    unsafe { load_bytes(ptr, out) };
+                }
+            }
+        }
+    }
+}

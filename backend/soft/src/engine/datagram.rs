@@ -1,0 +1,289 @@
+//! Unreliable datagrams (IBA 9.8.3) and multicast within a tenant.
+
+use super::completion::GRH_LEN;
+use super::objects::{Ah, Current};
+use super::remote::Deferred;
+use super::{Engine, Step};
+use masq_device::{Destination, DomainKey};
+use masq_memory::{Piece, Target};
+use masq_spec::queue::{Cqe, SendFlags, WcFlags, WcOpcode, WcStatus};
+use masq_spec::verbs::{Gid, QpType};
+use masq_transport::{Need, OpcodeRules, can_receive};
+use std::ptr::NonNull;
+
+/// Largest datagram: the MTU of the port.
+const MTU: u64 = 4096;
+/// QPN that a multicast datagram is addressed to.
+const MULTICAST_QPN: u32 = 0xff_ffff;
+
+impl Engine {
+    /// A datagram: whatever becomes of it, the sender's request succeeds.
+    pub(super) fn datagram(&mut self, q: usize, mut cur: Box<Current>, rules: OpcodeRules) -> Step {
+        let Some(qp) = self.qps.get(q) else {
+            return Step::Done;
+        };
+        let (session, domain, pd) = (qp.session, qp.domain, qp.pd);
+        let ah = self
+            .sessions
+            .get(session)
+            .and_then(|s| s.ahs.get(&cur.wqe.ah))
+            .copied();
+        let Some(ah) = ah.filter(|ah| ah.pd == pd.1) else {
+            return self.complete(q, cur, WcStatus::LocQpOpErr);
+        };
+        if cur.total > MTU {
+            return self.complete(q, cur, WcStatus::LocLenErr);
+        }
+        self.from.clear();
+        if let Err(status) = self.gather(q, &cur, Need::LocalRead) {
+            return self.complete(q, cur, status);
+        }
+        if self
+            .from
+            .iter()
+            .any(|piece| matches!(piece.target, Target::Remote { .. }))
+        {
+            // Read into the request itself first, through the helper.
+            if let Some(buffer) = cur.stage.take_gathered() {
+                cur.datagram = buffer;
+            } else if matches!(cur.stage, super::remote::Stage::Failed { .. }) {
+                return self.complete(q, cur, WcStatus::LocProtErr);
+            } else {
+                return match self.gather_remote(q, &cur) {
+                    Ok(step) => self.keep(q, cur, step),
+                    Err(_) => self.complete(q, cur, WcStatus::LocProtErr),
+                };
+            }
+            if let Some(first) = cur.datagram.first_mut() {
+                let len = cur.total;
+                self.from.clear();
+                self.from.push(Piece {
+                    target: Target::Mapped(NonNull::from(first)),
+                    len,
+                });
+            }
+        }
+        let qkey = (cur.wqe.compare_add >> 32) as u32;
+        // A Q_Key with its high bit set stands for the queue pair's own.
+        let qkey = match qkey >> 31 {
+            0 => qkey,
+            _ => self.qps.get(q).map_or(0, |qp| qp.attr.qkey),
+        };
+        let qpn = cur.wqe.compare_add as u32 & 0xff_ffff;
+        match ah.destination {
+            Destination::Endpoint(endpoint) => match self.qp_by_number(domain, endpoint, qpn) {
+                Some(p) => self.datagram_to(q, p, &cur, &ah, qkey, rules),
+                None => self.count_dropped(q),
+            },
+            Destination::Multicast(group) if qpn == MULTICAST_QPN => {
+                let members = self.group(domain, group);
+                for p in members {
+                    self.datagram_to(q, p, &cur, &ah, qkey, rules);
+                }
+            }
+            Destination::Multicast(_) => self.count_dropped(q),
+        }
+        cur.datagram = Vec::new();
+        self.complete(q, cur, WcStatus::Success)
+    }
+
+    fn keep(&mut self, q: usize, cur: Box<Current>, step: Step) -> Step {
+        if let Some(qp) = self.qps.get_mut(q) {
+            qp.current = Some(cur);
+        }
+        step
+    }
+
+    fn group(&self, domain: DomainKey, group: Gid) -> Vec<usize> {
+        self.groups
+            .get(&(domain, group))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn count_dropped(&mut self, q: usize) {
+        if let Some(qp) = self.qps.get_mut(q) {
+            qp.counters.dropped += 1;
+        }
+    }
+
+    /// Delivers to one queue pair, or drops.
+    fn datagram_to(
+        &mut self,
+        q: usize,
+        p: usize,
+        cur: &Current,
+        ah: &Ah,
+        qkey: u32,
+        rules: OpcodeRules,
+    ) {
+        let Some(peer) = self.qps.get(p) else { return };
+        let taken = peer.qp_type == QpType::Ud && can_receive(peer.state) && peer.attr.qkey == qkey;
+        let dest_gid = self
+            .sessions
+            .get(peer.session)
+            .map(|s| s.gid)
+            .unwrap_or_default();
+        if !taken || !self.receive_ready(p) {
+            if let Some(peer) = self.qps.get_mut(p) {
+                peer.counters.dropped += 1;
+            }
+            return self.count_dropped(q);
+        }
+        let Some((src_qpn, src_gid)) = self
+            .qps
+            .get(q)
+            .and_then(|qp| Some((qp.qpn, self.sessions.get(qp.session)?.gid)))
+        else {
+            return;
+        };
+        let Some(receive) = self.take_receive(p) else {
+            return;
+        };
+        let total = cur.total + GRH_LEN as u64;
+        let room: u64 = receive.list().iter().map(super::keys::sge_len).sum();
+        self.to.clear();
+        let peer_qpn = self.qps.get(p).map_or(0, |peer| peer.qpn);
+        let resolved = self.keys.resolve_list(
+            receive.pd,
+            peer_qpn,
+            receive.list(),
+            total.min(room),
+            Need::LocalWrite,
+            &mut self.to,
+        );
+        let status = match resolved {
+            Err(_) => WcStatus::LocProtErr,
+            Ok(()) if total > room => WcStatus::LocLenErr,
+            Ok(()) => WcStatus::Success,
+        };
+        let ok = status == WcStatus::Success;
+        let mut flags = WcFlags::GRH;
+        flags.set(WcFlags::WITH_IMM, rules.immediate);
+        let cqe = Cqe {
+            status: status as u8,
+            opcode: WcOpcode::Recv as u8,
+            flags: flags.bits(),
+            wr_id: receive.wr_id,
+            byte_len: if ok { total as u32 } else { 0 },
+            imm_data: if rules.immediate { cur.wqe.imm_data } else { 0 },
+            qp_num: peer_qpn,
+            src_qp: src_qpn,
+            sl: ah.attr.sl & 7,
+            ..Cqe::default()
+        };
+        let solicited = SendFlags::from_bits_truncate(cur.wqe.flags).contains(SendFlags::SOLICITED);
+        if ok {
+            let to_gid = match ah.destination {
+                Destination::Multicast(group) => group,
+                Destination::Endpoint(_) => dest_gid,
+            };
+            write_grh(&mut self.grh.0, src_gid, to_gid, cur.total as u16, &ah.attr);
+            if self
+                .to
+                .iter()
+                .any(|p| matches!(p.target, Target::Remote { .. }))
+            {
+                let mut buffer = self.grh.0.to_vec();
+                self.append_from(cur.total, &mut buffer);
+                return self.deliver_remote(
+                    p,
+                    buffer,
+                    Deferred {
+                        qpn: peer_qpn,
+                        cqe,
+                        solicited,
+                    },
+                );
+            }
+            self.copy_datagram(cur.total);
+        }
+        self.datagram_arrived(p, cqe, solicited);
+    }
+
+    /// Completes the receive of a datagram.
+    pub(super) fn datagram_arrived(&mut self, p: usize, cqe: Cqe, solicited: bool) {
+        let Some(peer) = self.qps.get_mut(p) else {
+            return;
+        };
+        peer.given_back(cqe.wr_id);
+        if cqe.status == WcStatus::Success as u8 {
+            peer.counters.rx_messages += 1;
+            peer.counters.rx_bytes += u64::from(cqe.byte_len) - GRH_LEN as u64;
+        }
+        let cq = peer.recv_cq;
+        self.push_cqe(cq, cqe, solicited);
+        if cqe.status == WcStatus::LocProtErr as u8 {
+            self.fail(p, "a receive names memory it may not write", None);
+        }
+    }
+}
+
+/// The header that a receiver of RoCEv2 finds before a datagram: an IPv6 header,
+/// or 20 undefined bytes and an IPv4 header (RoCEv2 annex A17.4.5.2).
+fn write_grh(
+    grh: &mut [u8; GRH_LEN],
+    from: Gid,
+    to: Gid,
+    payload: u16,
+    attr: &masq_spec::verbs::AhAttr,
+) {
+    // BTH, DETH, payload and ICRC follow the UDP header.
+    let udp_len = payload.saturating_add(8 + 12 + 8 + 4);
+    let v4 = |gid: &Gid| {
+        let mapped = gid.get(..12) == Some(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff][..]);
+        mapped.then(|| [gid[12], gid[13], gid[14], gid[15]])
+    };
+    let (head, ip) = grh.split_at_mut(20);
+    let hops = if attr.hop_limit == 0 {
+        64
+    } else {
+        attr.hop_limit
+    };
+    if let (Some(source), Some(dest)) = (v4(&from), v4(&to).or_else(|| multicast_v4(&to))) {
+        head.fill(0);
+        let total = udp_len.saturating_add(20).to_be_bytes();
+        ip.copy_from_slice(&[
+            0x45,
+            attr.traffic_class,
+            total[0],
+            total[1],
+            0,
+            0,
+            0x40,
+            0,
+            hops,
+            17,
+            0,
+            0,
+            source[0],
+            source[1],
+            source[2],
+            source[3],
+            dest[0],
+            dest[1],
+            dest[2],
+            dest[3],
+        ]);
+        let sum: u32 = ip
+            .chunks(2)
+            .map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0)))
+            .sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let checksum = (!((folded & 0xffff) + (folded >> 16)) as u16).to_be_bytes();
+        ip[10..12].copy_from_slice(&checksum);
+        return;
+    }
+    let first = 6 << 28 | u32::from(attr.traffic_class) << 20 | (attr.flow_label & 0xf_ffff);
+    grh[..4].copy_from_slice(&first.to_be_bytes());
+    grh[4..6].copy_from_slice(&udp_len.to_be_bytes());
+    grh[6..8].copy_from_slice(&[17, hops]);
+    grh[8..24].copy_from_slice(&from);
+    grh[24..40].copy_from_slice(&to);
+}
+
+/// The IPv4 group that a multicast GID ff0e::ffff:a.b.c.d stands for.
+fn multicast_v4(gid: &Gid) -> Option<[u8; 4]> {
+    let mapped = gid[0] == 0xff && gid[2..10].iter().all(|b| *b == 0) && gid[10..12] == [0xff; 2];
+    mapped.then(|| [gid[12], gid[13], gid[14], gid[15]])
+}

@@ -1,0 +1,219 @@
+//! The objects of an engine.
+
+use super::keys::PdKey;
+use super::remote::{Helper, JobId, Stage};
+use masq_device::{Destination, DomainKey, EndpointKey, EventSink, Handle, QpCounters};
+use masq_memory::{DoorbellPage, MappedRing};
+use masq_spec::queue::{SendWqe, Sge};
+use masq_spec::verbs::{AhAttr, Gid, QpAttr, QpType, State};
+use masq_transport::Retry;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// Most elements of a work request.
+pub(crate) const MAX_SGE: usize = 32;
+
+/// One frontend process.
+pub(crate) struct SessionState {
+    pub(crate) label: String,
+    pub(crate) domain: DomainKey,
+    pub(crate) endpoint: EndpointKey,
+    pub(crate) gid: Gid,
+    pub(crate) doorbell: Arc<DoorbellPage>,
+    pub(crate) events: Arc<dyn EventSink>,
+    /// Doorbell slot → queue pair.
+    pub(crate) slots: Vec<Option<usize>>,
+    pub(crate) qps: FxHashMap<Handle, usize>,
+    pub(crate) cqs: FxHashMap<Handle, usize>,
+    pub(crate) srqs: FxHashMap<Handle, usize>,
+    pub(crate) ahs: FxHashMap<Handle, Ah>,
+    /// Region or window → the upper bits of its key.
+    pub(crate) mrs: FxHashMap<Handle, u32>,
+    pub(crate) mws: FxHashMap<Handle, u32>,
+    /// Reaches memory outside the shared file.
+    pub(crate) helper: Helper,
+}
+
+/// An address handle.
+#[derive(Clone, Copy)]
+pub(crate) struct Ah {
+    pub(crate) pd: Handle,
+    pub(crate) destination: Destination,
+    pub(crate) attr: AhAttr,
+}
+
+/// A completion queue.
+pub(crate) struct Cq {
+    pub(crate) session: usize,
+    pub(crate) handle: Handle,
+    pub(crate) ring: MappedRing,
+    pub(crate) cqe: u32,
+    /// Running index of the next entry.
+    pub(crate) index: u32,
+    /// Last consumer index seen.
+    pub(crate) consumer: u32,
+    pub(crate) event_queue: Option<u32>,
+    /// Arm word that was answered with an event.
+    pub(crate) answered_arm: u32,
+    pub(crate) timestamps: bool,
+    pub(crate) ignore_overrun: bool,
+    pub(crate) overrun: bool,
+    pub(crate) users: u32,
+}
+
+/// A shared receive queue.
+pub(crate) struct Srq {
+    pub(crate) session: usize,
+    pub(crate) handle: Handle,
+    pub(crate) pd: PdKey,
+    pub(crate) queue: ReceiveQueue,
+    pub(crate) max_wr: u32,
+    pub(crate) max_sge: u32,
+    pub(crate) limit: u32,
+    pub(crate) users: u32,
+}
+
+/// A ring of receives.
+pub(crate) struct ReceiveQueue {
+    pub(crate) ring: MappedRing,
+    /// Running index of the next receive to take.
+    pub(crate) head: u32,
+    pub(crate) max_sge: u32,
+}
+
+/// A receive that was taken for a message.
+#[derive(Clone, Copy)]
+pub(crate) struct Receive {
+    pub(crate) wr_id: u64,
+    pub(crate) num_sge: usize,
+    pub(crate) sges: [Sge; MAX_SGE],
+    pub(crate) pd: PdKey,
+}
+
+/// A request in progress: a private copy of its slot.
+pub(crate) struct Current {
+    pub(crate) wqe: SendWqe,
+    pub(crate) sges: [Sge; MAX_SGE],
+    /// Payload bytes.
+    pub(crate) total: u64,
+    /// Payload bytes moved so far.
+    pub(crate) offset: u64,
+    /// The receive that it fills.
+    pub(crate) receive: Option<Receive>,
+    /// Value found by an atomic whose result waits for a helper.
+    pub(crate) fetched: Option<u64>,
+    /// The responder has checked it and given its receive.
+    pub(crate) admitted: bool,
+    /// How far the present chunk has come.
+    pub(crate) stage: Stage,
+    /// Payload of a datagram that a helper read.
+    pub(crate) datagram: Vec<u8>,
+}
+
+impl Current {
+    /// Forgets what was done: the next attempt begins anew. The receive that
+    /// it held stays with its queue pair, to be flushed.
+    pub(crate) fn restart(&mut self) {
+        self.offset = 0;
+        self.receive = None;
+        self.fetched = None;
+        self.admitted = false;
+        self.stage = Stage::Fresh;
+    }
+}
+
+/// What a queue pair waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    #[default]
+    Nothing,
+    /// A receive at the peer, until the RNR delay is over.
+    Receive { serial: u64, peer: usize },
+    /// An answer that will not come, until the ACK timeout.
+    Answer { serial: u64 },
+    /// For ever (ACK timeout 0).
+    Forever,
+    /// A helper of `session`, which reads or writes.
+    Job {
+        id: JobId,
+        session: usize,
+        reading: bool,
+    },
+}
+
+/// A queue pair.
+pub(crate) struct Qp {
+    pub(crate) session: usize,
+    pub(crate) handle: Handle,
+    pub(crate) qpn: u32,
+    pub(crate) qp_type: QpType,
+    pub(crate) domain: DomainKey,
+    pub(crate) endpoint: EndpointKey,
+    pub(crate) pd: PdKey,
+    pub(crate) state: State,
+    pub(crate) attr: QpAttr,
+    pub(crate) send_cq: usize,
+    pub(crate) recv_cq: usize,
+    pub(crate) srq: Option<usize>,
+    pub(crate) sq_sig_all: bool,
+    pub(crate) sq: MappedRing,
+    /// Running index of the next send to take.
+    pub(crate) sq_head: u32,
+    pub(crate) rq: Option<ReceiveQueue>,
+    pub(crate) doorbell: u32,
+    /// Endpoint and number of the peer, from RTR on.
+    pub(crate) peer: Option<(EndpointKey, u32)>,
+    /// Where the peer was found last.
+    pub(crate) peer_index: Option<usize>,
+    pub(crate) retry: Retry,
+    pub(crate) current: Option<Box<Current>>,
+    /// Kept to be filled again: the data path allocates nothing.
+    pub(crate) spare: Option<Box<Current>>,
+    pub(crate) waiting: Waiting,
+    pub(crate) queued: bool,
+    /// Receives that messages hold which have not arrived whole.
+    pub(crate) taken: Vec<u64>,
+    /// A type-2 window was bound through it.
+    pub(crate) has_bound_windows: bool,
+    pub(crate) established: bool,
+    /// The flush of the receive queue ended with its event.
+    pub(crate) flushed: bool,
+    pub(crate) counters: QpCounters,
+    pub(crate) cause: Option<&'static str>,
+}
+
+impl Qp {
+    /// Whether a doorbell gives it a turn: not while it waits.
+    pub(crate) fn may_run(&self) -> bool {
+        self.waiting == Waiting::Nothing
+    }
+
+    /// Ends the wait that timer `serial` limits, if it still lasts.
+    pub(crate) fn timer_fired(&mut self, serial: u64) -> bool {
+        let fired = match self.waiting {
+            Waiting::Receive { serial: s, .. } | Waiting::Answer { serial: s } => s == serial,
+            _ => false,
+        };
+        if fired {
+            self.waiting = Waiting::Nothing;
+        }
+        fired
+    }
+
+    /// A cleared place for the next request.
+    pub(crate) fn take_spare(&mut self) -> Box<Current> {
+        self.spare.take().unwrap_or_else(|| {
+            Box::new(Current {
+                wqe: SendWqe::default(),
+                sges: [Sge::default(); MAX_SGE],
+                total: 0,
+                offset: 0,
+                receive: None,
+                fetched: None,
+                admitted: false,
+                stage: Stage::New,
+                datagram: Vec::new(),
+            })
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! The responder: receives, deliveries and faults.
+
+use super::Engine;
+use super::objects::{Current, MAX_SGE, Receive, ReceiveQueue};
+use masq_spec::event::AsyncEvent;
+use masq_spec::queue::{Cqe, RECV_DATA, RecvWqe, SendFlags, Sge, WcFlags, WcOpcode, WcStatus};
+use masq_spec::verbs::{MwType, QpType, State};
+use masq_transport::{KeyScope, Nak, OpcodeRules, ResponderFault};
+use zerocopy::{FromZeros, IntoBytes};
+
+impl Receive {
+    /// Its scatter list.
+    pub(crate) fn list(&self) -> &[Sge] {
+        self.sges.get(..self.num_sge).unwrap_or_default()
+    }
+}
+
+impl ReceiveQueue {
+    /// Whether a receive is posted.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ring.is_published(self.head)
+    }
+
+    /// Takes the next receive: a private copy of its slot.
+    pub(super) fn take(&mut self, pd: super::keys::PdKey) -> Option<Receive> {
+        if !self.is_ready() {
+            return None;
+        }
+        let mut wqe = RecvWqe::new_zeroed();
+        self.ring.read(self.head, 0, wqe.as_mut_bytes());
+        let room = (self.ring.stride() as usize - RECV_DATA) / size_of::<Sge>();
+        // A list longer than agreed is cut: what is missing is missing to the
+        // message, which then does not fit.
+        let num_sge = (wqe.num_sge as usize)
+            .min(room)
+            .min(self.max_sge as usize)
+            .min(MAX_SGE);
+        let mut sges = [Sge::default(); MAX_SGE];
+        if let Some(list) = sges.get_mut(..num_sge) {
+            self.ring.read(self.head, RECV_DATA, list.as_mut_bytes());
+        }
+        self.head = self.head.wrapping_add(1);
+        self.ring.set_device_index(self.head);
+        Some(Receive {
+            wr_id: wqe.wr_id,
+            num_sge,
+            sges,
+            pd,
+        })
+    }
+}
+
+impl Engine {
+    /// Whether a message for `p` would find a receive.
+    pub(super) fn receive_ready(&self, p: usize) -> bool {
+        let Some(qp) = self.qps.get(p) else {
+            return false;
+        };
+        match qp.srq {
+            Some(srq) => self.srqs.get(srq).is_some_and(|srq| srq.queue.is_ready()),
+            None => qp.rq.as_ref().is_some_and(ReceiveQueue::is_ready),
+        }
+    }
+
+    /// Takes a receive for a message to `p`.
+    pub(super) fn take_receive(&mut self, p: usize) -> Option<Receive> {
+        let qp = self.qps.get_mut(p)?;
+        let receive = match qp.srq {
+            None => qp.rq.as_mut()?.take(qp.pd)?,
+            Some(index) => {
+                let srq = self.srqs.get_mut(index)?;
+                let receive = srq.queue.take(srq.pd)?;
+                let last = srq.queue.head.wrapping_add(srq.limit.wrapping_sub(1));
+                if srq.limit > 0 && !srq.queue.ring.is_published(last) {
+                    srq.limit = 0;
+                    let (session, handle) = (srq.session, srq.handle);
+                    self.raise(session, AsyncEvent::SrqLimitReached, handle);
+                }
+                receive
+            }
+        };
+        if let Some(qp) = self.qps.get_mut(p) {
+            qp.taken.push(receive.wr_id);
+        }
+        Some(receive)
+    }
+
+    /// A message arrived whole: invalidate, complete its receive, count it.
+    pub(super) fn deliver(
+        &mut self,
+        p: usize,
+        cur: &Current,
+        rules: OpcodeRules,
+    ) -> Result<(), ResponderFault> {
+        if rules.invalidate {
+            self.invalidate_for_peer(p, cur.wqe.imm_data)?;
+        }
+        let Some(qp) = self.qps.get_mut(p) else {
+            return Err(ResponderFault::Memory);
+        };
+        qp.counters.rx_messages += 1;
+        qp.counters.rx_bytes += cur.total;
+        let mut established = None;
+        if qp.state == State::Rtr && !qp.established {
+            qp.established = true;
+            established = Some((qp.session, qp.handle));
+        }
+        if let Some(receive) = &cur.receive {
+            qp.given_back(receive.wr_id);
+            let mut flags = WcFlags::empty();
+            flags.set(WcFlags::WITH_IMM, rules.immediate);
+            flags.set(WcFlags::WITH_INV, rules.invalidate);
+            let opcode = match rules.kind {
+                masq_transport::Kind::Write => WcOpcode::RecvRdmaWithImm,
+                _ => WcOpcode::Recv,
+            };
+            let cqe = Cqe {
+                status: WcStatus::Success as u8,
+                opcode: opcode as u8,
+                flags: flags.bits(),
+                wr_id: receive.wr_id,
+                byte_len: cur.total as u32,
+                imm_data: if flags.is_empty() {
+                    0
+                } else {
+                    cur.wqe.imm_data
+                },
+                qp_num: qp.qpn,
+                src_qp: qp.attr.dest_qp_num,
+                ..Cqe::default()
+            };
+            let solicited =
+                SendFlags::from_bits_truncate(cur.wqe.flags).contains(SendFlags::SOLICITED);
+            let cq = qp.recv_cq;
+            self.push_cqe(cq, cqe, solicited);
+        }
+        if let Some((session, handle)) = established {
+            self.raise(session, AsyncEvent::CommEst, handle);
+        }
+        Ok(())
+    }
+
+    /// SEND_WITH_INV: the key must be a bound type-2 window of this very QP.
+    fn invalidate_for_peer(&mut self, p: usize, key: u32) -> Result<(), ResponderFault> {
+        let Some(qp) = self.qps.get(p) else {
+            return Err(ResponderFault::Memory);
+        };
+        let (pd, qpn) = (qp.pd, qp.qpn);
+        self.invalidate(pd, qpn, key)
+            .map_err(|()| ResponderFault::Access)
+    }
+
+    /// Makes a type-2 window that is bound to `qpn` invalid.
+    pub(super) fn invalidate(
+        &mut self,
+        pd: super::keys::PdKey,
+        qpn: u32,
+        key: u32,
+    ) -> Result<(), ()> {
+        use super::keys::KeyKind;
+        let entry = self.keys.get_mut(key >> 8).ok_or(())?;
+        let bound_here = entry.facts.pd == pd
+            && entry.facts.key == key
+            && entry.facts.scope == KeyScope::WindowOfQp(qpn);
+        let KeyKind::Window {
+            mw_type: MwType::Type2,
+            parent,
+        } = &mut entry.kind
+        else {
+            return Err(());
+        };
+        if !bound_here {
+            return Err(());
+        }
+        let parent = parent.take();
+        entry.invalidate();
+        self.unbound(parent);
+        Ok(())
+    }
+
+    /// What follows from a fault at responder `p`; returns what the requester
+    /// is told.
+    pub(super) fn responder_fault(
+        &mut self,
+        p: usize,
+        receive: Option<Receive>,
+        fault: ResponderFault,
+    ) -> Option<Nak> {
+        let qp = self.qps.get_mut(p)?;
+        qp.counters.remote_errors += 1;
+        let outcome = fault.outcome(qp.qp_type);
+        if let Some(receive) = receive {
+            match outcome.receive {
+                Some(status) => {
+                    qp.given_back(receive.wr_id);
+                    let cqe = Cqe {
+                        status: status as u8,
+                        opcode: WcOpcode::Recv as u8,
+                        wr_id: receive.wr_id,
+                        qp_num: qp.qpn,
+                        ..Cqe::default()
+                    };
+                    let cq = qp.recv_cq;
+                    self.push_cqe(cq, cqe, true);
+                }
+                // Dropped in silence: the receive is lost to this message, as
+                // on the wire, and flushed when the queue pair ends.
+                None => debug_assert!(self.qps.get(p).is_some_and(|q| q.qp_type != QpType::Rc)),
+            }
+        }
+        if outcome.to_error {
+            let cause = match fault {
+                ResponderFault::ReceiveTooShort => "a message was longer than its receive",
+                ResponderFault::ReceiveProtection => "a receive names memory it may not write",
+                ResponderFault::Access => "a peer's request broke an access rule",
+                ResponderFault::Malformed => "a peer's request was not one this queue pair takes",
+                ResponderFault::Memory => "memory of this process did not answer",
+            };
+            self.fail(p, cause, outcome.event);
+        }
+        outcome.nak
+    }
+}

@@ -1,0 +1,461 @@
+//! The requester: takes requests off a send queue and carries them out.
+
+use super::objects::{Current, MAX_SGE, Waiting};
+use super::remote::Stage;
+use super::{Engine, Step};
+use masq_memory::{AtomicOp, Target, atomic_u64};
+use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
+use masq_spec::verbs::{Access, QpType, State};
+use masq_transport::{
+    Kind, Nak, Need, OpcodeRules, ResponderFault, Verdict, can_receive, can_send, opcode_allowed,
+    rules,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Largest message (IBA 9.7.7.1.2).
+const MAX_MESSAGE: u64 = 1 << 31;
+
+/// Why a responder does not take a request.
+pub(super) enum Refusal {
+    /// Answered at once, nothing else happens.
+    Nak(Nak),
+    /// A fault of the responder.
+    Fault(ResponderFault),
+}
+
+impl Engine {
+    /// Carries out the next request of a queue pair, or the next chunk of it.
+    /// None: there is nothing to do.
+    pub(super) fn step(&mut self, q: usize, bytes: &mut u64) -> Option<Step> {
+        let qp = self.qps.get_mut(q)?;
+        if qp.waiting != Waiting::Nothing {
+            return Some(Step::Wait);
+        }
+        if matches!(qp.state, State::Err | State::Sqe) {
+            return self.flush_one(q);
+        }
+        if !can_send(qp.state) {
+            return None;
+        }
+        let mut cur = match qp.current.take() {
+            Some(cur) => cur,
+            None if qp.state == State::Sqd => {
+                self.drained(q);
+                return None;
+            }
+            None if !qp.sq.is_published(qp.sq_head) => return None,
+            None => {
+                let mut spare = qp.take_spare();
+                spare.stage = Stage::New;
+                spare
+            }
+        };
+        if cur.stage.is_new()
+            && let Err(status) = self.fetch(q, &mut cur)
+        {
+            return Some(self.complete(q, cur, status));
+        }
+        let Some(opcode) = SendOpcode::from_raw(cur.wqe.opcode) else {
+            return Some(self.complete(q, cur, WcStatus::LocQpOpErr));
+        };
+        let rules = rules(opcode);
+        let qp_type = self.qps.get(q)?.qp_type;
+        Some(match (rules.kind, qp_type) {
+            (Kind::Local, _) => self.local(q, cur, opcode),
+            (_, QpType::Ud) => self.datagram(q, cur, rules),
+            _ => self.connected(q, cur, rules, bytes),
+        })
+    }
+
+    /// Copies the slot at the head, once, and judges its form.
+    fn fetch(&mut self, q: usize, cur: &mut Current) -> Result<(), WcStatus> {
+        let Some(qp) = self.qps.get(q) else {
+            return Err(WcStatus::FatalErr);
+        };
+        cur.wqe = SendWqe::new_zeroed();
+        qp.sq.read(qp.sq_head, 0, cur.wqe.as_mut_bytes());
+        (cur.offset, cur.total) = (0, 0);
+        (cur.receive, cur.fetched, cur.admitted) = (None, None, false);
+        cur.stage = Stage::Fresh;
+        let flags = SendFlags::from_bits_truncate(cur.wqe.flags);
+        let opcode = SendOpcode::from_raw(cur.wqe.opcode).ok_or(WcStatus::LocQpOpErr)?;
+        if !opcode_allowed(qp.qp_type, opcode) {
+            return Err(WcStatus::LocQpOpErr);
+        }
+        let rules = rules(opcode);
+        if rules.kind == Kind::Local {
+            cur.wqe.num_sge = 0;
+            return Ok(());
+        }
+        if flags.contains(SendFlags::INLINE) {
+            let room = (qp.sq.stride() as usize).saturating_sub(SEND_DATA);
+            let len = cur.wqe.inline_len;
+            if !rules.inline || len as usize > room || len > qp.attr.caps.max_inline_data {
+                return Err(WcStatus::LocLenErr);
+            }
+            cur.total = u64::from(len);
+            return Ok(());
+        }
+        let count = usize::from(cur.wqe.num_sge);
+        let room = (qp.sq.stride() as usize).saturating_sub(SEND_DATA) / size_of::<Sge>();
+        let Some(sges) = cur
+            .sges
+            .get_mut(..count)
+            .filter(|_| count <= room.min(MAX_SGE))
+        else {
+            return Err(WcStatus::LocLenErr);
+        };
+        if count > qp.attr.caps.max_send_sge as usize {
+            return Err(WcStatus::LocLenErr);
+        }
+        qp.sq.read(qp.sq_head, SEND_DATA, sges.as_mut_bytes());
+        cur.total = sges.iter().map(super::keys::sge_len).sum();
+        if cur.total > MAX_MESSAGE {
+            return Err(WcStatus::LocLenErr);
+        }
+        if rules.kind == Kind::Atomic {
+            if cur.total < 8 {
+                return Err(WcStatus::LocLenErr);
+            }
+            cur.total = 8;
+        }
+        Ok(())
+    }
+
+    /// Fills `from` (or, for reads, `to`) with the requester's own pieces.
+    pub(super) fn gather(&mut self, q: usize, cur: &Current, need: Need) -> Result<(), WcStatus> {
+        let Some(qp) = self.qps.get(q) else {
+            return Err(WcStatus::FatalErr);
+        };
+        let out = if need == Need::LocalRead {
+            &mut self.from
+        } else {
+            &mut self.to
+        };
+        if SendFlags::from_bits_truncate(cur.wqe.flags).contains(SendFlags::INLINE) {
+            let len = cur.total as usize;
+            let bytes = qp
+                .sq
+                .slot_bytes(qp.sq_head, SEND_DATA, len)
+                .ok_or(WcStatus::LocLenErr)?;
+            out.push(masq_memory::Piece {
+                target: Target::Mapped(bytes),
+                len: cur.total,
+            });
+            return Ok(());
+        }
+        let sges = cur
+            .sges
+            .get(..usize::from(cur.wqe.num_sge))
+            .unwrap_or_default();
+        self.keys
+            .resolve_list(qp.pd, qp.qpn, sges, cur.total, need, out)
+            .map_err(|_| WcStatus::LocProtErr)
+    }
+
+    /// A request of a connected queue pair.
+    fn connected(
+        &mut self,
+        q: usize,
+        mut cur: Box<Current>,
+        rules: OpcodeRules,
+        bytes: &mut u64,
+    ) -> Step {
+        self.from.clear();
+        self.to.clear();
+        let need = match rules.kind {
+            Kind::Read | Kind::Atomic => Need::LocalWrite,
+            _ => Need::LocalRead,
+        };
+        if let Err(status) = self.gather(q, &cur, need) {
+            return self.complete(q, cur, status);
+        }
+        let Some(p) = self.find_peer(q) else {
+            return self.unanswered(q, cur);
+        };
+        if !cur.admitted {
+            match self.admit(p, &mut cur, rules) {
+                Ok(()) => cur.admitted = true,
+                Err(refusal) => return self.refused(q, p, cur, refusal),
+            }
+        }
+        if let Err(fault) = self.responder_pieces(p, &cur, rules.kind) {
+            return self.refused(q, p, cur, Refusal::Fault(fault));
+        }
+        let moved = if rules.kind == Kind::Atomic {
+            self.atomic(q, &mut cur)
+        } else {
+            self.transfer(q, &mut cur, bytes)
+        };
+        match moved {
+            Ok(Step::Done) => {}
+            Ok(step) => {
+                if let Some(qp) = self.qps.get_mut(q) {
+                    qp.current = Some(cur);
+                }
+                return step;
+            }
+            // The side whose memory did not answer is at fault.
+            Err(from) => {
+                let local = from == (need == Need::LocalRead);
+                if local {
+                    return self.complete(q, cur, WcStatus::LocProtErr);
+                }
+                return self.refused(q, p, cur, Refusal::Fault(ResponderFault::Memory));
+            }
+        }
+        if let Err(fault) = self.deliver(p, &cur, rules) {
+            return self.refused(q, p, cur, Refusal::Fault(fault));
+        }
+        self.complete(q, cur, WcStatus::Success)
+    }
+
+    /// The peer, if it exists, belongs to this connection and takes messages.
+    fn find_peer(&mut self, q: usize) -> Option<usize> {
+        let qp = self.qps.get(q)?;
+        let (endpoint, qpn) = qp.peer?;
+        let is_it = |index: &usize| {
+            self.qps
+                .get(*index)
+                .is_some_and(|p| p.qpn == qpn && p.endpoint == endpoint && p.domain == qp.domain)
+        };
+        let index = match qp.peer_index.filter(is_it) {
+            Some(index) => index,
+            None => self.qp_by_number(qp.domain, endpoint, qpn)?,
+        };
+        let p = self.qps.get(index)?;
+        let connected = p.qp_type == qp.qp_type
+            && p.peer == Some((qp.endpoint, qp.qpn))
+            && can_receive(p.state);
+        if let Some(qp) = self.qps.get_mut(q) {
+            qp.peer_index = Some(index);
+        }
+        connected.then_some(index)
+    }
+
+    /// The responder's checks, before anything is moved (IBA 9.7.4.1).
+    fn admit(&mut self, p: usize, cur: &mut Current, rules: OpcodeRules) -> Result<(), Refusal> {
+        let fault = Refusal::Fault;
+        let Some(peer) = self.qps.get(p) else {
+            return Err(fault(ResponderFault::Memory));
+        };
+        let access = Access::from_bits_truncate(peer.attr.qp_access_flags);
+        let (right, need) = match rules.kind {
+            Kind::Write => (Access::REMOTE_WRITE, Some(Need::RemoteWrite)),
+            Kind::Read => (Access::REMOTE_READ, Some(Need::RemoteRead)),
+            Kind::Atomic => (Access::REMOTE_ATOMIC, Some(Need::RemoteAtomic)),
+            Kind::Send | Kind::Local => (Access::empty(), None),
+        };
+        let answers = matches!(rules.kind, Kind::Read | Kind::Atomic);
+        if !access.contains(right) || (answers && peer.attr.max_dest_rd_atomic == 0) {
+            return Err(fault(ResponderFault::Malformed));
+        }
+        if let (Some(need), true) = (need, cur.total > 0) {
+            let (addr, key) = (cur.wqe.remote_addr, cur.wqe.rkey);
+            if need == Need::RemoteAtomic && !addr.is_multiple_of(8) {
+                return Err(fault(ResponderFault::Malformed));
+            }
+            let at = self.to.len();
+            self.keys
+                .resolve(peer.pd, peer.qpn, key, addr, cur.total, need, &mut self.to)
+                .map_err(|_| fault(ResponderFault::Access))?;
+            self.to.truncate(at);
+        }
+        if rules.takes_receive {
+            let Some(receive) = self.take_receive(p) else {
+                let code = self.qps.get(p).map_or(0, |peer| peer.attr.min_rnr_timer);
+                return Err(Refusal::Nak(Nak::ReceiverNotReady(code)));
+            };
+            let room: u64 = receive.list().iter().map(super::keys::sge_len).sum();
+            cur.receive = Some(receive);
+            if rules.kind == Kind::Send && cur.total > room {
+                return Err(fault(ResponderFault::ReceiveTooShort));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `to` (or, for reads and atomics, `from`) with the responder's
+    /// pieces. Done again for every chunk, so that revoking needs no search.
+    fn responder_pieces(
+        &mut self,
+        p: usize,
+        cur: &Current,
+        kind: Kind,
+    ) -> Result<(), ResponderFault> {
+        let Some(peer) = self.qps.get(p) else {
+            return Err(ResponderFault::Memory);
+        };
+        if cur.total == 0 {
+            return Ok(());
+        }
+        let (need, out) = match kind {
+            Kind::Send => {
+                let Some(receive) = &cur.receive else {
+                    return Err(ResponderFault::Memory);
+                };
+                let list = receive.list();
+                return self
+                    .keys
+                    .resolve_list(
+                        receive.pd,
+                        peer.qpn,
+                        list,
+                        cur.total,
+                        Need::LocalWrite,
+                        &mut self.to,
+                    )
+                    .map_err(|_| ResponderFault::ReceiveProtection);
+            }
+            Kind::Write => (Need::RemoteWrite, &mut self.to),
+            Kind::Read => (Need::RemoteRead, &mut self.from),
+            Kind::Atomic => (Need::RemoteAtomic, &mut self.from),
+            Kind::Local => return Ok(()),
+        };
+        let (addr, key) = (cur.wqe.remote_addr, cur.wqe.rkey);
+        self.keys
+            .resolve(peer.pd, peer.qpn, key, addr, cur.total, need, out)
+            .map_err(|_| ResponderFault::Access)
+    }
+
+    /// A read-modify-write at the responder, its result to the requester.
+    fn atomic(&mut self, q: usize, cur: &mut Current) -> Result<Step, bool> {
+        if let Some(result) = cur.stage.take_gathered() {
+            cur.fetched = result
+                .get(..8)
+                .and_then(|b| b.try_into().ok())
+                .map(u64::from_ne_bytes);
+            if cur.fetched.is_none() {
+                return Err(true);
+            }
+        }
+        let op = match SendOpcode::from_raw(cur.wqe.opcode) {
+            Some(SendOpcode::CompareSwap) => AtomicOp::CompareSwap {
+                compare: cur.wqe.compare_add,
+                swap: cur.wqe.swap,
+            },
+            _ => AtomicOp::FetchAdd {
+                add: cur.wqe.compare_add,
+            },
+        };
+        let Some(old) = cur.fetched else {
+            return match self.from.first().map(|piece| (piece.target, piece.len)) {
+                Some((Target::Mapped(ptr), 8)) if ptr.as_ptr().cast::<u64>().is_aligned() => {
+                    cur.fetched = Some(perform(ptr, op));
+                    self.atomic(q, cur)
+                }
+                Some((Target::Remote { session, addr }, 8)) => {
+                    self.submit_atomic(q, cur, session, addr, op)
+                }
+                _ => Err(true),
+            };
+        };
+        self.scatter(q, cur, old.to_ne_bytes().to_vec())
+    }
+
+    /// Nobody answers: UC and UD do not mind, RC tries again.
+    fn unanswered(&mut self, q: usize, mut cur: Box<Current>) -> Step {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return Step::Done;
+        };
+        if qp.qp_type != QpType::Rc {
+            qp.counters.dropped += 1;
+            return self.complete(q, cur, WcStatus::Success);
+        }
+        qp.counters.retries += 1;
+        cur.restart();
+        match qp.retry.unanswered(self.now) {
+            Verdict::Fail(status) => self.complete(q, cur, status),
+            Verdict::Wait => {
+                qp.current = Some(cur);
+                qp.waiting = Waiting::Forever;
+                Step::Wait
+            }
+            Verdict::RetryAt(at) => {
+                qp.current = Some(cur);
+                qp.waiting = Waiting::Answer {
+                    serial: self.timers.add(at, q),
+                };
+                Step::Wait
+            }
+        }
+    }
+
+    /// The responder answered, or dropped the message, because of `refusal`.
+    fn refused(&mut self, q: usize, p: usize, mut cur: Box<Current>, refusal: Refusal) -> Step {
+        let Some(qp_type) = self.qps.get(q).map(|qp| qp.qp_type) else {
+            return Step::Done;
+        };
+        let nak = match refusal {
+            Refusal::Nak(nak) => Some(nak),
+            Refusal::Fault(fault) => self.responder_fault(p, cur.receive.take(), fault),
+        };
+        // A fault at oneself (loopback to the same queue pair) ended it.
+        let Some(qp) = self.qps.get_mut(q) else {
+            return Step::Done;
+        };
+        if qp_type != QpType::Rc {
+            qp.counters.dropped += 1;
+            return self.complete(q, cur, WcStatus::Success);
+        }
+        let Some(nak) = nak else {
+            return self.unanswered(q, cur);
+        };
+        cur.restart();
+        match qp.retry.refused(nak, self.now) {
+            Verdict::Fail(status) => self.complete(q, cur, status),
+            Verdict::Wait => self.unanswered(q, cur),
+            Verdict::RetryAt(at) => {
+                qp.counters.rnr_waits += 1;
+                qp.current = Some(cur);
+                let serial = self.timers.add(at, q);
+                qp.waiting = Waiting::Receive { serial, peer: p };
+                self.rnr_waiters.push(q);
+                Step::Wait
+            }
+        }
+    }
+
+    /// Ends the request at the head of a send queue.
+    pub(super) fn complete(&mut self, q: usize, cur: Box<Current>, status: WcStatus) -> Step {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return Step::Done;
+        };
+        let opcode = SendOpcode::from_raw(cur.wqe.opcode);
+        let ok = status == WcStatus::Success;
+        qp.sq_head = qp.sq_head.wrapping_add(1);
+        qp.sq.set_device_index(qp.sq_head);
+        if ok {
+            qp.retry.progress();
+            qp.counters.tx_messages += 1;
+            qp.counters.tx_bytes += cur.total;
+        }
+        let flags = SendFlags::from_bits_truncate(cur.wqe.flags);
+        if !ok || qp.sq_sig_all || flags.contains(SendFlags::SIGNALED) {
+            let cqe = Cqe {
+                status: status as u8,
+                opcode: opcode.map_or(WcOpcode::Send, |o| rules(o).completion) as u8,
+                wr_id: cur.wqe.wr_id,
+                byte_len: cur.total as u32,
+                qp_num: qp.qpn,
+                ..Cqe::default()
+            };
+            let cq = qp.send_cq;
+            qp.spare = Some(cur);
+            self.push_cqe(cq, cqe, false);
+        } else {
+            qp.spare = Some(cur);
+        }
+        if !ok {
+            self.send_failed(q, status);
+        }
+        Step::Done
+    }
+}
+
+#[allow(unsafe_code)]
+fn perform(ptr: std::ptr::NonNull<u8>, op: AtomicOp) -> u64 {
+    // SAFETY: the pointer was resolved in this turn as a piece of 8 bytes and
+    // found aligned; regions are only dropped between turns.
+    unsafe { atomic_u64(ptr, op) }
+}
