@@ -252,6 +252,14 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// What is known before the rules are asked.
+pub(crate) enum Stage<'p> {
+    /// The verdict, without them.
+    Decided(Verdict),
+    /// They decide.
+    Rules(Connection<'p>),
+}
+
 /// A connection between two endpoints of one tenant that only its rules can decide.
 pub(crate) struct Connection<'p> {
     pub(crate) tenant: &'p Tenant,
@@ -266,76 +274,55 @@ impl Policy {
     }
 
     /// Everything that precedes the rules: either a verdict, or a connection for the rules.
-    pub(crate) fn before_rules(&self, request: &Request<'_>) -> Result<Connection<'_>, Verdict> {
+    pub(crate) fn before_rules(&self, request: &Request<'_>) -> Stage<'_> {
         let id = request.endpoint();
         let found = self
             .tenant(id.tenant().as_str())
             .and_then(|tenant| Some((tenant, tenant.endpoint(id.name().as_str())?)));
         let Some((tenant, endpoint)) = found else {
-            return Err(Verdict::deny(
+            return Stage::Decided(Verdict::deny(
                 RuleRef::NoSuchEndpoint,
                 Reason::UnknownEndpoint(id.clone()),
             ));
         };
-        let setting = |key| RuleRef::Setting {
+        let (key, refusal) = match *request {
+            Request::CreateQp { qp_type, .. } => ("qp_types", bad_type(endpoint, qp_type)),
+            Request::Verb { verb, .. } => ("verbs", bad_verb(endpoint, verb)),
+            Request::RegisterMemory { remote, .. } => {
+                let excess = remote.without(endpoint.remote_access());
+                let refusal =
+                    (!excess.is_empty()).then_some(Reason::RemoteAccessNotAllowed(excess));
+                ("remote_access", refusal)
+            }
+            Request::JoinMulticast { group, .. } => group_refusal(tenant, endpoint, group),
+            Request::Connect { to, qp_type, .. } => {
+                if let Some(reason) = bad_type(endpoint, qp_type) {
+                    ("qp_types", Some(reason))
+                } else if to.to_canonical().is_multicast() {
+                    match qp_type {
+                        QpType::Ud => group_refusal(tenant, endpoint, to),
+                        _ => ("multicast", Some(Reason::MulticastNeedsUd(qp_type))),
+                    }
+                } else if let Some(to) = tenant.endpoint_at(to) {
+                    return Stage::Rules(Connection {
+                        tenant,
+                        from: endpoint,
+                        to,
+                    });
+                } else {
+                    let (tenant, address) = (tenant.name().clone(), VirtualAddress::new(to));
+                    let reason = Reason::NoEndpointAt { tenant, address };
+                    return Stage::Decided(Verdict::deny(RuleRef::NoSuchEndpoint, reason));
+                }
+            }
+        };
+        let rule = RuleRef::Setting {
             tenant: tenant.name().clone(),
             key,
         };
-        let judge = |key, refusal: Option<Reason>| match refusal {
-            None => Verdict::allow(setting(key), Reason::SettingAllows),
-            Some(reason) => Verdict::deny(setting(key), reason),
-        };
-        let bad_type =
-            |t| (!endpoint.qp_types().contains(t)).then_some(Reason::QpTypeNotAllowed(t));
-        let bad_verb =
-            |verb| (!endpoint.verbs().contains(verb)).then_some(Reason::VerbNotAllowed(verb));
-
-        Err(match *request {
-            Request::CreateQp { qp_type, .. } => judge("qp_types", bad_type(qp_type)),
-            Request::Verb { verb, .. } => judge("verbs", bad_verb(verb)),
-            Request::RegisterMemory { remote, .. } => {
-                let excess = remote.without(endpoint.remote_access());
-                judge(
-                    "remote_access",
-                    (!excess.is_empty()).then_some(Reason::RemoteAccessNotAllowed(excess)),
-                )
-            }
-            Request::JoinMulticast { group, .. } => match bad_verb(Verb::Multicast) {
-                Some(reason) => judge("verbs", Some(reason)),
-                None => judge("multicast", group_refusal(tenant, group)),
-            },
-            Request::Connect { to, qp_type, .. } => {
-                if let Some(reason) = bad_type(qp_type) {
-                    return Err(judge("qp_types", Some(reason)));
-                }
-                if to.to_canonical().is_multicast() {
-                    if let Some(reason) = bad_verb(Verb::Multicast) {
-                        return Err(judge("verbs", Some(reason)));
-                    }
-                    let wrong_type =
-                        (qp_type != QpType::Ud).then_some(Reason::MulticastNeedsUd(qp_type));
-                    return Err(judge(
-                        "multicast",
-                        wrong_type.or_else(|| group_refusal(tenant, to)),
-                    ));
-                }
-                match tenant.endpoint_at(to) {
-                    Some(to) => {
-                        return Ok(Connection {
-                            tenant,
-                            from: endpoint,
-                            to,
-                        });
-                    }
-                    None => {
-                        let (tenant, address) = (tenant.name().clone(), VirtualAddress::new(to));
-                        Verdict::deny(
-                            RuleRef::NoSuchEndpoint,
-                            Reason::NoEndpointAt { tenant, address },
-                        )
-                    }
-                }
-            }
+        Stage::Decided(match refusal {
+            None => Verdict::allow(rule, Reason::SettingAllows),
+            Some(reason) => Verdict::deny(rule, reason),
         })
     }
 }
@@ -343,8 +330,8 @@ impl Policy {
 /// Decides a request; [`Policy::decide`] is the same as a method.
 pub fn decide(policy: &Policy, request: &Request<'_>) -> Verdict {
     let connection = match policy.before_rules(request) {
-        Ok(connection) => connection,
-        Err(verdict) => return verdict,
+        Stage::Rules(connection) => connection,
+        Stage::Decided(verdict) => return verdict,
     };
     let Request::Connect {
         from,
@@ -390,11 +377,30 @@ impl Connection<'_> {
     }
 }
 
-fn group_refusal(tenant: &Tenant, group: IpAddr) -> Option<Reason> {
+fn bad_type(endpoint: &Endpoint, qp_type: QpType) -> Option<Reason> {
+    (!endpoint.qp_types().contains(qp_type)).then_some(Reason::QpTypeNotAllowed(qp_type))
+}
+
+fn bad_verb(endpoint: &Endpoint, verb: Verb) -> Option<Reason> {
+    (!endpoint.verbs().contains(verb)).then_some(Reason::VerbNotAllowed(verb))
+}
+
+/// The setting that speaks of a multicast group, and why it refuses it, if it does.
+fn group_refusal(
+    tenant: &Tenant,
+    endpoint: &Endpoint,
+    group: IpAddr,
+) -> (&'static str, Option<Reason>) {
+    if let Some(reason) = bad_verb(endpoint, Verb::Multicast) {
+        return ("verbs", Some(reason));
+    }
     let group = VirtualAddress::new(group);
     if !group.ip().is_multicast() {
-        return Some(Reason::NotMulticast(group));
+        return ("multicast", Some(Reason::NotMulticast(group)));
     }
     let allowed = tenant.multicast.iter().any(|cidr| cidr.contains(group));
-    (!allowed).then_some(Reason::GroupNotAllowed(group))
+    (
+        "multicast",
+        (!allowed).then_some(Reason::GroupNotAllowed(group)),
+    )
 }

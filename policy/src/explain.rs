@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    decide::{Request, Verdict},
+    decide::{Request, Stage, Verdict},
     model::Policy,
     names::EndpointId,
     rule::{Action, Mismatch, Rule, RuleId, Service, list},
@@ -51,7 +51,7 @@ impl Policy {
             notes: Vec::new(),
         };
         let (
-            Ok(connection),
+            Stage::Rules(connection),
             Request::Connect {
                 qp_type, service, ..
             },

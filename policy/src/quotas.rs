@@ -161,4 +161,18 @@ mod tests {
             assert_eq!(changed.count(), 1, "{}", row.key);
         }
     }
+
+    #[test]
+    fn the_readme_lists_every_quota_as_it_is() {
+        let readme = include_str!("../README.md");
+        for row in QUOTAS {
+            let write = |value| format_quota(row.unit, value);
+            let (default, min, max) = (write(row.default), write(row.min), write(row.max));
+            let line = format!(
+                "| `{}` | {default} | {min} to {max} | {} |",
+                row.key, row.doc
+            );
+            assert!(readme.contains(&line), "README.md lacks\n{line}");
+        }
+    }
 }

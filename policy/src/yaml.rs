@@ -151,11 +151,14 @@ fn report_syntax(text: &str, error: &saphyr_parser::ScanError, sink: &mut Sink<'
         .help("replace the tab by spaces");
         return;
     }
-    sink.error(
+    let draft = sink.error(
         Code::Syntax,
         span,
         format!("not valid YAML: {}", error.info()),
     );
+    if error.info().contains("flow") {
+        draft.help("is a `{` or `[` before this place left open?");
+    }
 }
 
 /// The first tab in the indentation of the line of character `at`, or of the line before.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::{
     diagnostic::{Code, Sink, Span},
     index::Compiled,
-    model::Endpoint,
     names::{EndpointId, EndpointName, TenantName},
     read::{
         fields::{self, Fields},
@@ -35,16 +34,21 @@ const MAX_COMPARISONS: usize = 1_000_000;
 /// What a rule may name.
 struct Scope<'a> {
     tenant: &'a TenantName,
-    endpoints: &'a [Endpoint],
+    /// Names of the tenant's endpoints, sorted; `None` if they could not be read.
+    names: Option<Vec<&'a str>>,
 }
 
 pub(super) fn read(
     tenant: &TenantName,
-    endpoints: &[Endpoint],
+    names: Option<Vec<&str>>,
     node: &Node,
     sink: &mut Sink<'_>,
 ) -> Option<Vec<(Rule, Span)>> {
-    let scope = Scope { tenant, endpoints };
+    let names = names.map(|mut names| {
+        names.sort_unstable();
+        names
+    });
+    let scope = Scope { tenant, names };
     let items = fields::items(node, &format!("`rules` of tenant `{tenant}`"), sink)?;
     fields::check_length(items.len(), "rules", node.span, sink)?;
     let rules = items.iter().enumerate();
@@ -159,31 +163,22 @@ impl Scope<'_> {
     }
 
     fn endpoint(&self, text: &str, node: &Node, sink: &mut Sink<'_>) -> Option<Selector> {
-        let names = || {
-            self.endpoints
-                .iter()
-                .map(|endpoint| endpoint.id.name().as_str())
-        };
-        // Sorted by name.
-        let known = self
-            .endpoints
-            .binary_search_by_key(&text, |endpoint| endpoint.id.name().as_str());
-        if known.is_err() {
+        if let Some(names) = &self.names
+            && names.binary_search(&text).is_err()
+        {
             let message = format!(
                 "tenant `{}` has no endpoint `{}`",
                 self.tenant,
                 shorten(text)
             );
-            let draft = sink.error(Code::UnknownEndpoint, node.span, message);
-            let few = names().take(9).collect::<Vec<_>>();
-            let draft = match few.len() {
-                0 | 9.. => draft,
-                _ => draft.label(format!("expected one of: {}", few.join(", "))),
-            };
-            draft.suggest(text, names());
+            let mut draft = sink.error(Code::UnknownEndpoint, node.span, message);
+            if (1..10).contains(&names.len()) {
+                draft = draft.label(format!("expected one of: {}", names.join(", ")));
+            }
+            draft.suggest(text, names.iter().copied());
             return None;
         }
-        EndpointName::new(text).ok().map(Selector::Endpoint)
+        values::name(text, node.span, EndpointName::new, sink).map(Selector::Endpoint)
     }
 
     fn long_selector(&self, node: &Node, sink: &mut Sink<'_>) -> Option<Selector> {

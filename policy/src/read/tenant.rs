@@ -54,7 +54,7 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
         .get("labels")
         .and_then(|node| read_labels(node, sink))
         .unwrap_or_default();
-    let quotas = read_quotas(fields.get("quotas"), &Quotas::default(), None, sink);
+    let quotas = read_quotas(fields.get("quotas"), &what, &Quotas::default(), None, sink);
     let permissions = read_permissions(&fields, Permissions::default(), None, sink);
     let multicast = match fields.get("multicast") {
         Some(node) => read_groups(node, sink).unwrap_or_default(),
@@ -68,10 +68,15 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
         permissions,
     };
     let mut endpoints = Vec::new();
+    let mut names = Some(Vec::new());
     if let Some(node) = fields.get("endpoints") {
         let entries = fields::entries(node, &format!("`endpoints` of {what}"), sink)?;
         fields::check_length(entries.len(), "endpoints", node.span, sink)?;
         endpoints = read_endpoints(name, &entries, &defaults, sink);
+        names = Some(entries.iter().map(|entry| entry.key).collect());
+    } else if sink.has_errors() {
+        // The key is probably misspelt: do not call every name in the rules unknown as well.
+        names = None;
     }
     if endpoints.is_empty() && !sink.has_errors() {
         sink.warning(
@@ -82,7 +87,7 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
         .help("add one: `endpoints: { a: { address: 10.0.0.1 } }`");
     }
     let rules = match fields.get("rules") {
-        Some(node) => rules::read(name, &endpoints, node, sink)?,
+        Some(node) => rules::read(name, names, node, sink)?,
         None => Vec::new(),
     };
     if sink.has_errors() {
@@ -143,6 +148,7 @@ fn read_endpoints(
         );
         let quotas = read_quotas(
             fields.get("quotas"),
+            &what,
             defaults.quotas,
             Some(defaults.what),
             sink,
@@ -232,13 +238,15 @@ pub(super) fn read_labels(node: &Node, sink: &mut Sink<'_>) -> Option<Labels> {
 
 fn read_quotas(
     node: Option<&Node>,
+    owner: &str,
     base: &Quotas,
     within: Option<&str>,
     sink: &mut Sink<'_>,
 ) -> Quotas {
     let mut quotas = base.clone();
     let known: Vec<_> = QUOTAS.iter().map(|row| row.key).collect();
-    let Some(fields) = node.and_then(|node| Fields::read(node, "`quotas`", &known, sink)) else {
+    let what = format!("`quotas` of {owner}");
+    let Some(fields) = node.and_then(|node| Fields::read(node, &what, &known, sink)) else {
         return quotas;
     };
     for entry in fields.iter() {
@@ -249,14 +257,14 @@ fn read_quotas(
             continue;
         };
         let most = (row.get)(base);
-        if let Some(owner) = within
+        if let Some(tenant) = within
             && value > most
         {
             let (value, most) = (format_quota(row.unit, value), format_quota(row.unit, most));
             sink.error(
                 Code::BadQuota,
                 entry.value.span,
-                format!("{value} is more than the {most} of {owner}"),
+                format!("{value} is more than the {most} of {tenant}"),
             )
             .label("an endpoint's quota lies within its tenant's");
             continue;
@@ -274,8 +282,14 @@ fn read_quota(row: &QuotaKey, node: &Node, sink: &mut Sink<'_>) -> Option<u64> {
         }
         (_, Unit::Bytes) => {
             let message = format!("{what} must be a size, not {}", node.describe());
-            sink.error(Code::WrongType, node.span, message)
+            let draft = sink
+                .error(Code::WrongType, node.span, message)
                 .label("expected bytes, or a whole number with KiB, MiB, GiB or TiB");
+            if let Value::Scalar { text, .. } = &node.value
+                && let Some(meant) = binary_size(text)
+            {
+                draft.help(format!("did you mean `{meant}`?"));
+            }
             return None;
         }
         (_, Unit::Count) => values::count(node, &what, sink)?,
@@ -298,6 +312,14 @@ fn read_quota(row: &QuotaKey, node: &Node, sink: &mut Sink<'_>) -> Option<u64> {
         return None;
     }
     Some(value)
+}
+
+/// What `4GB`, `4G` or `4gib` was probably meant to be.
+fn binary_size(text: &str) -> Option<String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = text.get(digits.len()..)?.trim_start().chars().next()?;
+    let meant = format!("{digits}{}iB", unit.to_ascii_uppercase());
+    parse_bytes(&meant).map(|_| meant)
 }
 
 fn read_permissions(
