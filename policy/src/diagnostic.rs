@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
 /// Most errors that one reading reports; the rest are counted.
 pub(crate) const MAX_ERRORS: usize = 50;
-/// Most bytes of a source line that a diagnostic carries.
-const MAX_EXCERPT: usize = 240;
+/// A place further into its line than this many bytes is named, but its line is not shown.
+const MAX_BEFORE: usize = 2000;
+/// Most bytes of a line that are kept of the place itself, and of what follows it.
+const MAX_EXCERPT: usize = 80;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -79,7 +81,7 @@ pub struct Place {
     pub end_column: usize,
     /// What to know about the place; empty if the message says it all.
     pub label: String,
-    /// The line; cut around the place if it is very long.
+    /// The line, from its beginning so that columns agree; empty if it is too long to show.
     #[serde(skip)]
     excerpt: String,
     /// The marked bytes of `excerpt`.
@@ -125,9 +127,9 @@ impl Diagnostic {
         };
         let mut main = level
             .primary_title(&*self.message)
-            .element(self.place.snippet(&self.file, AnnotationKind::Primary));
+            .element(self.place.element(&self.file, AnnotationKind::Primary));
         if let Some(related) = &self.related {
-            main = main.element(related.snippet(&self.file, AnnotationKind::Context));
+            main = main.element(related.element(&self.file, AnnotationKind::Context));
         }
         let mut report = vec![main];
         if let Some(help) = &self.help {
@@ -144,16 +146,19 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Place {
-    fn snippet<'a>(
-        &'a self,
-        file: &'a str,
-        kind: AnnotationKind,
-    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    fn element<'a>(&'a self, file: &'a str, kind: AnnotationKind) -> Element<'a> {
+        if self.excerpt.is_empty() && self.column > 1 {
+            return Origin::path(file)
+                .line(self.line)
+                .char_column(self.column)
+                .into();
+        }
         let label = (!self.label.is_empty()).then_some(&*self.label);
         Snippet::source(&*self.excerpt)
             .path(file)
             .line_start(self.line)
             .annotation(kind.span(self.marked.0..self.marked.1).label(label))
+            .into()
     }
 
     fn locate(text: &str, span: Span, label: String) -> Self {
@@ -177,23 +182,24 @@ impl Place {
         let column = 1 + before.chars().count();
         let end_column = column + marked.chars().count();
 
-        let cut_before = last_bytes(before, MAX_EXCERPT / 3);
-        let cut_marked = first_bytes(marked, MAX_EXCERPT / 3);
-        let cut_after = first_bytes(after.trim_end(), MAX_EXCERPT / 3);
         // Control characters could make the terminal lie about the line.
         let clean = |part: &str| part.replace(|c: char| c.is_control() && c != '\t', "\u{fffd}");
-        let mut excerpt = clean(cut_before);
-        let from = excerpt.len();
-        excerpt.push_str(&clean(cut_marked));
-        let to = excerpt.len();
-        excerpt.push_str(&clean(cut_after));
+        let mut excerpt = String::new();
+        let mut bounds = (0, 0);
+        if before.len() <= MAX_BEFORE {
+            excerpt.push_str(&clean(before));
+            bounds.0 = excerpt.len();
+            excerpt.push_str(&clean(first_bytes(marked, MAX_EXCERPT)));
+            bounds.1 = excerpt.len();
+            excerpt.push_str(&clean(first_bytes(after.trim_end(), MAX_EXCERPT)));
+        }
         Self {
             line,
             column,
             end_column,
             label,
             excerpt,
-            marked: (from, to),
+            marked: bounds,
         }
     }
 }
@@ -207,14 +213,6 @@ fn byte_offset(text: &str, chars: usize) -> usize {
 fn first_bytes(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary_compat(most))
         .unwrap_or_default()
-}
-
-fn last_bytes(text: &str, most: usize) -> &str {
-    let mut at = text.len().saturating_sub(most);
-    while !text.is_char_boundary(at) {
-        at += 1;
-    }
-    text.get(at..).unwrap_or_default()
 }
 
 /// `str::floor_char_boundary` is younger than the oldest compiler we support.

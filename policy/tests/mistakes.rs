@@ -123,3 +123,21 @@ fn a_message_never_repeats_control_characters_of_the_file() {
     let errors = refused("version: 1\ntenants: {\"a\\e[2J\": {}}\n\"x\u{1b}[31m\": 1\n");
     assert!(!errors.to_string().contains('\u{1b}'), "{errors:?}");
 }
+
+/// A file on one line is legal YAML; its messages keep their columns and stay short.
+#[test]
+fn a_place_far_into_a_long_line_is_still_named() {
+    for length in [100, 1000, 10_000] {
+        let padding = "x".repeat(length);
+        let text = format!("{{version: 1, x-pad: {padding}, tenant: {{}}, tenants: {{}}}}");
+        let errors = refused(&text);
+        let column = text.find("tenant:").unwrap() + 1;
+        assert_eq!(errors.errors()[0].place.column, column);
+        let rendered = errors.to_string();
+        assert!(
+            rendered.contains(&format!("policy.yaml:1:{column}\n")),
+            "{rendered}"
+        );
+        assert!(rendered.len() < 1000, "{rendered}");
+    }
+}
