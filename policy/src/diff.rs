@@ -1,0 +1,107 @@
+//! What a new policy changes, so that a running daemon can apply it.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::{
+    model::{Endpoint, Policy, Tenant},
+    names::{EndpointId, TenantName},
+};
+
+/// What changed about an endpoint that both policies have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndpointChange {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The old and the new address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<(IpAddr, IpAddr)>,
+    /// Whether its quotas, or those of its tenant, differ.
+    pub quotas: bool,
+    /// Whether its QP types, verbs or remote rights differ.
+    pub permissions: bool,
+    /// Whether its labels differ.
+    pub labels: bool,
+}
+
+/// The difference of two policies. Everything is sorted.
+///
+/// Connections are not listed: a daemon asks [`Policy::decide`] again for those it has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PolicyDiff {
+    /// Tenants of the new policy only.
+    pub tenants_added: Vec<TenantName>,
+    /// Tenants of the old policy only.
+    pub tenants_removed: Vec<TenantName>,
+    /// Endpoints of the new policy only, those of added tenants included.
+    pub endpoints_added: Vec<EndpointId>,
+    /// Endpoints of the old policy only, those of removed tenants included.
+    pub endpoints_removed: Vec<EndpointId>,
+    /// Endpoints of both that differ.
+    pub endpoints_changed: Vec<EndpointChange>,
+    /// Tenants of both whose rules or multicast groups differ.
+    pub rules_changed: Vec<TenantName>,
+}
+
+impl PolicyDiff {
+    /// Whether the policies mean the same.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Policy {
+    /// What `new` changes about `old`.
+    pub fn diff(old: &Self, new: &Self) -> PolicyDiff {
+        let missing = |from: &Self, other: &Self| -> (Vec<_>, Vec<_>) {
+            let tenants = from.tenants().map(Tenant::name);
+            let endpoints = from.endpoints().map(Endpoint::id);
+            (
+                tenants
+                    .filter(|name| other.tenant(name.as_str()).is_none())
+                    .cloned()
+                    .collect(),
+                endpoints
+                    .filter(|id| other.endpoint(id).is_none())
+                    .cloned()
+                    .collect(),
+            )
+        };
+        let (tenants_added, endpoints_added) = missing(new, old);
+        let (tenants_removed, endpoints_removed) = missing(old, new);
+        let mut diff = PolicyDiff {
+            tenants_added,
+            tenants_removed,
+            endpoints_added,
+            endpoints_removed,
+            ..PolicyDiff::default()
+        };
+        for after in new.tenants() {
+            let Some(before) = old.tenant(after.name.as_str()) else {
+                continue;
+            };
+            if before.rules != after.rules || before.multicast != after.multicast {
+                diff.rules_changed.push(after.name.clone());
+            }
+            let tenant_quotas = before.quotas != after.quotas;
+            for new in after.endpoints() {
+                let Some(old) = before.endpoint(new.id.name().as_str()) else {
+                    continue;
+                };
+                let change = EndpointChange {
+                    endpoint: new.id.clone(),
+                    address: (old.address != new.address).then(|| (old.address(), new.address())),
+                    quotas: tenant_quotas || old.quotas != new.quotas,
+                    permissions: old.permissions != new.permissions,
+                    labels: old.labels != new.labels,
+                };
+                if change.address.is_some() || change.quotas || change.permissions || change.labels
+                {
+                    diff.endpoints_changed.push(change);
+                }
+            }
+        }
+        diff
+    }
+}

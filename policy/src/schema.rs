@@ -1,0 +1,193 @@
+//! The JSON Schema of the policy file, made from the tables that the reader uses.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    quotas::{QUOTAS, Unit},
+    read::VERSION,
+    rule::PortSpace,
+    sets::{QpType, RemoteRight, Verb},
+};
+
+/// The JSON Schema (draft 2020-12) of a policy file, for editors and linters.
+///
+/// It is looser than [`crate::Policy::parse`]: what needs more than one place to see (unknown
+/// endpoints, equal addresses) or arithmetic (prefixes) is left to that.
+pub fn json_schema() -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "https://masq-rdma.github.io/schema/masq-policy.schema.json",
+        "title": "masq policy",
+        "description": "Tenants, their endpoints, and who may connect to whom by RDMA.",
+        "type": "object",
+        "required": ["version", "tenants"],
+        "additionalProperties": false,
+        "patternProperties": { "^x-": { "description": "Ignored; a place for YAML anchors." } },
+        "properties": {
+            "version": { "const": VERSION, "description": "The version of this format." },
+            "tenants": {
+                "description": "Tenants by name. Tenants never reach each other; they may use the same addresses.",
+                "type": ["object", "null"],
+                "propertyNames": { "$ref": "#/$defs/name" },
+                "additionalProperties": { "$ref": "#/$defs/tenant" }
+            }
+        },
+        "$defs": definitions()
+    })
+}
+
+fn definitions() -> Value {
+    json!({
+        "name": {
+            "description": "A word of the policy language, or what looks like an IPv4 address, is no name.",
+            "type": "string",
+            "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$",
+            "not": { "anyOf": [{ "enum": ["any", "all", "none", "self"] }, { "pattern": "^[0-9]*\\.[0-9.]*$" }] }
+        },
+        "labels": {
+            "description": "Keys and values of your choice, for rules to select by.",
+            "type": ["object", "null"],
+            "additionalProperties": { "type": ["string", "number", "boolean"] }
+        },
+        "tenant": {
+            "type": ["object", "null"],
+            "additionalProperties": false,
+            "properties": {
+                "description": { "type": "string", "description": "Free text." },
+                "labels": { "$ref": "#/$defs/labels" },
+                "quotas": { "$ref": "#/$defs/quotas" },
+                "qp_types": { "$ref": "#/$defs/qp_types" },
+                "verbs": { "$ref": "#/$defs/verbs" },
+                "remote_access": { "$ref": "#/$defs/remote_access" },
+                "multicast": {
+                    "description": "Networks of the multicast groups that may be joined; default any. Groups are each tenant's own.",
+                    "type": ["string", "array"],
+                    "items": { "type": "string" }
+                },
+                "endpoints": {
+                    "description": "Endpoints by name.",
+                    "type": ["object", "null"],
+                    "propertyNames": { "$ref": "#/$defs/name" },
+                    "additionalProperties": { "$ref": "#/$defs/endpoint" }
+                },
+                "rules": {
+                    "description": "The first rule that matches decides; if none does, the connection is denied.",
+                    "type": ["array", "null"],
+                    "items": { "$ref": "#/$defs/rule" }
+                }
+            }
+        },
+        "endpoint": {
+            "type": "object",
+            "required": ["address"],
+            "additionalProperties": false,
+            "properties": {
+                "address": { "type": "string", "description": "The virtual IPv4 or IPv6 address, unique within the tenant." },
+                "labels": { "$ref": "#/$defs/labels" },
+                "quotas": { "$ref": "#/$defs/quotas" },
+                "qp_types": { "$ref": "#/$defs/qp_types" },
+                "verbs": { "$ref": "#/$defs/verbs" },
+                "remote_access": { "$ref": "#/$defs/remote_access" }
+            }
+        },
+        "rule": {
+            "type": "object",
+            "required": ["from", "to", "action"],
+            "additionalProperties": false,
+            "properties": {
+                "name": { "type": "string", "minLength": 1, "maxLength": 63, "description": "Appears in logs." },
+                "from": { "$ref": "#/$defs/selectors", "description": "Who connects." },
+                "to": { "$ref": "#/$defs/selectors", "description": "To whom." },
+                "both_ways": { "type": "boolean", "default": false, "description": "Speak of connections from `to` to `from` as well." },
+                "qp_types": { "$ref": "#/$defs/qp_types" },
+                "service": {
+                    "description": "What the connection is made by; default any.",
+                    "anyOf": [
+                        { "$ref": "#/$defs/service" },
+                        { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/service" } }
+                    ]
+                },
+                "action": { "enum": crate::read::ACTIONS }
+            }
+        },
+        "selectors": {
+            "anyOf": [
+                { "$ref": "#/$defs/selector" },
+                { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/selector" } }
+            ]
+        },
+        "selector": {
+            "description": "`any`, an endpoint's name, an address, a network, or one of these keys.",
+            "anyOf": [
+                { "type": "string" },
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "maxProperties": 1,
+                    "additionalProperties": false,
+                    "properties": {
+                        "endpoint": { "$ref": "#/$defs/name" },
+                        "address": { "type": "string" },
+                        "cidr": { "type": "string" },
+                        "labels": { "$ref": "#/$defs/labels", "description": "All of these labels." }
+                    }
+                }
+            ]
+        },
+        "service": { "type": "string", "pattern": service_pattern() },
+        "qp_types": set("Queue pair types.", QpType::ALL.iter().map(|f| f.name())),
+        "verbs": set("Operations that may be used.", Verb::ALL.iter().map(|f| f.name())),
+        "remote_access": set("Rights that memory may grant to peers.", RemoteRight::ALL.iter().map(|f| f.name())),
+        "quotas": {
+            "description": "A tenant's are shared by its endpoints; an endpoint's lie within them.",
+            "type": ["object", "null"],
+            "additionalProperties": false,
+            "properties": quotas()
+        }
+    })
+}
+
+fn service_pattern() -> String {
+    let spaces: Vec<_> = PortSpace::ALL.iter().map(|space| space.name()).collect();
+    format!(
+        "^(any|verbs|rdma_cm(/({})(/[0-9]{{1,5}}(-[0-9]{{1,5}})?)?)?)$",
+        spaces.join("|")
+    )
+}
+
+fn set(description: &str, words: impl Iterator<Item = &'static str>) -> Value {
+    let words: Vec<_> = words.collect();
+    let list = json!({ "type": "array", "items": { "enum": words } });
+    let one_or_list = json!([{ "enum": words }, list]);
+    json!({
+        "description": description,
+        "anyOf": [
+            { "enum": ["all", "none"] },
+            { "enum": words },
+            list,
+            {
+                "type": "object",
+                "required": ["except"],
+                "additionalProperties": false,
+                "properties": { "except": { "anyOf": one_or_list } }
+            }
+        ]
+    })
+}
+
+fn quotas() -> Map<String, Value> {
+    let row = |row: &crate::quotas::QuotaKey| {
+        let number = json!({ "type": "integer", "minimum": row.min, "maximum": row.max });
+        let text = json!({ "type": "string", "pattern": "^[0-9]+( ?[KMGT]iB)?$" });
+        let mut schema = match row.unit {
+            Unit::Count => number,
+            Unit::Bytes => json!({ "anyOf": [number, text] }),
+        };
+        if let Some(object) = schema.as_object_mut() {
+            object.insert("description".into(), row.doc.into());
+            object.insert("default".into(), row.default.into());
+        }
+        (row.key.to_owned(), schema)
+    };
+    QUOTAS.iter().map(row).collect()
+}
