@@ -1,0 +1,14 @@
+//! What masqd tells the operator: one JSON request a line on the UNIX socket
+//! `DIR/masqd.sock`, one JSON answer a line. `masq ps`, `masq show` and the
+//! metrics are views of these reports.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod report;
+
+pub use client::{AdminError, SOCKET_NAME, call};
+pub use report::{
+    Answer, CqReport, EndpointReport, MrReport, Overview, PeerReport, QpReport, QuotaUse, Refusal,
+    RefusalCount, ReloadReport, Request, SessionDetail, SessionReport,
+};

@@ -1,0 +1,230 @@
+//! Requests and reports. Counts are of now; `_total` only ever grows.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A question to masqd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "request")]
+pub enum Request {
+    /// Endpoints, sessions and refusals.
+    Overview,
+    /// One session, all its objects.
+    Session {
+        /// Its id.
+        id: u64,
+    },
+    /// One endpoint, with its sessions in detail.
+    Endpoint {
+        /// `tenant/name`.
+        endpoint: String,
+    },
+    /// Read the policy file again.
+    Reload,
+}
+
+/// An answer of masqd.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "answer", content = "body")]
+pub enum Answer {
+    /// To [`Request::Overview`].
+    Overview(Overview),
+    /// To [`Request::Session`] and [`Request::Endpoint`].
+    Detail(Vec<SessionDetail>, Option<EndpointReport>),
+    /// To [`Request::Reload`].
+    Reloaded(ReloadReport),
+    /// In words.
+    Error(String),
+}
+
+/// The whole host.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Overview {
+    /// Version of masqd.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The device that carries the data.
+    pub device: String,
+    /// File that the policy was read from.
+    pub policy_file: String,
+    /// Endpoints of the policy.
+    pub endpoints: Vec<EndpointReport>,
+    /// Open sessions.
+    pub sessions: Vec<SessionReport>,
+    /// Refusals since the start, by tenant, endpoint, verb and rule.
+    pub refusals_total: Vec<RefusalCount>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// `tenant/name`.
+    pub endpoint: String,
+    /// Virtual address.
+    pub address: String,
+    /// Where its sessions connect.
+    pub socket: String,
+    /// Quotas and what is used of them.
+    pub quotas: BTreeMap<String, QuotaUse>,
+    /// Latest refusals, newest last.
+    pub refusals: Vec<Refusal>,
+}
+
+/// A quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaUse {
+    /// In use by the endpoint.
+    pub used: u64,
+    /// Limit of the endpoint.
+    pub limit: u64,
+    /// In use by all endpoints of the tenant.
+    pub tenant_used: u64,
+    /// Limit of the tenant.
+    pub tenant_limit: u64,
+}
+
+/// A session.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SessionReport {
+    /// Id, unique since the start of masqd.
+    pub id: u64,
+    /// `tenant/name`.
+    pub endpoint: String,
+    /// Process, as the host numbers it.
+    pub pid: i32,
+    /// User of the process, as the host numbers it.
+    pub uid: u32,
+    /// Name that the process gives itself; for people.
+    pub program: String,
+    /// Version of its library.
+    pub frontend_version: String,
+    /// Seconds since it opened.
+    pub age_seconds: u64,
+    /// Objects by kind.
+    pub objects: BTreeMap<String, u64>,
+    /// Bytes registered.
+    pub pinned_bytes: u64,
+    /// Control commands served.
+    pub commands_total: u64,
+}
+
+/// A session with all its objects.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SessionDetail {
+    /// The summary.
+    pub session: SessionReport,
+    /// Queue pairs.
+    pub queue_pairs: Vec<QpReport>,
+    /// Completion queues.
+    pub completion_queues: Vec<CqReport>,
+    /// Memory regions.
+    pub memory_regions: Vec<MrReport>,
+}
+
+/// A queue pair.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QpReport {
+    /// Handle in its session.
+    pub handle: u32,
+    /// Number on the wire.
+    pub qpn: u32,
+    /// RC, UC or UD.
+    pub qp_type: String,
+    /// RESET … ERR.
+    pub state: String,
+    /// Why it is in ERR or SQE.
+    pub cause: Option<String>,
+    /// Whom it is connected to.
+    pub peer: Option<PeerReport>,
+    /// Work requests posted and not completed.
+    pub send_queue: u32,
+    /// What it did, by counter name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// The other side of a connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// `tenant/name`.
+    pub endpoint: String,
+    /// Virtual address.
+    pub address: String,
+    /// Number of its queue pair.
+    pub qpn: u32,
+    /// The rule that allows it.
+    pub rule: String,
+}
+
+/// A completion queue.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CqReport {
+    /// Handle in its session.
+    pub handle: u32,
+    /// Completions that may wait.
+    pub cqe: u32,
+    /// Event queue of its completion channel.
+    pub event_queue: Option<u32>,
+}
+
+/// A memory region.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MrReport {
+    /// Handle in its session.
+    pub handle: u32,
+    /// Address in the process.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Rights, as `ibv_access_flags`.
+    pub access: u32,
+    /// Bytes reached through the address space of the process only.
+    pub remote_bytes: u64,
+}
+
+/// A refusal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Seconds since the epoch.
+    pub time: u64,
+    /// `tenant/name`.
+    pub endpoint: String,
+    /// Session.
+    pub session: u64,
+    /// Command.
+    pub verb: String,
+    /// What it spoke of.
+    pub object: String,
+    /// What decided: a rule, a quota, the device.
+    pub rule: String,
+    /// Why.
+    pub reason: String,
+    /// Errno that the program got.
+    pub errno: i32,
+}
+
+/// A counter of refusals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalCount {
+    /// Tenant.
+    pub tenant: String,
+    /// Endpoint within the tenant.
+    pub endpoint: String,
+    /// Command.
+    pub verb: String,
+    /// What decided.
+    pub rule: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// In words, one line each.
+    pub changes: Vec<String>,
+    /// Connections that were cut.
+    pub connections_cut: u64,
+    /// Sessions that were closed.
+    pub sessions_closed: u64,
+}
