@@ -224,12 +224,13 @@ impl Arena {
     ) -> Result<Registration, RegError> {
         let range = Span::checked(addr, len)?;
         // Not under the lock: the first touch of a file's page may wait for its server.
-        probe_devices(range, want_write, self.file)?;
+        let mut maps = Maps::open().map_err(|error| error.during("open(/proc/self/maps)"))?;
+        probe_devices(&mut maps, range, want_write, self.file)?;
+        maps.restart();
 
         let mut locked = lock();
         self.check_alive()?;
         let state = &mut *locked.state;
-        let mut maps = open_maps()?;
         let mut pieces = survey(&mut maps, range, want_write, self.file)?;
         if self.moving {
             self.move_pieces(state, &mut maps, range, &mut pieces)?;
@@ -492,10 +493,6 @@ impl Arena {
             let _ = sys::punch(self.fd.as_fd(), *lost);
         }
     }
-}
-
-fn open_maps() -> Result<Maps, RegError> {
-    Maps::open().map_err(|error| error.during("open(/proc/self/maps)"))
 }
 
 /// Cuts `span` into the parts to keep in place (true) and those to move (false), in order.

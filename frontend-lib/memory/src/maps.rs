@@ -81,6 +81,14 @@ impl Maps {
         self
     }
 
+    /// Forgets what was read ahead.
+    pub(crate) fn restart(&mut self) {
+        if let Some(text) = self.text.as_mut() {
+            let _ = sys::rewind(self.file.as_fd());
+            (text.filled, text.used, text.last) = (0, 0, None);
+        }
+    }
+
     /// The mapping that holds `addr`, or else the next one above it.
     pub(crate) fn covering_or_next(&mut self, addr: usize) -> SysResult<Option<Vma>> {
         if self.text.is_some() {
@@ -164,6 +172,11 @@ impl Maps {
         unsafe { sys::ioctl(self.file.as_fd(), PROCMAP_QUERY, query) }.map(drop)
     }
 
+    fn rescan(&mut self, addr: usize) -> SysResult<Option<Vma>> {
+        self.restart();
+        self.scan(addr)
+    }
+
     fn scan(&mut self, addr: usize) -> SysResult<Option<Vma>> {
         let Some(text) = self.text.as_mut() else {
             return Ok(None);
@@ -173,8 +186,7 @@ impl Maps {
                 return Ok(Some(last));
             }
             if addr < last.span.start {
-                sys::rewind(self.file.as_fd())?;
-                (text.filled, text.used, text.last) = (0, 0, None);
+                return self.rescan(addr);
             }
         }
         loop {

@@ -80,9 +80,13 @@ fn classify(vma: &Vma, part: Span, file: FileId) -> Class {
 /// Refuses device memory and files that end before their mapping does, by asking the kernel to
 /// make the first page of each such piece present. This may wait for a file server, so no lock is
 /// held; the pages of a mapping are all of one kind.
-pub(crate) fn probe_devices(range: Span, want_write: bool, file: FileId) -> Result<(), RegError> {
-    let mut maps = Maps::open().map_err(|error| error.during("open(/proc/self/maps)"))?;
-    for piece in survey(&mut maps, range, want_write, file)? {
+pub(crate) fn probe_devices(
+    maps: &mut Maps,
+    range: Span,
+    want_write: bool,
+    file: FileId,
+) -> Result<(), RegError> {
+    for piece in survey(maps, range, want_write, file)? {
         if piece.class != Class::Fixed || !can_populate() {
             continue;
         }

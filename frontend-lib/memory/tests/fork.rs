@@ -190,10 +190,8 @@ fn a_child_that_dies_before_its_copy_is_made_does_not_hang_the_parent() {
         &[],
         || {
             // SAFETY: the handler only exits.
-            assert_eq!(
-                unsafe { libc::pthread_atfork(None, None, Some(die_at_once)) },
-                0
-            );
+            let ret = unsafe { libc::pthread_atfork(None, None, Some(die_at_once)) };
+            assert_eq!(ret, 0);
             let memory = Memory::anon(1 << 20);
             let registration = register(&memory);
             let start = Instant::now();
@@ -290,10 +288,8 @@ fn fork_after_the_program_closed_the_memfd_still_isolates() {
             let other = std::fs::File::open("/dev/null").unwrap();
             let fd = std::os::fd::AsRawFd::as_raw_fd(&arena().memfd());
             // SAFETY: what a daemon does that closes all its descriptors, and then opens others.
-            assert_eq!(
-                unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&other), fd) },
-                fd
-            );
+            let ret = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&other), fd) };
+            assert_eq!(ret, fd);
             let addr = memory.addr;
             let pid = fork(|| {
                 let mut mine = std::mem::ManuallyDrop::new(Memory { addr, len: 3 << 20 });

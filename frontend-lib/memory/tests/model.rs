@@ -160,7 +160,7 @@ impl World {
     fn register(&mut self, offset: usize, len: usize) {
         let len = len.min(PAGES * page() - offset);
         let touched = offset / page()..(offset + len).div_ceil(page());
-        let want_write = len % 2 == 0;
+        let want_write = len.is_multiple_of(2);
         let result = arena().register(self.field.addr + offset, len, want_write);
         let bad = self.pages[touched.clone()]
             .iter()

@@ -49,10 +49,8 @@ fn the_memfd_is_as_large_as_the_address_space_and_sealed() {
     assert_eq!(seals & wanted, wanted);
     assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
     // SAFETY: takes no pointers.
-    assert_eq!(
-        unsafe { libc::lseek(fd, 0, libc::SEEK_END) } as usize,
-        ARENA_SIZE
-    );
+    let ret = unsafe { libc::lseek(fd, 0, libc::SEEK_END) };
+    assert_eq!(ret as usize, ARENA_SIZE);
 }
 
 #[test]
@@ -691,10 +689,8 @@ fn a_file_size_limit_is_told_not_died_of() {
             rlim_max: libc::RLIM_INFINITY,
         };
         // SAFETY: the pointer is to a local.
-        assert_eq!(
-            unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) },
-            0
-        );
+        let ret = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+        assert_eq!(ret, 0);
         assert!(matches!(Arena::global(), Err(RegError::FileSizeLimit)));
     });
 }
