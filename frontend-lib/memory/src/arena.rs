@@ -163,6 +163,7 @@ impl Arena {
         }
         let fd = sys::memfd(c"masq-memory").map_err(|error| error.during("memfd_create"))?;
         let fd = sys::dup_above(fd, LOWEST_FD);
+        uffd::store_guard(); // asked while there are descriptors, since the answer is kept
         sys::truncate(fd.as_fd(), ARENA_SIZE).map_err(|error| error.during("ftruncate"))?;
         sys::add_seals(
             fd.as_fd(),
@@ -301,7 +302,7 @@ impl Arena {
                 .map(|(span, _)| *span),
         );
         spared.push(Span::new(ARENA_SIZE, usize::MAX));
-        let mover = Mover::guarded(self.fd.as_fd());
+        let mover = Mover::guarded(self.fd.as_fd()).map_err(|error| error.during("userfaultfd"))?;
 
         let mut result: Vec<Piece> = Vec::new();
         for piece in pieces.drain(..) {
@@ -412,13 +413,12 @@ impl Arena {
         let (Some(first), Some(last)) = (freed.first(), freed.last()) else {
             return;
         };
-        let Ok(mut maps) = Maps::open() else {
-            state.lingering = true;
+        let (Ok(mut maps), Ok(mover)) = (Maps::open(), Mover::guarded(self.fd.as_fd())) else {
+            state.lingering = true; // until it is registered and ended again
             return;
         };
         let bytes = freed.iter().map(|span| span.len()).sum();
         let flags = vmflags::flags_of(Span::new(first.start, last.end), bytes);
-        let mover = Mover::guarded(self.fd.as_fd());
         let mut gone: Vec<Span> = Vec::new();
         for span in freed {
             let mut at = span.start;

@@ -37,12 +37,12 @@ pub(crate) enum Stopped {
 
 impl<'a> Mover<'a> {
     /// A mover that guards against stores as well as the kernel permits.
-    pub(crate) fn guarded(fd: BorrowedFd<'a>) -> Self {
-        Self {
+    pub(crate) fn guarded(fd: BorrowedFd<'a>) -> SysResult<Self> {
+        Ok(Self {
             fd,
-            uffd: Uffd::open(),
+            uffd: Uffd::open()?,
             fd_lost: false,
-        }
+        })
     }
 
     /// A mover for a process without other threads.

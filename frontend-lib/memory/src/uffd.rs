@@ -95,18 +95,21 @@ fn open(source: Source) -> SysResult<OwnedFd> {
 }
 
 impl Uffd {
-    /// None where the kernel or a filter denies it.
-    pub(crate) fn open() -> Option<Self> {
-        let support = support()?;
+    /// None where the kernel or a filter denies it for good. An error, such as a lack of
+    /// descriptors, is no reason to move without a guard.
+    pub(crate) fn open() -> SysResult<Option<Self>> {
+        let Some(support) = support() else {
+            return Ok(None);
+        };
         let features = support.features & (FEATURE_WRITE_PROTECT | FEATURE_SHMEM | FEATURE_EMPTY);
-        let fd = open(support.source).ok()?;
+        let fd = open(support.source)?;
         let mut api = Api {
             api: UFFD_API,
             features,
             ioctls: 0,
         };
-        control(&fd, UFFDIO_API, &mut api).ok()?;
-        Some(Self { fd, features })
+        control(&fd, UFFDIO_API, &mut api)?;
+        Ok(Some(Self { fd, features }))
     }
 
     /// Whether shared memory can be protected too.

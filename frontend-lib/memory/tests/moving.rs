@@ -694,3 +694,43 @@ fn a_file_size_limit_is_told_not_died_of() {
         assert!(matches!(Arena::global(), Err(RegError::FileSizeLimit)));
     });
 }
+
+#[test]
+fn without_descriptors_nothing_is_moved_unguarded() {
+    in_own_process(
+        "without_descriptors_nothing_is_moved_unguarded",
+        &[],
+        || {
+            let mut memory = Memory::anon(1 << 20);
+            memory.fill(14);
+            let held = register(&memory);
+            let mut other = Memory::anon(1 << 20);
+            other.fill(15);
+            let mut hoard = Vec::new();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                hoard.push(file);
+            }
+            for spare in 0..3 {
+                match arena().register(other.addr, other.len, true) {
+                    Err(error) => assert_eq!(error.errno(), libc::EMFILE),
+                    Ok(registration) => {
+                        assert!(spare >= 2, "one for the maps and one for the guard");
+                        arena().unregister(registration.id).unwrap();
+                    }
+                }
+                hoard.pop();
+            }
+            let more: Vec<_> =
+                std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+            // What cannot be made private now stays shared, and right.
+            arena().unregister(held.id).unwrap();
+            memory.assert_filled(14);
+            drop((hoard, more));
+            let again = register(&memory);
+            arena().unregister(again.id).unwrap();
+            memory.assert_filled(14);
+            other.assert_filled(15);
+            assert_eq!(stored(), 0);
+        },
+    );
+}
