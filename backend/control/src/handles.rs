@@ -15,7 +15,11 @@ pub(crate) struct Handles<T> {
 
 impl<T> Default for Handles<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), last: 0, kind: PhantomData }
+        Self {
+            objects: BTreeMap::new(),
+            last: 0,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -47,7 +51,9 @@ impl<T> Handles<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
-        self.objects.iter().map(|(handle, object)| (*handle, object))
+        self.objects
+            .iter()
+            .map(|(handle, object)| (*handle, object))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -27,11 +27,13 @@ impl Peer {
             Ok(pidfd) => pidfd,
             // Before 6.5 the number must do; it is checked again by whoever
             // opens the memory of the process.
-            Err(_) => {
-                rustix::process::pidfd_open(cred.pid, rustix::process::PidfdFlags::empty())?
-            }
+            Err(_) => rustix::process::pidfd_open(cred.pid, rustix::process::PidfdFlags::empty())?,
         };
-        Ok(Self { pid, uid: cred.uid.as_raw(), pidfd })
+        Ok(Self {
+            pid,
+            uid: cred.uid.as_raw(),
+            pidfd,
+        })
     }
 }
 

@@ -129,7 +129,12 @@ impl Ledger {
             if used.checked_add(amount).is_some_and(|sum| sum <= limit) {
                 Ok(())
             } else {
-                Err(Exceeded { rule, used, limit, wanted: amount })
+                Err(Exceeded {
+                    rule,
+                    used,
+                    limit,
+                    wanted: amount,
+                })
             }
         };
         let used = self.endpoints.get(id).map_or(0, |a| a.get(kind));
@@ -137,10 +142,22 @@ impl Ledger {
         check(used, limit, format!("quota {} of {id}", kind.key()))?;
         let tenant = id.tenant();
         let used = self.tenants.get(tenant).map_or(0, |a| a.get(kind));
-        let limit = policy.tenant(tenant.as_str()).map_or(0, |t| kind.limit(t.quotas()));
-        check(used, limit, format!("quota {} of tenant {tenant}", kind.key()))?;
-        self.endpoints.entry(id.clone()).or_default().add(kind, amount);
-        self.tenants.entry(tenant.clone()).or_default().add(kind, amount);
+        let limit = policy
+            .tenant(tenant.as_str())
+            .map_or(0, |t| kind.limit(t.quotas()));
+        check(
+            used,
+            limit,
+            format!("quota {} of tenant {tenant}", kind.key()),
+        )?;
+        self.endpoints
+            .entry(id.clone())
+            .or_default()
+            .add(kind, amount);
+        self.tenants
+            .entry(tenant.clone())
+            .or_default()
+            .add(kind, amount);
         Ok(())
     }
 
@@ -163,12 +180,57 @@ impl Ledger {
     /// What an endpoint and its tenant use.
     pub(crate) fn used(&self, id: &EndpointId, kind: Kind) -> (u64, u64) {
         let of = |amounts: Option<&Amounts>| amounts.map_or(0, |a| a.get(kind));
-        (of(self.endpoints.get(id)), of(self.tenants.get(id.tenant())))
+        (
+            of(self.endpoints.get(id)),
+            of(self.tenants.get(id.tenant())),
+        )
     }
 
     /// Whether nobody uses anything.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.endpoints.is_empty() && self.tenants.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = "
+version: 1
+tenants:
+  blue:
+    quotas: { qps: 3 }
+    endpoints:
+      a: { address: 10.0.0.1, quotas: { qps: 2 } }
+      b: { address: 10.0.0.2 }
+";
+
+    #[test]
+    fn a_charge_beyond_endpoint_or_tenant_changes_nothing() {
+        let policy = Policy::parse("p", POLICY).unwrap();
+        let (a, b): (EndpointId, EndpointId) =
+            ("blue/a".parse().unwrap(), "blue/b".parse().unwrap());
+        let mut ledger = Ledger::default();
+        ledger.charge(&policy, &a, Kind::Qps, 2).unwrap();
+        let over = ledger.charge(&policy, &a, Kind::Qps, 1).unwrap_err();
+        assert_eq!(
+            (over.rule.as_str(), over.used, over.limit),
+            ("quota qps of blue/a", 2, 2)
+        );
+        ledger.charge(&policy, &b, Kind::Qps, 1).unwrap();
+        let over = ledger.charge(&policy, &b, Kind::Qps, 1).unwrap_err();
+        assert_eq!(over.rule, "quota qps of tenant blue");
+        assert!(
+            ledger
+                .charge(&policy, &b, Kind::PinnedBytes, u64::MAX)
+                .is_err(),
+            "no wrap"
+        );
+        assert_eq!(ledger.used(&b, Kind::Qps), (1, 3));
+        ledger.refund(&a, Kind::Qps, 2);
+        ledger.refund(&b, Kind::Qps, 1);
+        assert!(ledger.is_empty(), "nothing is left behind");
     }
 }

@@ -1,1 +1,27 @@
-//! The control side of masqd: sessions, handles, policy and verbs.
+//! The control side of masqd: endpoints, sessions, handles, quotas, policy, and
+//! the verbs that cross the control ring.
+//!
+//! # Threads
+//! 1. One thread runs [`Server::run`]: an epoll loop that owns the policy, all
+//!    sessions and all quotas. It never waits for a tenant: it reads a message
+//!    only when all of it has arrived, and writes to no descriptor of a tenant
+//!    that could block.
+//! 2. A session's events, and its call eventfds, are written by a thread of
+//!    that session, which can be interrupted.
+//! 3. Operators are served by a thread that asks the loop and waits for it.
+
+mod gid;
+mod handles;
+mod identity;
+mod ledger;
+mod notifier;
+mod protocol;
+mod refusal;
+mod server;
+mod session;
+mod vring;
+mod wire;
+mod world;
+
+pub use server::{Server, ServerConfig, ServerError, ServerHandle};
+pub use world::DeviceIdentity;

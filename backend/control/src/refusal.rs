@@ -27,7 +27,12 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(crate) fn new(status: Status, rule: &str, reason: impl Into<String>) -> Self {
-        Self { status, rule: rule.into(), reason: reason.into(), object: String::new() }
+        Self {
+            status,
+            rule: rule.into(),
+            reason: reason.into(),
+            object: String::new(),
+        }
     }
 
     /// The request breaks the interface's rules.
@@ -40,11 +45,19 @@ impl Refused {
     }
 
     pub(crate) fn no_object(kind: &'static str) -> Self {
-        Self::new(Status::NoSuchObject, "interface", format!("no such {kind} in this session"))
+        Self::new(
+            Status::NoSuchObject,
+            "interface",
+            format!("no such {kind} in this session"),
+        )
     }
 
     pub(crate) fn policy(verdict: &Verdict) -> Self {
-        Self::new(Status::Denied, &verdict.rule.to_string(), verdict.reason.to_string())
+        Self::new(
+            Status::Denied,
+            &verdict.rule.to_string(),
+            verdict.reason.to_string(),
+        )
     }
 
     /// Names what the command spoke of.
@@ -73,7 +86,11 @@ impl From<MemoryError> for Refused {
             MemoryError::BadFile(_) | MemoryError::BadRange { .. } => Status::Fault,
             MemoryError::Host { .. } => Status::NoMemory,
         };
-        let rule = if status == Status::NoMemory { "host" } else { "interface" };
+        let rule = if status == Status::NoMemory {
+            "host"
+        } else {
+            "interface"
+        };
         Self::new(status, rule, error.to_string())
     }
 }
@@ -97,8 +114,13 @@ impl Refusals {
     ) {
         let (tenant, name) = (endpoint.tenant().to_string(), endpoint.name().to_string());
         let rule = refused.rule.clone();
-        *self.counts.entry((tenant.clone(), name.clone(), verb, rule)).or_default() += 1;
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        *self
+            .counts
+            .entry((tenant.clone(), name.clone(), verb, rule))
+            .or_default() += 1;
+        let time = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
         let latest = self.latest.entry(endpoint.clone()).or_default();
         if latest.len() >= REMEMBERED {
             latest.pop_front();
@@ -152,7 +174,10 @@ impl Refusals {
     }
 
     pub(crate) fn latest(&self, endpoint: &EndpointId) -> Vec<Refusal> {
-        self.latest.get(endpoint).map(|list| list.iter().cloned().collect()).unwrap_or_default()
+        self.latest
+            .get(endpoint)
+            .map(|list| list.iter().cloned().collect())
+            .unwrap_or_default()
     }
 }
 

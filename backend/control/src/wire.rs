@@ -44,5 +44,9 @@ pub(crate) fn peek(socket: impl AsFd) -> io::Result<Waiting> {
         return Ok(Waiting::Garbage);
     }
     let waiting = ioctl_fionread(&socket)? as usize;
-    Ok(if waiting >= HEADER + size { Waiting::Message } else { Waiting::Part })
+    Ok(if waiting >= HEADER + size {
+        Waiting::Message
+    } else {
+        Waiting::Part
+    })
 }

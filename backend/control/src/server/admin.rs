@@ -1,0 +1,161 @@
+//! Operators: a socket, a thread that serves it, and the answers.
+
+use super::{Message, Server, ServerError, ServerHandle};
+use crate::ledger::Kind;
+use crate::world::VERSION;
+use masq_admin::{Answer, EndpointReport, Overview, QuotaUse, Request, SOCKET_NAME};
+use masq_policy::EndpointId;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// Longest request.
+const MAX_REQUEST: u64 = 4096;
+/// How long an operator's program may take to ask or to listen.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Opens the socket, for its owner only, and serves it.
+pub(super) fn serve(run_dir: &Path, server: ServerHandle) -> Result<(), ServerError> {
+    let path = run_dir.join(SOCKET_NAME);
+    let remedy = "the operators' socket cannot be made there";
+    let failed = |source| ServerError::Path {
+        path: path.clone(),
+        source,
+        remedy,
+    };
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let serve = move || {
+        for stream in listener.incoming().flatten() {
+            if let Err(error) = answer(&stream, &server) {
+                tracing::debug!(%error, "an operator's request was not answered");
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("masq-admin".into())
+        .spawn(serve)
+        .map_err(failed)?;
+    Ok(())
+}
+
+fn answer(stream: &UnixStream, server: &ServerHandle) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_REQUEST)).read_line(&mut line)?;
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Err(error) => Answer::Error(format!("not a request: {error}")),
+        Ok(request) => {
+            let (sender, receiver) = channel();
+            server.send(Message::Admin(request, sender));
+            receiver
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| Answer::Error("masqd is busy; try again".into()))
+        }
+    };
+    let mut text = serde_json::to_string(&answer)?;
+    text.push('\n');
+    let mut stream = stream;
+    stream.write_all(text.as_bytes())
+}
+
+impl Server {
+    pub(super) fn answer(&mut self, request: &Request) -> Answer {
+        match request {
+            Request::Overview => Answer::Overview(self.overview()),
+            Request::Session { id } => {
+                let world = &self.world;
+                let found = self
+                    .conns
+                    .iter_mut()
+                    .filter_map(|(_, conn)| conn.session_mut())
+                    .find(|session| session.id == *id);
+                match found {
+                    Some(session) => Answer::Detail(vec![session.detail(world)], None),
+                    None => Answer::Error(format!(
+                        "there is no session {id}; `masq ps` lists those there are"
+                    )),
+                }
+            }
+            Request::Endpoint { endpoint } => {
+                let id = endpoint.parse::<EndpointId>().ok();
+                let Some(id) = id.filter(|id| self.world.policy.endpoint(id).is_some()) else {
+                    return Answer::Error(format!("the policy has no endpoint {endpoint}"));
+                };
+                let report = self.endpoint_report(&id);
+                let world = &self.world;
+                let sessions = self
+                    .conns
+                    .iter_mut()
+                    .filter_map(|(_, conn)| conn.session_mut())
+                    .filter(|session| session.endpoint == id)
+                    .map(|session| session.detail(world))
+                    .collect();
+                Answer::Detail(sessions, Some(report))
+            }
+            Request::Reload => Answer::Error("a reload is answered later".into()),
+        }
+    }
+
+    fn overview(&self) -> Overview {
+        let ids = self
+            .world
+            .policy
+            .endpoints()
+            .map(|endpoint| endpoint.id().clone());
+        let mut sessions: Vec<_> = self
+            .conns
+            .iter()
+            .filter_map(|(_, c)| c.session())
+            .map(|s| s.report())
+            .collect();
+        sessions.sort_by_key(|session| session.id);
+        Overview {
+            version: VERSION.to_owned(),
+            pid: std::process::id(),
+            device: self.world.device.name().to_owned(),
+            policy_file: self.config.policy_file.display().to_string(),
+            endpoints: ids.map(|id| self.endpoint_report(&id)).collect(),
+            sessions,
+            refusals_total: self.world.refusals.counts(),
+        }
+    }
+
+    fn endpoint_report(&self, id: &EndpointId) -> EndpointReport {
+        let policy = &self.world.policy;
+        let tenant = policy.tenant(id.tenant().as_str());
+        let quotas: BTreeMap<String, QuotaUse> = Kind::ALL
+            .iter()
+            .map(|kind| {
+                let (used, tenant_used) = self.world.ledger.used(id, *kind);
+                let limit = kind.limit(policy.quotas(id));
+                let tenant_limit = tenant.map_or(0, |t| kind.limit(t.quotas()));
+                (
+                    kind.key().to_owned(),
+                    QuotaUse {
+                        used,
+                        limit,
+                        tenant_used,
+                        tenant_limit,
+                    },
+                )
+            })
+            .collect();
+        EndpointReport {
+            endpoint: id.to_string(),
+            address: policy
+                .endpoint(id)
+                .map(|e| e.address().to_string())
+                .unwrap_or_default(),
+            socket: self.endpoints.path(id).display().to_string(),
+            quotas,
+            refusals: self.world.refusals.latest(id),
+        }
+    }
+}

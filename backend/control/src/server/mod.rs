@@ -1,0 +1,441 @@
+//! The epoll loop.
+
+mod admin;
+mod connection;
+mod endpoints;
+mod reload;
+
+use crate::world::{DeviceIdentity, World};
+use connection::Conn;
+use endpoints::Endpoints;
+use masq_admin::{Answer, Request};
+use masq_device::Device;
+use masq_policy::Policy;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How long the loop looks for further commands before it sleeps.
+const POLL: Duration = Duration::from_micros(40);
+/// Looks without finding anything after which others may run.
+const YIELD_AFTER: u32 = 20;
+/// How often deadlines and closing sessions are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// The same while something is being waited for.
+const SHORT_TICK: Duration = Duration::from_millis(2);
+
+/// How the server is set up.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Directory for sockets; made if missing.
+    pub run_dir: PathBuf,
+    /// File that SIGHUP reads again.
+    pub policy_file: PathBuf,
+    /// Permission bits of endpoint sockets.
+    pub socket_mode: u32,
+    /// What programs see of the device.
+    pub identity: DeviceIdentity,
+    /// How long sessions may go on after a request to stop.
+    pub drain: Duration,
+}
+
+/// Why the server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A second masqd uses the directory.
+    #[error("another masqd is using {0}\n  stop it, or choose another --run-dir")]
+    InUse(PathBuf),
+    /// A path cannot be used.
+    #[error("{path}: {source}\n  {remedy}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The host is out of something.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// What other threads ask of the loop.
+enum Message {
+    Admin(Request, Sender<Answer>),
+    Reload(Option<Sender<Answer>>),
+    Parsed(Box<Result<Policy, String>>, Option<Sender<Answer>>),
+    Shutdown,
+}
+
+/// Asks a running [`Server`] from other threads.
+#[derive(Clone)]
+pub struct ServerHandle {
+    messages: Sender<Message>,
+    wake: Arc<OwnedFd>,
+}
+
+impl ServerHandle {
+    fn send(&self, message: Message) {
+        let _ = self.messages.send(message);
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Has the policy file read again; logged either way.
+    pub fn reload(&self) {
+        self.send(Message::Reload(None));
+    }
+
+    /// Lets sessions end, then ends [`Server::run`]; at once the second time.
+    pub fn shutdown(&self) {
+        self.send(Message::Shutdown);
+    }
+}
+
+/// What an epoll event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Wake,
+    Listener(u32),
+    Socket(u32, u32),
+    Kick(u32, u32),
+    Exit(u32, u32),
+}
+
+impl Token {
+    /// A connection's slot is used again; its generation is not.
+    fn data(self) -> epoll::EventData {
+        let pack = |kind: u64, generation: u32, index: u32| {
+            kind << 60 | u64::from(generation & 0x0fff_ffff) << 32 | u64::from(index)
+        };
+        epoll::EventData::new_u64(match self {
+            Self::Wake => 0,
+            Self::Listener(index) => pack(1, 0, index),
+            Self::Socket(index, generation) => pack(2, generation, index),
+            Self::Kick(index, generation) => pack(3, generation, index),
+            Self::Exit(index, generation) => pack(4, generation, index),
+        })
+    }
+
+    fn from_data(data: u64) -> Option<Self> {
+        let (index, generation) = (data as u32, (data >> 32) as u32 & 0x0fff_ffff);
+        Some(match data >> 60 {
+            0 => Self::Wake,
+            1 => Self::Listener(index),
+            2 => Self::Socket(index, generation),
+            3 => Self::Kick(index, generation),
+            4 => Self::Exit(index, generation),
+            _ => return None,
+        })
+    }
+}
+
+/// The control side.
+pub struct Server {
+    config: ServerConfig,
+    world: World,
+    epoll: OwnedFd,
+    endpoints: Endpoints,
+    conns: Slab<Conn>,
+    generation: u32,
+    /// Connections that may have commands waiting.
+    ready: VecDeque<usize>,
+    /// Event threads of closed sessions that have not ended yet.
+    ending: Vec<Arc<crate::notifier::Notifier>>,
+    messages: Receiver<Message>,
+    handle: ServerHandle,
+    /// When to stop, once asked to.
+    deadline: Option<Instant>,
+    last_tick: Instant,
+}
+
+impl Server {
+    /// Makes the run directory, the endpoints' sockets and the operators'.
+    ///
+    /// # Errors
+    /// [`ServerError`] names the path and the remedy.
+    pub fn new(
+        config: ServerConfig,
+        policy: Policy,
+        device: Arc<dyn Device>,
+    ) -> Result<Self, ServerError> {
+        let host = |what| move |source: io::Error| ServerError::Host { what, source };
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| host("epoll")(e.into()))?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| host("eventfd")(e.into()))?;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &wake, Token::Wake.data(), flags)
+            .map_err(|e| host("epoll")(e.into()))?;
+        crate::notifier::install_interrupt().map_err(host("install a signal handler"))?;
+        let (sender, messages) = channel();
+        let handle = ServerHandle {
+            messages: sender,
+            wake: Arc::new(wake),
+        };
+        let mut endpoints = Endpoints::open(&config.run_dir, config.socket_mode)?;
+        endpoints.update(&policy, &epoll)?;
+        admin::serve(&config.run_dir, handle.clone())?;
+        let world = World::new(Arc::new(policy), device, config.identity.clone());
+        Ok(Self {
+            config,
+            world,
+            epoll,
+            endpoints,
+            conns: Slab::new(),
+            generation: 0,
+            ready: VecDeque::new(),
+            ending: Vec::new(),
+            messages,
+            handle,
+            deadline: None,
+            last_tick: Instant::now(),
+        })
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Serves until [`ServerHandle::shutdown`].
+    ///
+    /// # Errors
+    /// [`ServerError::Host`] if the loop itself cannot go on.
+    pub fn run(mut self) -> Result<(), ServerError> {
+        let mut events: [epoll::Event; 64] = std::array::from_fn(|_| epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        });
+        loop {
+            let timeout = self.timeout();
+            let count = match epoll::wait(&self.epoll, &mut events[..], Some(&timeout)) {
+                Ok(count) => count,
+                Err(rustix::io::Errno::INTR) => 0,
+                Err(error) => {
+                    return Err(ServerError::Host {
+                        what: "epoll",
+                        source: error.into(),
+                    });
+                }
+            };
+            for event in events.get(..count).unwrap_or_default() {
+                if let Some(token) = Token::from_data(event.data.u64()) {
+                    self.on_event(token);
+                }
+            }
+            self.serve_ready();
+            if self.last_tick.elapsed() >= SHORT_TICK {
+                self.tick();
+            }
+            if self.is_over() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self) -> Timespec {
+        let waits = !self.ending.is_empty() || self.deadline.is_some();
+        let wait = if !self.ready.is_empty() {
+            Duration::ZERO
+        } else if waits || self.conns.iter().any(|(_, conn)| conn.is_stalled()) {
+            SHORT_TICK
+        } else {
+            TICK
+        };
+        Timespec {
+            tv_sec: wait.as_secs() as i64,
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        }
+    }
+
+    fn on_event(&mut self, token: Token) {
+        match token {
+            Token::Wake => {
+                let mut counter = [0; 8];
+                let _ = rustix::io::read(&*self.handle.wake, &mut counter);
+                while let Ok(message) = self.messages.try_recv() {
+                    self.on_message(message);
+                }
+            }
+            Token::Listener(index) => self.accept(index),
+            Token::Socket(index, generation) => self.on_socket(index as usize, generation),
+            Token::Kick(index, generation) => {
+                if self
+                    .conns
+                    .get(index as usize)
+                    .is_some_and(|c| c.generation == generation)
+                {
+                    self.make_ready(index as usize);
+                }
+            }
+            Token::Exit(index, generation) => {
+                if self
+                    .conns
+                    .get(index as usize)
+                    .is_some_and(|c| c.generation == generation)
+                {
+                    self.close(index as usize, "the process ended");
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Admin(Request::Reload, answer) => self.begin_reload(Some(answer)),
+            Message::Admin(request, answer) => {
+                let _ = answer.send(self.answer(&request));
+            }
+            Message::Reload(answer) => self.begin_reload(answer),
+            Message::Parsed(parsed, answer) => self.finish_reload(*parsed, answer),
+            Message::Shutdown => self.begin_shutdown(),
+        }
+    }
+
+    fn begin_shutdown(&mut self) {
+        if self.deadline.is_some() {
+            self.deadline = Some(Instant::now());
+            return;
+        }
+        let sessions = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.session().is_some())
+            .count();
+        let seconds = self.config.drain.as_secs();
+        tracing::info!(
+            sessions,
+            seconds,
+            "stopping: no new sessions, open ones may end"
+        );
+        self.endpoints.close(&self.epoll);
+        self.deadline = Some(Instant::now() + self.config.drain);
+    }
+
+    fn is_over(&mut self) -> bool {
+        let Some(deadline) = self.deadline else {
+            return false;
+        };
+        if !self.conns.is_empty() && Instant::now() < deadline {
+            return false;
+        }
+        let open: Vec<usize> = self.conns.iter().map(|(index, _)| index).collect();
+        for index in open {
+            if let Some(session) = self.conns.get(index).and_then(Conn::session) {
+                session.raise(masq_spec::event::AsyncEvent::DeviceFatal, 0);
+            }
+            self.close(index, "masqd is stopping");
+        }
+        true
+    }
+
+    /// Deadlines, and what is being waited for.
+    fn tick(&mut self) {
+        self.last_tick = Instant::now();
+        self.ending.retain(|notifier| !notifier.stop());
+        let late: Vec<(usize, &'static str)> = self
+            .conns
+            .iter()
+            .filter_map(|(index, c)| Some((index, c.overdue()?)))
+            .collect();
+        for (index, reason) in late {
+            self.close(index, reason);
+        }
+        let again: Vec<usize> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.is_stalled())
+            .map(|(index, _)| index)
+            .collect();
+        for index in again {
+            self.make_ready(index);
+        }
+    }
+
+    fn make_ready(&mut self, index: usize) {
+        if let Some(conn) = self.conns.get_mut(index)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Serves commands, round robin, and stays a little for what follows: a
+    /// program that sets up a connection sends one after another.
+    fn serve_ready(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let mut idle_since = Instant::now();
+        let mut hot: Vec<usize> = Vec::new();
+        let mut empty = 0;
+        loop {
+            let mut served = false;
+            for _ in 0..self.ready.len() {
+                let Some(index) = self.ready.pop_front() else {
+                    break;
+                };
+                served |= self.serve(index);
+                if !hot.contains(&index) {
+                    hot.push(index);
+                }
+            }
+            hot.retain(|index| self.conns.contains(*index));
+            for index in &hot {
+                if self.conns.get(*index).is_some_and(Conn::has_command) {
+                    self.make_ready(*index);
+                }
+            }
+            if served {
+                (idle_since, empty) = (Instant::now(), 0);
+                // Sockets and operators are not kept waiting.
+                if self.last_tick.elapsed() >= SHORT_TICK {
+                    break;
+                }
+                continue;
+            }
+            if self.ready.is_empty() && idle_since.elapsed() >= POLL {
+                break;
+            }
+            empty += 1;
+            if empty % YIELD_AFTER == 0 {
+                rustix::thread::sched_yield();
+            }
+        }
+        for index in hot {
+            let waits = self.conns.get_mut(index).is_some_and(Conn::want_kicks);
+            if waits {
+                self.make_ready(index);
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let open: Vec<usize> = self.conns.iter().map(|(index, _)| index).collect();
+        for index in open {
+            self.close(index, "masqd is stopping");
+        }
+        let until = Instant::now() + Duration::from_secs(1);
+        while !self.ending.is_empty() && Instant::now() < until {
+            self.ending.retain(|notifier| !notifier.stop());
+            std::thread::sleep(SHORT_TICK);
+        }
+        self.endpoints.remove();
+        let _ = std::fs::remove_file(self.config.run_dir.join(masq_admin::SOCKET_NAME));
+    }
+}

@@ -1,0 +1,107 @@
+//! Reloading the policy: checked whole or refused.
+
+use super::{Message, Server};
+use masq_admin::{Answer, ReloadReport};
+use masq_policy::Policy;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+impl Server {
+    /// Reads and checks the file in a thread of its own: a large policy takes
+    /// longer than tenants should wait.
+    pub(super) fn begin_reload(&mut self, answer: Option<Sender<Answer>>) {
+        let (path, handle) = (self.config.policy_file.clone(), self.handle());
+        let read = move || {
+            let name = path.display().to_string();
+            let parsed = match std::fs::read_to_string(&path) {
+                Ok(text) => Policy::parse(&name, &text).map_err(|errors| errors.to_string()),
+                Err(error) => Err(format!("{name}: {error}")),
+            };
+            handle.send(Message::Parsed(Box::new(parsed), answer));
+        };
+        if let Err(error) = std::thread::Builder::new()
+            .name("masq-policy".into())
+            .spawn(read)
+        {
+            tracing::error!(%error, "the policy was not read again");
+        }
+    }
+
+    pub(super) fn finish_reload(
+        &mut self,
+        parsed: Result<Policy, String>,
+        answer: Option<Sender<Answer>>,
+    ) {
+        let result = parsed.and_then(|policy| self.apply(policy));
+        let reply = match result {
+            Ok(report) => {
+                tracing::info!(
+                    changes = report.changes.len(),
+                    connections_cut = report.connections_cut,
+                    sessions_closed = report.sessions_closed,
+                    "policy reloaded"
+                );
+                Answer::Reloaded(report)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the policy was refused; the old one stays in force");
+                Answer::Error(error)
+            }
+        };
+        if let Some(answer) = answer {
+            let _ = answer.send(reply);
+        }
+    }
+
+    fn apply(&mut self, policy: Policy) -> Result<ReloadReport, String> {
+        let diff = Policy::diff(&self.world.policy, &policy);
+        let mut report = ReloadReport::default();
+        if diff.is_empty() {
+            return Ok(report);
+        }
+        self.endpoints
+            .update(&policy, &self.epoll)
+            .map_err(|e| e.to_string())?;
+        self.world.policy = Arc::new(policy);
+        for id in &diff.endpoints_added {
+            report.changes.push(format!("endpoint {id} added"));
+        }
+        for id in &diff.endpoints_removed {
+            report.changes.push(format!("endpoint {id} removed"));
+        }
+        for change in &diff.endpoints_changed {
+            report
+                .changes
+                .push(format!("endpoint {} changed", change.endpoint));
+        }
+        for tenant in &diff.rules_changed {
+            report
+                .changes
+                .push(format!("rules of tenant {tenant} changed"));
+        }
+        // A program cannot be given another address while it runs.
+        let moved = |id: &masq_policy::EndpointId| {
+            diff.endpoints_removed.contains(id)
+                || diff
+                    .endpoints_changed
+                    .iter()
+                    .any(|c| c.endpoint == *id && c.address.is_some())
+        };
+        let gone: Vec<usize> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| moved(conn.endpoint()))
+            .map(|(index, _)| index)
+            .collect();
+        for index in gone {
+            report.sessions_closed += 1;
+            self.close(index, "the policy took its endpoint or address away");
+        }
+        for (_, conn) in &mut self.conns {
+            if let Some(session) = conn.session_mut() {
+                report.connections_cut += session.recheck(&mut self.world);
+            }
+        }
+        Ok(report)
+    }
+}

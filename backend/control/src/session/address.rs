@@ -1,0 +1,123 @@
+//! Address handles and multicast (SPEC clause 9.8).
+
+use super::{Reply, Session, created, no_handle};
+use crate::ledger::Kind;
+use crate::refusal::Refused;
+use crate::world::World;
+use masq_device::{AhSpec, Handle};
+use masq_policy::{Request, Service, VirtualAddress};
+use masq_spec::verbs::{CreateAh, Multicast, QpType};
+use std::net::IpAddr;
+
+/// An address handle.
+#[derive(Debug)]
+pub(super) struct Ah {
+    pd: Handle,
+    to: IpAddr,
+}
+
+impl Session {
+    pub(super) fn create_ah(&mut self, world: &mut World, request: &CreateAh) -> Reply {
+        self.pd(request.pd)?;
+        // An address handle serves UD queue pairs only.
+        let (to, destination, _) = self.resolve(world, &request.attr, QpType::Ud)?;
+        self.charge(world, Kind::Ahs, 1)?;
+        let handle = self.ahs.reserve();
+        let spec = AhSpec {
+            handle,
+            pd: request.pd,
+            destination,
+            attr: request.attr,
+        };
+        if let Err(error) = self.device.create_ah(spec) {
+            self.refund(world, Kind::Ahs, 1);
+            return Err(error.into());
+        }
+        self.pd(request.pd)?.users += 1;
+        self.ahs.insert(handle, Ah { pd: request.pd, to });
+        Ok(created(handle))
+    }
+
+    pub(super) fn destroy_ah(&mut self, world: &mut World, handle: Handle) -> Reply {
+        let ah = self
+            .ahs
+            .remove(handle)
+            .ok_or_else(|| no_handle("address handle"))?;
+        self.leave_pd(ah.pd);
+        self.refund(world, Kind::Ahs, 1);
+        // A handle that the policy revoked is gone from the device already.
+        let _ = self.device.destroy_ah(handle);
+        Ok(Vec::new())
+    }
+
+    /// Takes address handles that the policy no longer allows from the device.
+    pub(super) fn recheck_ahs(&mut self, world: &mut World) -> u64 {
+        let refused: Vec<(Handle, Refused)> = self
+            .ahs
+            .iter()
+            .filter_map(|(handle, ah)| {
+                let asked = Request::Connect {
+                    from: &self.endpoint,
+                    to: ah.to,
+                    qp_type: masq_policy::QpType::Ud,
+                    service: Service::Verbs,
+                };
+                let refused = world.decide(&asked).err()?;
+                Some((handle, refused.about(format!("ah {handle} -> {}", ah.to))))
+            })
+            .collect();
+        let mut cut = 0;
+        for (handle, refused) in refused {
+            if self.device.destroy_ah(handle).is_ok() {
+                cut += 1;
+                world
+                    .refusals
+                    .record(&self.endpoint, self.id, "address_handle", &refused);
+            }
+        }
+        cut
+    }
+
+    pub(super) fn attach_mcast(&mut self, world: &mut World, request: &Multicast) -> Reply {
+        let qp = self
+            .qps
+            .get(request.qp)
+            .ok_or_else(|| no_handle("queue pair"))?;
+        if qp.qp_type != QpType::Ud {
+            return Err(Refused::invalid("only UD queue pairs join groups"));
+        }
+        let group = VirtualAddress::from_gid(request.gid).ip();
+        let about = format!("group {group}");
+        if !request.gid.starts_with(&[0xff]) && !group.is_multicast() {
+            return Err(Refused::invalid("not a multicast group").about(about));
+        }
+        let asked = Request::JoinMulticast {
+            endpoint: &self.endpoint,
+            group,
+        };
+        let _ = world.decide(&asked).map_err(|r| r.about(about))?;
+        if self.groups.contains(&(request.qp, request.gid)) {
+            return Ok(Vec::new());
+        }
+        self.charge(world, Kind::Multicast, 1)?;
+        if let Err(error) = self.device.attach_multicast(request.qp, request.gid) {
+            self.refund(world, Kind::Multicast, 1);
+            return Err(error.into());
+        }
+        self.groups.push((request.qp, request.gid));
+        Ok(Vec::new())
+    }
+
+    pub(super) fn detach_mcast(&mut self, world: &mut World, request: &Multicast) -> Reply {
+        let member = (request.qp, request.gid);
+        let at = self
+            .groups
+            .iter()
+            .position(|m| *m == member)
+            .ok_or_else(|| Refused::invalid("the queue pair is not in this group"))?;
+        self.device.detach_multicast(request.qp, request.gid)?;
+        self.groups.swap_remove(at);
+        self.refund(world, Kind::Multicast, 1);
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,326 @@
+//! Queue pairs: creation, RConnrename at RTR, RConntrack for their life (SPEC
+//! clause 9.7).
+
+use super::completion::receive_fits;
+use super::{Reply, Session, device_error, no_handle};
+use crate::gid::GidTable;
+use crate::ledger::Kind;
+use crate::refusal::Refused;
+use crate::world::World;
+use masq_device::{Destination, Handle, QpChange, QpSpec};
+use masq_memory::MappedRing;
+use masq_policy::{RemoteAccess, RemoteRight, Request, Service};
+use masq_spec::queue::{SEND_DATA, Sge};
+use masq_spec::verbs::{
+    Access, AhAttr, CreateQp, ModifyQp, NO_HANDLE, QpCreated, QpMask, QpState, QpType, State,
+};
+use std::net::IpAddr;
+use zerocopy::IntoBytes;
+
+/// A queue pair.
+#[derive(Debug)]
+pub(super) struct Qp {
+    pd: Handle,
+    pub(super) qp_type: QpType,
+    pub(super) qpn: u32,
+    pub(super) connection: Option<Connection>,
+}
+
+/// A connection that the policy allowed.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    /// Virtual address of the peer.
+    pub(crate) to: IpAddr,
+    pub(crate) qpn: u32,
+    /// The rule that allowed it.
+    pub(crate) rule: String,
+}
+
+/// The policy's word for a type.
+pub(super) fn policy_type(qp_type: QpType) -> masq_policy::QpType {
+    match qp_type {
+        QpType::Rc => masq_policy::QpType::Rc,
+        QpType::Uc => masq_policy::QpType::Uc,
+        QpType::Ud => masq_policy::QpType::Ud,
+    }
+}
+
+impl Session {
+    pub(super) fn create_qp(&mut self, world: &mut World, request: &CreateQp) -> Reply {
+        let qp_type = QpType::from_raw(request.qp_type)
+            .ok_or_else(|| Refused::unsupported("this type of queue pair"))?;
+        let asked = Request::CreateQp {
+            endpoint: &self.endpoint,
+            qp_type: policy_type(qp_type),
+        };
+        let _ = world
+            .decide(&asked)
+            .map_err(|r| r.about(format!("{qp_type:?} queue pair")))?;
+        self.check_caps(world, request)?;
+        self.pd(request.pd)?;
+        for cq in [request.send_cq, request.recv_cq] {
+            self.cqs
+                .get(cq)
+                .ok_or_else(|| no_handle("completion queue"))?;
+        }
+        let srq = (request.srq != NO_HANDLE).then_some(request.srq);
+        if let Some(srq) = srq {
+            self.srqs
+                .get(srq)
+                .ok_or_else(|| no_handle("shared receive queue"))?;
+        }
+        self.charge(world, Kind::Qps, 1)
+            .map_err(|r| r.about(format!("{qp_type:?} queue pair")))?;
+        let handle = self.qps.reserve();
+        let made = self.make_qp(handle, qp_type, srq, request);
+        let (qpn, doorbell) = made.inspect_err(|_| self.refund(world, Kind::Qps, 1))?;
+        self.pd(request.pd)?.users += 1;
+        self.qps.insert(
+            handle,
+            Qp {
+                pd: request.pd,
+                qp_type,
+                qpn,
+                connection: None,
+            },
+        );
+        Ok(QpCreated {
+            handle,
+            qpn,
+            doorbell,
+            reserved: 0,
+        }
+        .as_bytes()
+        .to_vec())
+    }
+
+    fn make_qp(
+        &mut self,
+        handle: Handle,
+        qp_type: QpType,
+        srq: Option<Handle>,
+        request: &CreateQp,
+    ) -> Result<(u32, u32), Refused> {
+        let sq = MappedRing::map(&self.memory, request.sq)?;
+        let rq = match srq {
+            None if request.rq.slots > 0 => Some(MappedRing::map(&self.memory, request.rq)?),
+            _ => None,
+        };
+        Ok(self.device.create_qp(QpSpec {
+            handle,
+            pd: request.pd,
+            qp_type,
+            send_cq: request.send_cq,
+            recv_cq: request.recv_cq,
+            srq,
+            sq_sig_all: request.sq_sig_all != 0,
+            caps: request.caps,
+            sq,
+            rq,
+        })?)
+    }
+
+    /// The device's and the tenant's limits, and whether the rings hold what
+    /// the capacities promise.
+    fn check_caps(&self, world: &World, request: &CreateQp) -> Result<(), Refused> {
+        let device = world.device.attributes();
+        let depth = world
+            .policy
+            .quotas(&self.endpoint)
+            .qp_depth
+            .min(u64::from(device.max_qp_wr));
+        let caps = &request.caps;
+        let too_many = u64::from(caps.max_send_wr) > depth
+            || u64::from(caps.max_recv_wr) > depth
+            || caps.max_send_sge > device.max_sge
+            || caps.max_recv_sge > device.max_sge
+            || caps.max_inline_data > device.max_inline_data;
+        if too_many {
+            return Err(Refused::invalid("capacities above the device's"));
+        }
+        let elements = u64::from(caps.max_send_sge) * size_of::<Sge>() as u64;
+        let slot = SEND_DATA as u64 + elements.max(u64::from(caps.max_inline_data));
+        let sends_fit =
+            request.sq.slots >= caps.max_send_wr && u64::from(request.sq.stride) >= slot;
+        let receives_fit = request.srq != NO_HANDLE
+            || caps.max_recv_wr == 0
+            || (request.rq.slots >= caps.max_recv_wr
+                && receive_fits(&request.rq, caps.max_recv_sge));
+        if !sends_fit || !receives_fit {
+            return Err(Refused::invalid("the rings do not hold the capacities"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn modify_qp(&mut self, world: &mut World, request: &ModifyQp) -> Reply {
+        let qp = self
+            .qps
+            .get(request.handle)
+            .ok_or_else(|| no_handle("queue pair"))?;
+        let (qp_type, qpn) = (qp.qp_type, qp.qpn);
+        let known = QpMask::from_bits(request.mask);
+        let mask = known.ok_or_else(|| Refused::invalid("unknown attribute mask"))?;
+        let unsupported = QpMask::CAP | QpMask::RATE_LIMIT;
+        if mask.intersects(unsupported) {
+            return Err(Refused::unsupported("resizing or pacing a queue pair"));
+        }
+        let mut attr = request.attr;
+        if mask.contains(QpMask::ACCESS_FLAGS) {
+            attr.qp_access_flags = self.allowed_access(world, attr.qp_access_flags);
+        }
+        let mut connection = None;
+        let mut destination = None;
+        if mask.contains(QpMask::AV) {
+            let (to, target, rule) = self.resolve(world, &attr.ah, qp_type).map_err(|r| {
+                if r.object.is_empty() {
+                    r.about(format!("qp {qpn:#x}"))
+                } else {
+                    r
+                }
+            })?;
+            destination = Some(target);
+            connection = Some(Connection {
+                to,
+                qpn: attr.dest_qp_num,
+                rule,
+            });
+        }
+        let change = QpChange {
+            mask,
+            attr,
+            destination,
+        };
+        let state = self
+            .device
+            .modify_qp(request.handle, change)
+            .map_err(|e| device_error(e).about(format!("qp {qpn:#x}")))?;
+        if let Some(qp) = self.qps.get_mut(request.handle) {
+            match state {
+                State::Reset => qp.connection = None,
+                _ if connection.is_some() => qp.connection = connection,
+                _ => {}
+            }
+        }
+        Ok(QpState {
+            state: state as u32,
+            reserved: 0,
+        }
+        .as_bytes()
+        .to_vec())
+    }
+
+    /// Remote rights that the tenant may grant; programs set them freely.
+    fn allowed_access(&self, world: &World, raw: u32) -> u32 {
+        let granted = world
+            .policy
+            .endpoint(&self.endpoint)
+            .map_or(RemoteAccess::NONE, |e| e.remote_access());
+        let mut access = Access::from_bits_truncate(raw);
+        for (bit, right) in [
+            (Access::REMOTE_READ, RemoteRight::Read),
+            (Access::REMOTE_WRITE, RemoteRight::Write),
+            (Access::REMOTE_ATOMIC, RemoteRight::Atomic),
+        ] {
+            if !granted.contains(right) {
+                access.remove(bit);
+            }
+        }
+        access.bits()
+    }
+
+    /// RConnrename: where a path leads, if the policy lets it lead there.
+    pub(super) fn resolve(
+        &self,
+        world: &mut World,
+        ah: &AhAttr,
+        qp_type: QpType,
+    ) -> Result<(IpAddr, Destination, String), Refused> {
+        if ah.is_global == 0 {
+            return Err(Refused::invalid("RoCE needs a global route (is_global)"));
+        }
+        if ah.port_num > 1 {
+            return Err(Refused::invalid("there is only port 1"));
+        }
+        if !GidTable::is_usable(ah.sgid_index) {
+            return Err(Refused::invalid("no GID at sgid_index"));
+        }
+        let to = world.address_of(&self.endpoint, ah.dgid);
+        let asked = Request::Connect {
+            from: &self.endpoint,
+            to,
+            qp_type: policy_type(qp_type),
+            service: Service::Verbs,
+        };
+        let verdict = world
+            .decide(&asked)
+            .map_err(|r| r.about(format!("-> {to} ({qp_type:?})")))?;
+        let rule = verdict.rule.to_string();
+        if to.is_multicast() {
+            return Ok((to, Destination::Multicast(ah.dgid), rule));
+        }
+        let tenant = world.policy.tenant(self.endpoint.tenant().as_str());
+        let peer = tenant
+            .and_then(|t| t.endpoint_at(to))
+            .map(|e| e.id().clone());
+        let peer = peer.ok_or_else(|| Refused::invalid("no endpoint has this address"))?;
+        Ok((to, Destination::Endpoint(world.endpoint_key(&peer)), rule))
+    }
+
+    pub(super) fn query_qp(&mut self, handle: Handle) -> Reply {
+        self.qps
+            .get(handle)
+            .ok_or_else(|| no_handle("queue pair"))?;
+        Ok(self.device.query_qp(handle)?.attr.as_bytes().to_vec())
+    }
+
+    pub(super) fn destroy_qp(&mut self, world: &mut World, handle: Handle) -> Reply {
+        self.qps
+            .get(handle)
+            .ok_or_else(|| no_handle("queue pair"))?;
+        self.device.destroy_qp(handle).map_err(device_error)?;
+        let joined = self.groups.iter().filter(|(qp, _)| *qp == handle).count() as u64;
+        self.groups.retain(|(qp, _)| *qp != handle);
+        self.refund(world, Kind::Multicast, joined);
+        if let Some(qp) = self.qps.remove(handle) {
+            self.leave_pd(qp.pd);
+            self.refund(world, Kind::Qps, 1);
+        }
+        Ok(Vec::new())
+    }
+
+    /// RConntrack: connections that the policy no longer allows go to ERROR.
+    /// Returns how many.
+    pub(crate) fn recheck(&mut self, world: &mut World) -> u64 {
+        let mut cut = Vec::new();
+        for (handle, qp) in self.qps.iter() {
+            let Some(connection) = &qp.connection else {
+                continue;
+            };
+            let asked = Request::Connect {
+                from: &self.endpoint,
+                to: connection.to,
+                qp_type: policy_type(qp.qp_type),
+                service: Service::Verbs,
+            };
+            if let Err(refused) = world.decide(&asked) {
+                cut.push((
+                    handle,
+                    refused.about(format!("qp {:#x} -> {}", qp.qpn, connection.to)),
+                ));
+            }
+        }
+        let count = cut.len() as u64;
+        for (handle, refused) in cut {
+            world
+                .refusals
+                .record(&self.endpoint, self.id, "connection", &refused);
+            if let Err(error) = self.device.fail_qp(handle) {
+                tracing::error!(session = self.id, %error, "a connection was not cut");
+            }
+            if let Some(qp) = self.qps.get_mut(handle) {
+                qp.connection = None;
+            }
+        }
+        count + self.recheck_ahs(world)
+    }
+}

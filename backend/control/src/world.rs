@@ -1,0 +1,151 @@
+//! What all sessions share: policy, device, quotas, refusals, addresses.
+
+use crate::gid::GidTable;
+use crate::ledger::{Kind, Ledger};
+use crate::refusal::{Refusals, Refused};
+use masq_device::{Device, DomainKey, EndpointKey};
+use masq_policy::{EndpointId, Policy, Request, Verdict, VirtualAddress};
+use masq_spec::device::{Config, QUEUE_LAYOUT_MASQ, SPEC_VERSION, version_text};
+use masq_spec::verbs::Gid;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Version of this masqd, for people.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What programs see of the device.
+#[derive(Clone, Debug)]
+pub struct DeviceIdentity {
+    /// Name, as in `ibv_devices`.
+    pub name: String,
+    /// PCI-style vendor id.
+    pub vendor_id: u32,
+    /// Part id.
+    pub vendor_part_id: u32,
+    /// Hardware revision.
+    pub hw_ver: u32,
+}
+
+impl Default for DeviceIdentity {
+    fn default() -> Self {
+        Self {
+            name: "masq0".into(),
+            vendor_id: 0x6d71,
+            vendor_part_id: 1,
+            hw_ver: 1,
+        }
+    }
+}
+
+/// Shared state of the control side; one thread owns it.
+pub(crate) struct World {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) identity: DeviceIdentity,
+    pub(crate) ledger: Ledger,
+    pub(crate) refusals: Refusals,
+    domains: HashMap<String, DomainKey>,
+    endpoints: HashMap<EndpointId, EndpointKey>,
+    last_session: u64,
+}
+
+impl World {
+    pub(crate) fn new(
+        policy: Arc<Policy>,
+        device: Arc<dyn Device>,
+        identity: DeviceIdentity,
+    ) -> Self {
+        Self {
+            policy,
+            device,
+            identity,
+            ledger: Ledger::default(),
+            refusals: Refusals::default(),
+            domains: HashMap::new(),
+            endpoints: HashMap::new(),
+            last_session: 0,
+        }
+    }
+
+    pub(crate) fn next_session(&mut self) -> u64 {
+        self.last_session += 1;
+        self.last_session
+    }
+
+    /// The isolation domain of a tenant; the same as long as masqd runs.
+    pub(crate) fn domain(&mut self, id: &EndpointId) -> DomainKey {
+        let next = DomainKey(self.domains.len() as u32);
+        *self.domains.entry(id.tenant().to_string()).or_insert(next)
+    }
+
+    /// The device's name for an endpoint; the same as long as masqd runs.
+    pub(crate) fn endpoint_key(&mut self, id: &EndpointId) -> EndpointKey {
+        let next = EndpointKey(self.endpoints.len() as u32);
+        *self.endpoints.entry(id.clone()).or_insert(next)
+    }
+
+    /// GIDs of an endpoint.
+    pub(crate) fn gids(&self, id: &EndpointId) -> Option<GidTable> {
+        self.policy
+            .endpoint(id)
+            .map(|endpoint| GidTable::new(id, endpoint.virtual_address()))
+    }
+
+    /// The address that a GID stands for in a tenant: the endpoint's own, or
+    /// the one whose link-local GID it is.
+    pub(crate) fn address_of(&self, id: &EndpointId, gid: Gid) -> IpAddr {
+        if gid.starts_with(&[0xfe, 0x80]) {
+            let tenant = self.policy.tenant(id.tenant().as_str());
+            let found = tenant
+                .into_iter()
+                .flat_map(|t| t.endpoints())
+                .find(|endpoint| {
+                    GidTable::new(endpoint.id(), endpoint.virtual_address()).link_local() == gid
+                });
+            if let Some(endpoint) = found {
+                return endpoint.address();
+            }
+        }
+        VirtualAddress::from_gid(gid).ip()
+    }
+
+    /// Asks the policy.
+    pub(crate) fn decide(&self, request: &Request<'_>) -> Result<Verdict, Refused> {
+        let verdict = self.policy.decide(request);
+        if verdict.allowed {
+            Ok(verdict)
+        } else {
+            Err(Refused::policy(&verdict))
+        }
+    }
+
+    pub(crate) fn charge(&mut self, id: &EndpointId, kind: Kind, n: u64) -> Result<(), Refused> {
+        Ok(self.ledger.charge(&self.policy, id, kind, n)?)
+    }
+
+    /// The configuration space that an endpoint's frontends read.
+    pub(crate) fn config(&self, id: &EndpointId) -> Config {
+        let mut device_name = [0; 32];
+        for (to, from) in device_name
+            .iter_mut()
+            .zip(self.identity.name.bytes().take(31))
+        {
+            *to = from;
+        }
+        let queues = self.policy.quotas(id).event_queues;
+        Config {
+            spec_version: SPEC_VERSION,
+            queue_layout: QUEUE_LAYOUT_MASQ,
+            node_guid: self.gids(id).map_or(0, |gids| gids.node_guid()),
+            vendor_id: self.identity.vendor_id,
+            vendor_part_id: self.identity.vendor_part_id,
+            hw_ver: self.identity.hw_ver,
+            max_event_queues: queues.min(masq_spec::device::MAX_QUEUES as u64 - 2) as u32,
+            doorbell_len: masq_spec::doorbell::PAGE_LEN as u32,
+            max_command_len: masq_spec::command::MAX_COMMAND_LEN as u32,
+            device_name,
+            backend_version: version_text(VERSION),
+        }
+    }
+}

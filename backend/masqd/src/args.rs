@@ -1,0 +1,132 @@
+use clap::{CommandFactory, Parser, ValueEnum};
+use std::path::PathBuf;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Share RDMA among tenants, under a policy.
+///
+/// masqd runs in the foreground. It makes one socket for each endpoint of the
+/// policy (DIR/endpoints/TENANT/NAME/masq.sock); whoever connects there is
+/// that endpoint.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "masqd",
+    version,
+    after_help = "Signals:\n  \
+        HUP   read the policy again: it is taken whole or refused\n  \
+        TERM  take no new sessions, let open ones end, stop (again: at once)\n\n\
+        Examples:\n  \
+        masqd --policy policy/examples/two-tenants.yaml --run-dir /run/masq\n  \
+        masqd --policy p.yaml --run-dir ./run --cpus 2,3 --threads 2\n\n\
+        Then: masq --run-dir /run/masq run --endpoint blue/a -- ibv_devinfo"
+)]
+pub struct Args {
+    /// Tenant policy (YAML); `masq policy check FILE` explains mistakes
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+
+    /// Directory for sockets
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "MASQ_RUN_DIR",
+        default_value = "/run/masq"
+    )]
+    pub run_dir: PathBuf,
+
+    /// Permission bits of the endpoints' sockets (octal)
+    #[arg(long, value_name = "MODE", default_value = "660", value_parser = octal)]
+    pub socket_mode: u32,
+
+    /// Data-path threads; a tenant's queue pairs share one
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
+
+    /// CPUs for the data-path threads, such as 2,4-6
+    #[arg(long, value_name = "LIST", conflicts_with = "numa_node")]
+    pub cpus: Option<String>,
+
+    /// Run the data-path threads on the CPUs of this NUMA node
+    #[arg(long, value_name = "NODE")]
+    pub numa_node: Option<u32>,
+
+    /// How long a data-path thread polls after its last work, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 50)]
+    pub idle_us: u64,
+
+    /// Empty polls after which a data-path thread yields its CPU
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub yield_after: u32,
+
+    /// Name of the device that programs see
+    #[arg(long, value_name = "NAME", default_value = "masq0")]
+    pub device_name: String,
+
+    /// Vendor id that programs see (hexadecimal after 0x)
+    #[arg(long, value_name = "ID", default_value = "0x6d71", value_parser = number)]
+    pub vendor_id: u32,
+
+    /// Vendor part id that programs see; perftest posts by ibv_wr_* for the
+    /// ids that it knows (4123, say), and by ibv_post_send for others
+    #[arg(long, value_name = "ID", default_value = "1", value_parser = number)]
+    pub vendor_part_id: u32,
+
+    /// How long sessions may go on after SIGTERM, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub drain: u64,
+
+    /// What to log: error, warn, info, debug, or a tracing filter
+    #[arg(long, value_name = "FILTER", env = "MASQD_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("expected permission bits in octal, such as 660".into()),
+    }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "expected a number, such as 4123 or 0x6d71".into())
+}
+
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_and_modes_are_read_or_explained() {
+        assert_eq!(number("0x6d71"), Ok(0x6d71));
+        assert_eq!(number("4123"), Ok(4123));
+        assert!(number("mlx5").is_err());
+        assert_eq!(octal("660"), Ok(0o660));
+        assert!(octal("999").is_err());
+        assert!(octal("7777").is_err());
+    }
+}

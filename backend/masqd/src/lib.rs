@@ -1,0 +1,11 @@
+//! The command line of masqd, apart from its main function so that manual
+//! pages and completions can be made from it.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod cpus;
+mod run;
+
+pub use args::{Args, LogFormat, command};
+pub use run::run;

@@ -1,0 +1,118 @@
+//! From the command line to a running daemon.
+
+use crate::args::{Args, LogFormat};
+use crate::cpus;
+use anyhow::{Context, Result, bail};
+use masq_control::{DeviceIdentity, Server, ServerConfig, ServerHandle};
+use masq_policy::Policy;
+use masq_soft::{SoftConfig, SoftDevice};
+use nix::sys::signal::{SigSet, Signal};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// Runs masqd until it is told to stop.
+///
+/// # Errors
+/// What people have to mend: the policy, a flag, a path, a limit of the host.
+pub fn run(args: &Args) -> Result<()> {
+    start_log(args)?;
+    let policy = read_policy(args)?;
+    if args.device_name.is_empty() || args.device_name.len() > 31 {
+        bail!("--device-name: expected 1 to 31 bytes");
+    }
+    // Before any thread starts, so that only the one below sees them.
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("block signals")?;
+    let device = SoftDevice::start(&soft_config(args)?).context("start the data-path threads")?;
+    let config = ServerConfig {
+        run_dir: args.run_dir.clone(),
+        policy_file: std::path::absolute(&args.policy).unwrap_or_else(|_| args.policy.clone()),
+        socket_mode: args.socket_mode,
+        identity: DeviceIdentity {
+            name: args.device_name.clone(),
+            vendor_id: args.vendor_id,
+            vendor_part_id: args.vendor_part_id,
+            hw_ver: 1,
+        },
+        drain: Duration::from_secs(args.drain),
+    };
+    let endpoints = policy.endpoints().count();
+    let server = Server::new(config, policy, Arc::new(device))?;
+    watch_signals(signals, server.handle())?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        endpoints,
+        run_dir = %args.run_dir.display(),
+        device = "soft",
+        "ready"
+    );
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    server.run()?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_log(args: &Args) -> Result<()> {
+    let filter = EnvFilter::try_new(&args.log)
+        .with_context(|| format!("--log {:?} is no filter", args.log))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn read_policy(args: &Args) -> Result<Policy> {
+    let name = args.policy.display().to_string();
+    let text = std::fs::read_to_string(&args.policy)
+        .with_context(|| format!("cannot read the policy {name}"))?;
+    let policy = Policy::parse(&name, &text)
+        .map_err(|errors| anyhow::anyhow!("the policy is refused\n{errors}"))?;
+    for warning in policy.warnings() {
+        tracing::warn!(policy = name, "{}", warning.message);
+    }
+    Ok(policy)
+}
+
+fn soft_config(args: &Args) -> Result<SoftConfig> {
+    let cpus = match (&args.cpus, args.numa_node) {
+        (Some(list), _) => cpus::parse(list).context("--cpus")?,
+        (None, Some(node)) => cpus::of_node(node).context("--numa-node")?,
+        (None, None) => Vec::new(),
+    };
+    if args.threads == 0 || args.threads > 256 {
+        bail!("--threads: expected 1 to 256");
+    }
+    Ok(SoftConfig {
+        threads: args.threads,
+        cpus,
+        idle: Duration::from_micros(args.idle_us),
+        yield_after: args.yield_after.max(1),
+    })
+}
+
+fn watch_signals(signals: SigSet, server: ServerHandle) -> Result<()> {
+    let watch = move || {
+        while let Ok(signal) = signals.wait() {
+            match signal {
+                Signal::SIGHUP => server.reload(),
+                _ => server.shutdown(),
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("masq-signals".into())
+        .spawn(watch)
+        .context("start a thread")?;
+    Ok(())
+}
