@@ -9,6 +9,7 @@ pub(crate) fn set(value: c_int) {
 }
 
 /// Reads errno.
+#[cfg(test)]
 pub(crate) fn get() -> c_int {
     // SAFETY: the location is this thread's own.
     unsafe { *libc::__errno_location() }
