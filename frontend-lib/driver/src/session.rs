@@ -202,11 +202,9 @@ impl Session {
     /// # Errors
     /// A backend that is gone.
     pub fn close_event_queue(&self, queue: &EventQueue) -> Result<(), DriverError> {
-        let index = usize::from(queue.index());
         {
             let mut frontend = self.frontend.lock().unwrap_or_else(PoisonError::into_inner);
-            frontend.set_vring_enable(index, false)?;
-            frontend.get_vring_base(index)?;
+            stop_queue(&mut frontend, queue.index())?;
         }
         queue.with_ring(|ring| self.alive.forgets(&ring.call));
         self.release(queue.index());
@@ -221,8 +219,23 @@ impl Session {
     }
 }
 
+/// Has the backend let go of a queue; it has when it answers.
+fn stop_queue(frontend: &mut Frontend, index: u8) -> Result<(), DriverError> {
+    frontend.set_vring_enable(index.into(), false)?;
+    frontend.get_vring_base(index.into())?;
+    Ok(())
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.alive.stop();
+        // The rings' memory is freed with the session: the backend must have let go of
+        // them, or it would take the zeros that it finds for a damaged ring.
+        let mut frontend = self.frontend.lock().unwrap_or_else(PoisonError::into_inner);
+        for index in [CONTROL_QUEUE, ASYNC_EVENT_QUEUE] {
+            if stop_queue(&mut frontend, index).is_err() {
+                break;
+            }
+        }
     }
 }
