@@ -149,34 +149,60 @@ impl World {
             session.gather(slot + SEND_DATA as u64, wqe.num_sge.into())
         };
         done.byte_len = data.len() as u32;
+        use SendOpcode as Op;
+        let mut received = Cqe {
+            opcode: WcOpcode::Recv as u8,
+            src_qp: qpn(from, handle),
+            qp_num: peer_qpn,
+            imm_data: wqe.imm_data,
+            byte_len: data.len() as u32,
+            ..Cqe::default()
+        };
+        received.flags = match opcode {
+            Op::SendWithImm | Op::RdmaWriteWithImm => WcFlags::WITH_IMM.bits(),
+            Op::SendWithInv => WcFlags::WITH_INV.bits(),
+            _ => 0,
+        };
+        if opcode == Op::RdmaWriteWithImm {
+            received.opcode = WcOpcode::RecvRdmaWithImm as u8;
+        }
+        let arrives = match opcode {
+            Op::Send | Op::SendWithImm | Op::SendWithInv => Some(&data[..]),
+            Op::RdmaWriteWithImm => Some(&[][..]),
+            _ => None,
+        };
+        if arrives.is_some_and(|data| !self.deliver(to, peer, data, is_ud, received)) {
+            return false;
+        }
+        let sges = slot + SEND_DATA as u64;
         match opcode {
-            SendOpcode::Send | SendOpcode::SendWithImm => {
-                let mut received = Cqe {
-                    opcode: WcOpcode::Recv as u8,
-                    src_qp: qpn(from, handle),
-                    qp_num: peer_qpn,
-                    ..Cqe::default()
-                };
-                if opcode == SendOpcode::SendWithImm {
-                    received.flags = WcFlags::WITH_IMM.bits();
-                    received.imm_data = wqe.imm_data;
-                }
-                if !self.deliver(to, peer, &data, is_ud, received) {
-                    return false;
-                }
-            }
-            SendOpcode::RdmaWrite => {
+            Op::RdmaWrite | Op::RdmaWriteWithImm => {
                 done.opcode = WcOpcode::RdmaWrite as u8;
                 self.sessions[&to].access(wqe.rkey, wqe.remote_addr, &mut data.clone(), true);
             }
-            SendOpcode::RdmaRead => {
+            Op::RdmaRead => {
                 done.opcode = WcOpcode::RdmaRead as u8;
                 let mut data = data;
                 self.sessions[&to].access(wqe.rkey, wqe.remote_addr, &mut data, false);
-                let sges = slot + SEND_DATA as u64;
                 self.sessions[&from].scatter(sges, wqe.num_sge.into(), &data);
             }
-            other => panic!("the test device has no {other:?}"),
+            Op::CompareSwap | Op::FetchAdd => {
+                let mut old = [0; 8];
+                self.sessions[&to].access(wqe.rkey, wqe.remote_addr, &mut old, false);
+                let value = u64::from_le_bytes(old);
+                let new = if opcode == Op::FetchAdd {
+                    done.opcode = WcOpcode::FetchAdd as u8;
+                    value.wrapping_add(wqe.compare_add)
+                } else {
+                    done.opcode = WcOpcode::CompSwap as u8;
+                    if value == wqe.compare_add { wqe.swap } else { value }
+                };
+                let mut new = new.to_le_bytes();
+                self.sessions[&to].access(wqe.rkey, wqe.remote_addr, &mut new, true);
+                self.sessions[&from].scatter(sges, wqe.num_sge.into(), &old);
+            }
+            Op::LocalInv | Op::BindMw => done.status = WcStatus::LocQpOpErr as u8,
+            Op::Send | Op::SendWithImm | Op::SendWithInv => {}
         }
         let session = self.sessions.get_mut(&from).unwrap();
         let qp = session.qps.get_mut(&handle).unwrap();
@@ -215,8 +241,8 @@ impl World {
             session.srqs.get_mut(&srq).unwrap().index += 1;
         }
         cqe.wr_id = wqe.wr_id;
-        cqe.byte_len = all.len() as u32;
         if is_ud {
+            cqe.byte_len += 40;
             cqe.flags |= WcFlags::GRH.bits();
         }
         session.complete(recv_cq, cqe);
