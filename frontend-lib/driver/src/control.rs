@@ -50,10 +50,10 @@ impl Control {
         parts: &[&[u8]],
         out: &mut [u8],
     ) -> Result<Answer, DriverError> {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.alive.is_gone() {
+        if !self.alive.is_ours() || self.alive.is_gone() {
             return Err(DriverError::Gone);
         }
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let len: usize = parts.iter().map(|p| p.len()).sum();
         let header = RequestHeader {
             opcode: opcode.raw(),

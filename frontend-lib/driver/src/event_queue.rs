@@ -58,6 +58,9 @@ impl EventQueue {
     /// # Errors
     /// What `read` says; [`DriverError::Gone`] when the backend hung up.
     pub fn next(&self) -> Result<Event, DriverError> {
+        if !self.alive.is_ours() {
+            return Err(DriverError::Gone);
+        }
         while !self.alive.is_gone() {
             self.take_token()?;
             // The counter can be ahead of the ring: the device signals an event that

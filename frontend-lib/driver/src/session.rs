@@ -11,7 +11,7 @@ use masq_spec::device::{
     ASYNC_EVENT_QUEUE, CONTROL_QUEUE, Config, FIRST_EVENT_QUEUE, Features, QUEUE_LAYOUT_MASQ,
     SPEC_VERSION, version_str, version_text,
 };
-use masq_spec::verbs::{Hello, HelloReply};
+use masq_spec::verbs::{Handle, Hello, HelloReply};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use vhost::VhostBackend as _;
@@ -138,6 +138,22 @@ impl Session {
         self.command_parts(opcode, &[request.as_bytes()])
     }
 
+    /// Destroys the object with this handle. An object of a session that is gone, or of
+    /// the parent of a forked process, is gone already.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn destroy(&self, opcode: Opcode, handle: u32) -> Result<(), DriverError> {
+        let request = Handle {
+            handle,
+            reserved: 0,
+        };
+        match self.command(opcode, &request) {
+            Err(DriverError::Gone) => Ok(()),
+            other => other,
+        }
+    }
+
     /// As [`Session::command`], the body made of several parts.
     ///
     /// # Errors
@@ -178,6 +194,9 @@ impl Session {
     /// # Errors
     /// NoMemory when all that the backend allows are in use.
     pub fn open_event_queue(&self) -> Result<Arc<EventQueue>, DriverError> {
+        if !self.alive.is_ours() || self.alive.is_gone() {
+            return Err(DriverError::Gone);
+        }
         let index = {
             let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
             let free = queues.iter().position(|used| !used);
@@ -202,6 +221,9 @@ impl Session {
     /// # Errors
     /// A backend that is gone.
     pub fn close_event_queue(&self, queue: &EventQueue) -> Result<(), DriverError> {
+        if !self.alive.is_ours() {
+            return Err(DriverError::Gone);
+        }
         {
             let mut frontend = self.frontend.lock().unwrap_or_else(PoisonError::into_inner);
             stop_queue(&mut frontend, queue.index())?;
@@ -228,6 +250,9 @@ fn stop_queue(frontend: &mut Frontend, index: u8) -> Result<(), DriverError> {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if !self.alive.is_ours() {
+            return;
+        }
         self.alive.stop();
         // The rings' memory is freed with the session: the backend must have let go of
         // them, or it would take the zeros that it finds for a damaged ring.

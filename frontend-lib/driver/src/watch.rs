@@ -12,6 +12,9 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 #[derive(Debug)]
 pub(crate) struct Liveness {
     gone: AtomicBool,
+    /// The process that opened the session. A forked child shares its descriptors and
+    /// must leave them alone; it opens a session of its own.
+    owner: u32,
     /// A duplicate of the socket, to be polled for its end only.
     socket: OwnedFd,
     /// Event descriptors that wake their readers once more when the backend is gone.
@@ -24,6 +27,7 @@ impl Liveness {
     pub(crate) fn new(socket: OwnedFd) -> Result<Arc<Self>, DriverError> {
         Ok(Arc::new(Self {
             gone: AtomicBool::new(false),
+            owner: std::process::id(),
             socket,
             wake: Mutex::new(Vec::new()),
             stop: EventFd::new(EFD_CLOEXEC)?,
@@ -32,6 +36,12 @@ impl Liveness {
 
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    /// Whether the session is this process's own. Asked before any lock is taken: one
+    /// that another thread held at the fork is held forever in the child.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.owner == std::process::id()
     }
 
     /// Has `fd` signalled when the backend hangs up.

@@ -2,7 +2,6 @@
 
 use crate::context::Context;
 use crate::errno;
-use crate::pd::handle;
 use libc::c_int;
 use masq_spec::command::Opcode;
 use masq_spec::verbs::{AhAttr, CreateAh, Created, Multicast};
@@ -75,7 +74,7 @@ pub unsafe extern "C" fn ibv_create_ah(pd: *mut ibv_pd, attr: *mut ibv_ah_attr) 
 pub unsafe extern "C" fn ibv_destroy_ah(ah: *mut ibv_ah) -> c_int {
     // SAFETY: the caller's handle and its context.
     let (ctx, id) = unsafe { (Context::of((*ah).context), (*ah).handle) };
-    if let Err(error) = ctx.session.command::<_, ()>(Opcode::DestroyAh, &handle(id)) {
+    if let Err(error) = ctx.session.destroy(Opcode::DestroyAh, id) {
         return error.errno();
     }
     // SAFETY: made as a box, and the caller's last use.

@@ -9,6 +9,8 @@ use masq_spec::command::Opcode;
 use masq_spec::verbs::DeviceAttr;
 use masq_verbs_abi::*;
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::AtomicBool;
 
 /// What lies around an `ibv_context`.
@@ -16,6 +18,8 @@ use std::sync::atomic::AtomicBool;
 pub(crate) struct Context {
     verbs: verbs_context,
     pub(crate) session: Session,
+    /// What `cmd_fd` names: programs duplicate it, and find nothing behind it.
+    _cmd: File,
     pub(crate) attr: DeviceAttr,
     /// Live objects by handle, for events to find. A pointer is removed before its
     /// object is destroyed.
@@ -48,9 +52,11 @@ impl Context {
     fn new(device: *mut ibv_device, session: Session) -> Result<Box<Self>, DriverError> {
         let attr = session.command(Opcode::QueryDevice, &())?;
         let async_fd = session.async_events().fd();
+        let cmd = File::open("/dev/null")?;
         Ok(Box::new(Self {
-            verbs: verbs(device, async_fd),
+            verbs: verbs(device, cmd.as_raw_fd(), async_fd),
             session,
+            _cmd: cmd,
             attr,
             objects: Lock::new(Objects::default()),
             fatal_told: AtomicBool::new(false),
@@ -89,11 +95,11 @@ fn ops() -> ibv_context_ops {
     }
 }
 
-fn verbs(device: *mut ibv_device, async_fd: c_int) -> verbs_context {
+fn verbs(device: *mut ibv_device, cmd_fd: c_int, async_fd: c_int) -> verbs_context {
     let context = ibv_context {
         device,
         ops: ops(),
-        cmd_fd: -1,
+        cmd_fd,
         async_fd,
         num_comp_vectors: 1,
         mutex: libc::PTHREAD_MUTEX_INITIALIZER,

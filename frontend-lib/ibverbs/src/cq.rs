@@ -4,7 +4,6 @@ use crate::context::Context;
 use crate::errno;
 use crate::events::{Channel, acks, count_cq};
 use crate::lock::Lock;
-use crate::pd::handle;
 use crate::ring::{self, RingMemory, Shape};
 use libc::{c_int, c_void};
 use masq_driver::DriverError;
@@ -278,13 +277,9 @@ pub unsafe extern "C" fn ibv_destroy_cq(cq: *mut ibv_cq) -> c_int {
     let (ctx, id) = unsafe { (Context::of((*cq).context), (*cq).handle) };
     let raw: *mut Cq = cq.cast();
     ctx.objects.with(|objects| objects.cqs.remove(&id));
-    let done = ctx.session.command::<_, ()>(Opcode::DestroyCq, &handle(id));
-    match done {
-        Ok(()) | Err(DriverError::Gone) => {}
-        Err(error) => {
-            ctx.objects.with(|objects| objects.cqs.insert(id, raw));
-            return error.errno();
-        }
+    if let Err(error) = ctx.session.destroy(Opcode::DestroyCq, id) {
+        ctx.objects.with(|objects| objects.cqs.insert(id, raw));
+        return error.errno();
     }
     // SAFETY: no event of it is given out any more; the box is the caller's last use.
     unsafe {

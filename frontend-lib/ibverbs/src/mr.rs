@@ -3,7 +3,6 @@
 use crate::context::Context;
 use crate::errno;
 use crate::lock::Lock;
-use crate::pd::handle;
 use libc::{c_int, c_void};
 use masq_driver::DriverError;
 use masq_regmem::{Arena, RegId, Registration, SegmentKind};
@@ -279,8 +278,8 @@ pub unsafe extern "C" fn ibv_dereg_mr(mr: *mut ibv_mr) -> c_int {
     // SAFETY: the caller's MR and its context.
     let ctx = unsafe { Context::of((*mr).context) };
     // SAFETY: the caller's MR.
-    let request = handle(unsafe { (*mr).handle });
-    if let Err(error) = ctx.session.command::<_, ()>(Opcode::DeregMr, &request) {
+    let id = unsafe { (*mr).handle };
+    if let Err(error) = ctx.session.destroy(Opcode::DeregMr, id) {
         return error.errno();
     }
     // SAFETY: made as a box, and the caller's last use.

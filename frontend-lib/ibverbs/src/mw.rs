@@ -2,7 +2,6 @@
 
 use crate::context::Context;
 use crate::errno;
-use crate::pd::handle;
 use crate::send::post_send;
 use libc::c_int;
 use masq_spec::command::Opcode;
@@ -92,7 +91,7 @@ pub(crate) unsafe extern "C" fn alloc_mw(pd: *mut ibv_pd, kind: c_enum) -> *mut 
 pub(crate) unsafe extern "C" fn dealloc_mw(mw: *mut ibv_mw) -> c_int {
     // SAFETY: the caller's window and its context.
     let (ctx, id) = unsafe { (Context::of((*mw).context), (*mw).handle) };
-    if let Err(error) = ctx.session.command::<_, ()>(Opcode::DeallocMw, &handle(id)) {
+    if let Err(error) = ctx.session.destroy(Opcode::DeallocMw, id) {
         return error.errno();
     }
     // SAFETY: made as a box, and the caller's last use.

@@ -59,9 +59,7 @@ pub unsafe extern "C" fn ibv_dealloc_pd(pd: *mut ibv_pd) -> c_int {
     if let Some(parent) = unsafe { this.parent.as_ref() } {
         parent.domains.fetch_sub(1, Ordering::Release);
     } else {
-        let done = ctx
-            .session
-            .command::<_, ()>(Opcode::DeallocPd, &handle(this.abi.handle));
+        let done = ctx.session.destroy(Opcode::DeallocPd, this.abi.handle);
         if let Err(error) = done {
             return error.errno();
         }

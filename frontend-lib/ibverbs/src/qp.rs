@@ -252,12 +252,9 @@ pub unsafe extern "C" fn ibv_destroy_qp(qp: *mut ibv_qp) -> c_int {
     let ctx = this.context();
     let raw: *mut Qp = qp.cast();
     ctx.objects.with(|objects| objects.qps.remove(&id));
-    match ctx.session.command::<_, ()>(Opcode::DestroyQp, &handle(id)) {
-        Ok(()) | Err(DriverError::Gone) => {}
-        Err(error) => {
-            ctx.objects.with(|objects| objects.qps.insert(id, raw));
-            return error.errno();
-        }
+    if let Err(error) = ctx.session.destroy(Opcode::DestroyQp, id) {
+        ctx.objects.with(|objects| objects.qps.insert(id, raw));
+        return error.errno();
     }
     this.clean_cqs();
     // SAFETY: no event of it is given out any more; the box is the caller's last use.

@@ -10,7 +10,7 @@ use masq_spec::verbs::*;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,19 +66,24 @@ fn qpn(session: u64, handle: u32) -> u32 {
 /// A listening device; it ends with the test process.
 pub(crate) struct Device {
     pub(crate) socket: PathBuf,
+    streams: Arc<Mutex<Vec<UnixStream>>>,
 }
 
 impl Device {
-    pub(crate) fn start(dir: &Path) -> Self {
-        let socket = dir.join(format!("masq-{}.sock", std::process::id()));
+    pub(crate) fn start(dir: &Path, name: &str) -> Self {
+        let socket = dir.join(format!("{name}-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
         let world = Arc::new(Mutex::new(World::default()));
         let accepting = Arc::clone(&world);
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&streams);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                kept.lock().unwrap().push(stream.try_clone().unwrap());
                 let world = Arc::clone(&accepting);
-                std::thread::spawn(move || crate::connection::serve(stream.unwrap(), world));
+                std::thread::spawn(move || crate::connection::serve(stream, world));
             }
         });
         let working = Arc::clone(&world);
@@ -89,7 +94,14 @@ impl Device {
                 }
             }
         });
-        Self { socket }
+        Self { socket, streams }
+    }
+
+    /// Ends every connection.
+    pub(crate) fn hang_up(&self) {
+        for stream in self.streams.lock().unwrap().iter() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 
@@ -195,7 +207,11 @@ impl World {
                     value.wrapping_add(wqe.compare_add)
                 } else {
                     done.opcode = WcOpcode::CompSwap as u8;
-                    if value == wqe.compare_add { wqe.swap } else { value }
+                    if value == wqe.compare_add {
+                        wqe.swap
+                    } else {
+                        value
+                    }
                 };
                 let mut new = new.to_le_bytes();
                 self.sessions[&to].access(wqe.rkey, wqe.remote_addr, &mut new, true);

@@ -8,6 +8,7 @@ mod memory;
 mod vring;
 
 use device::Device;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -25,7 +26,7 @@ fn bench() -> &'static Bench {
         let target = exe.ancestors().nth(3).unwrap();
         Bench {
             library: masq_link::build_and_link(target, false).unwrap(),
-            device: Device::start(Path::new(env!("CARGO_TARGET_TMPDIR"))),
+            device: Device::start(Path::new(env!("CARGO_TARGET_TMPDIR")), "device"),
         }
     })
 }
@@ -60,6 +61,19 @@ fn finish(mut child: Child, words: &[&str]) -> Output {
     }
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{words:?}: {out:?}");
+    out
+}
+
+/// Compiles one of `programs/`.
+fn program(name: &str) -> String {
+    let source = format!(
+        "{}/tests/session/programs/{name}.c",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let out = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    let words = ["-Wall", "-Werror", "-O1", "-o", &out, &source, "-libverbs"];
+    let built = Command::new("cc").args(words).output().unwrap();
+    assert!(built.status.success(), "{built:?}");
     out
 }
 
@@ -142,4 +156,45 @@ fn perftest_sends_writes_and_reads() {
         &["-n", "200", "-x", "3", "-F", "-e"],
     );
     pair("ib_write_lat", "18534", &few);
+}
+
+#[test]
+fn queues_behave_at_their_edges() {
+    let words = [&program("queues")[..]];
+    finish(spawn(&words), &words);
+}
+
+#[test]
+fn a_forked_child_leaves_its_parents_session_alone() {
+    let words = [&program("forked")[..]];
+    finish(spawn(&words), &words);
+}
+
+#[test]
+fn a_backend_that_hangs_up_is_a_fatal_event_and_nothing_hangs() {
+    let device = Device::start(Path::new(env!("CARGO_TARGET_TMPDIR")), "ends");
+    let words = [&program("fatal")[..]];
+    let mut child = command(&words)
+        .env("MASQ_SOCKET", &device.socket)
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut ready)
+        .unwrap();
+    device.hang_up();
+    finish(child, &words);
+}
+
+#[test]
+fn without_a_backend_the_list_is_empty() {
+    let out = command(&["ibv_devices"])
+        .env("MASQ_SOCKET", "/nonexistent")
+        .output()
+        .unwrap();
+    assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+    assert!(!String::from_utf8_lossy(&out.stdout).contains("masq0"));
 }
