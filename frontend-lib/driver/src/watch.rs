@@ -1,0 +1,153 @@
+//! Whether the backend is still there, and whom to wake when it is not.
+#![allow(unsafe_code, reason = "poll, read and signal masks")]
+
+use crate::DriverError;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+
+/// The state of the connection, shared by all parts of a session.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    gone: AtomicBool,
+    /// The process that opened the session. A forked child shares its descriptors and
+    /// must leave them alone; it opens a session of its own.
+    owner: u32,
+    /// A duplicate of the socket, to be polled for its end only.
+    socket: OwnedFd,
+    /// Event descriptors that wake their readers once more when the backend is gone.
+    /// With the number under which each is known.
+    wake: Mutex<Vec<(RawFd, EventFd)>>,
+    stop: EventFd,
+}
+
+impl Liveness {
+    pub(crate) fn new(socket: OwnedFd) -> Result<Arc<Self>, DriverError> {
+        Ok(Arc::new(Self {
+            gone: AtomicBool::new(false),
+            owner: std::process::id(),
+            socket,
+            wake: Mutex::new(Vec::new()),
+            stop: EventFd::new(EFD_CLOEXEC)?,
+        }))
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Whether the session is this process's own. Asked before any lock is taken: one
+    /// that another thread held at the fork is held forever in the child.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.owner == std::process::id()
+    }
+
+    /// Has `fd` signalled when the backend hangs up.
+    pub(crate) fn wakes(&self, fd: &EventFd) -> Result<(), DriverError> {
+        let copy = fd.try_clone()?;
+        let mut wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        wake.push((fd.as_raw_fd(), copy));
+        if self.is_gone() {
+            let _ = fd.write(1);
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Liveness::wakes`].
+    pub(crate) fn forgets(&self, fd: &EventFd) {
+        let mut wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        wake.retain(|(number, _)| *number != fd.as_raw_fd());
+    }
+
+    fn hung_up(&self) {
+        self.gone.store(true, Ordering::Release);
+        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, fd) in wake.iter() {
+            let _ = fd.write(1);
+        }
+    }
+
+    /// Sleeps until `fd` is readable; false if the backend hung up meanwhile.
+    pub(crate) fn wait_readable(&self, fd: RawFd) -> Result<bool, DriverError> {
+        let mut fds = [
+            interest(fd, libc::POLLIN),
+            interest(self.socket.as_raw_fd(), libc::POLLRDHUP),
+        ];
+        poll(&mut fds)?;
+        Ok(fds[1].revents == 0)
+    }
+
+    /// Ends the watching thread.
+    pub(crate) fn stop(&self) {
+        let _ = self.stop.write(1);
+    }
+}
+
+fn interest(fd: RawFd, events: i16) -> libc::pollfd {
+    libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    }
+}
+
+fn poll(fds: &mut [libc::pollfd]) -> io::Result<()> {
+    loop {
+        // SAFETY: a valid array of this length.
+        let n = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
+        if n >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Reads all of `buffer` from an eventfd that the program may have made nonblocking.
+/// EINTR is the caller's to see, as with the kernel's verbs.
+pub(crate) fn read_exact(fd: RawFd, buffer: &mut [u8; 8]) -> io::Result<()> {
+    // SAFETY: a buffer of eight bytes.
+    let n = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+    if n == 8 {
+        return Ok(());
+    }
+    if n < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Err(io::Error::from_raw_os_error(libc::EIO))
+}
+
+/// Starts the thread that waits for the backend to hang up. It takes no signal: the
+/// program's handlers must run where the program expects them.
+pub(crate) fn start(alive: &Arc<Liveness>) -> Result<(), DriverError> {
+    // SAFETY: both sets live on this stack; the mask is this thread's own.
+    let old = unsafe {
+        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        old
+    };
+    let keep = Arc::clone(alive);
+    let started = std::thread::Builder::new()
+        .name("masq-watch".into())
+        .stack_size(64 << 10)
+        .spawn(move || watch(&keep));
+    // SAFETY: puts back what was there.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
+    started?;
+    Ok(())
+}
+
+fn watch(alive: &Liveness) {
+    let mut fds = [
+        interest(alive.socket.as_raw_fd(), libc::POLLRDHUP),
+        interest(alive.stop.as_raw_fd(), libc::POLLIN),
+    ];
+    if poll(&mut fds).is_ok() && fds[1].revents == 0 {
+        alive.hung_up();
+    }
+}

@@ -1,0 +1,115 @@
+//! Posting receives, to a QP's own queue or a shared one.
+
+use crate::ring::WorkRing;
+use crate::{qp, srq};
+use libc::c_int;
+use masq_spec::queue::{RECV_DATA, RecvWqe, Sge};
+use masq_verbs_abi::*;
+use std::mem::offset_of;
+
+/// A receive queue.
+pub(crate) struct RecvQueue {
+    pub(crate) ring: WorkRing,
+    pub(crate) max_sge: u32,
+}
+
+impl RecvQueue {
+    /// Posts one receive.
+    ///
+    /// # Safety
+    /// A valid work request.
+    #[inline]
+    unsafe fn post(&mut self, wr: &ibv_recv_wr) -> Result<(), c_int> {
+        if wr.num_sge < 0 || wr.num_sge as u32 > self.max_sge {
+            return Err(libc::EINVAL);
+        }
+        let slot = self.ring.next_slot().ok_or(libc::ENOMEM)?;
+        // SAFETY: the stride of a slot holds `max_sge` elements.
+        let num_sge = unsafe { copy_sges(slot.add(RECV_DATA), wr.sg_list, wr.num_sge as usize) };
+        // SAFETY: the slot is the driver's until it is committed; the stamp is left.
+        unsafe {
+            slot.add(offset_of!(RecvWqe, num_sge))
+                .cast::<u32>()
+                .write(num_sge);
+            slot.add(offset_of!(RecvWqe, wr_id))
+                .cast::<u64>()
+                .write(wr.wr_id);
+        }
+        self.ring.commit();
+        Ok(())
+    }
+
+    /// Posts a list; on failure says which request failed.
+    ///
+    /// # Safety
+    /// A valid list.
+    unsafe fn post_list(&mut self, mut wr: *mut ibv_recv_wr, bad: *mut *mut ibv_recv_wr) -> c_int {
+        // SAFETY: the caller's list.
+        while let Some(this) = unsafe { wr.as_ref() } {
+            // SAFETY: as above.
+            if let Err(error) = unsafe { self.post(this) } {
+                // SAFETY: the caller's variable.
+                unsafe { *bad = wr };
+                return error;
+            }
+            wr = this.next;
+        }
+        0
+    }
+}
+
+/// Copies the elements that are not empty (a length of 0 would mean 2^31 on the wire of
+/// the ring, and nothing to the program). Returns how many.
+///
+/// # Safety
+/// `list` has `count` elements, `to` room for them.
+#[inline]
+pub(crate) unsafe fn copy_sges(to: *mut u8, list: *const ibv_sge, count: usize) -> u32 {
+    let mut kept = 0;
+    for i in 0..count {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let sge = &*list.add(i);
+            if sge.length == 0 {
+                continue;
+            }
+            to.cast::<Sge>().add(kept as usize).write(Sge {
+                addr: sge.addr,
+                length: sge.length,
+                lkey: sge.lkey,
+            });
+        }
+        kept += 1;
+    }
+    kept
+}
+
+/// `ibv_post_recv`. EINVAL in RESET and for a QP on an SRQ.
+pub(crate) unsafe extern "C" fn post_recv(
+    qp: *mut ibv_qp,
+    wr: *mut ibv_recv_wr,
+    bad: *mut *mut ibv_recv_wr,
+) -> c_int {
+    // SAFETY: the caller's QP.
+    let (this, state) = unsafe { (qp::Qp::of(qp), (*qp).state) };
+    let usable = this.recv.as_ref().filter(|_| state != IBV_QPS_RESET);
+    let Some(queue) = usable else {
+        // SAFETY: the caller's variable.
+        unsafe { *bad = wr };
+        return libc::EINVAL;
+    };
+    // SAFETY: the caller's list.
+    queue.with(|queue| unsafe { queue.post_list(wr, bad) })
+}
+
+/// `ibv_post_srq_recv`.
+pub(crate) unsafe extern "C" fn post_srq_recv(
+    srq: *mut ibv_srq,
+    wr: *mut ibv_recv_wr,
+    bad: *mut *mut ibv_recv_wr,
+) -> c_int {
+    // SAFETY: the caller's SRQ.
+    let this = unsafe { srq::Srq::of(srq) };
+    // SAFETY: the caller's list.
+    this.queue.with(|queue| unsafe { queue.post_list(wr, bad) })
+}
