@@ -17,12 +17,11 @@ pub struct EventQueue {
     ring: Mutex<Vring>,
     fd: RawFd,
     alive: Arc<Liveness>,
-    /// The virtqueue's index on the connection.
-    index: u8,
+    name: u32,
 }
 
 impl EventQueue {
-    pub(crate) fn new(index: u8, alive: Arc<Liveness>) -> Result<Self, DriverError> {
+    pub(crate) fn new(name: u32, alive: Arc<Liveness>) -> Result<Self, DriverError> {
         let mut ring = Vring::new(SIZE, size_of::<Event>())?;
         for i in 0..SIZE {
             ring.describe(i, size_of::<Event>(), DESC_WRITE, 0);
@@ -33,7 +32,7 @@ impl EventQueue {
             ring: Mutex::new(ring),
             fd,
             alive,
-            index,
+            name,
         })
     }
 
@@ -41,9 +40,9 @@ impl EventQueue {
         f(&self.ring.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The index by which CREATE_CQ names the queue.
-    pub fn index(&self) -> u8 {
-        self.index
+    /// The number by which CREATE_CQ names the queue (clause 9.1, JOIN).
+    pub fn name(&self) -> u32 {
+        self.name
     }
 
     /// The descriptor to poll: readable while an event waits. A semaphore: one read

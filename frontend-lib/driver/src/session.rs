@@ -1,18 +1,18 @@
 //! A session with the backend.
 
+use crate::DriverError;
 use crate::control::Control;
 use crate::doorbell::Doorbell;
 use crate::event_queue::EventQueue;
 use crate::handshake::{Connection, OUR_VERSION, connect};
 use crate::watch::{self, Liveness};
-use crate::{DriverError, handshake};
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, Status};
 use masq_spec::device::{
-    ASYNC_EVENT_QUEUE, CONTROL_QUEUE, Config, FIRST_EVENT_QUEUE, Features, QUEUE_LAYOUT_MASQ,
-    SPEC_VERSION, version_str, version_text,
+    ASYNC_EVENT_QUEUE, CONTROL_QUEUE, Config, FIRST_EVENT_QUEUE, Features, MAX_QUEUES,
+    QUEUE_LAYOUT_MASQ, SPEC_VERSION, version_str, version_text,
 };
-use masq_spec::verbs::{Handle, Hello, HelloReply};
-use std::path::Path;
+use masq_spec::verbs::{Handle, Hello, HelloReply, Join};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use vhost::VhostBackend as _;
 use vhost::vhost_user::{Frontend, VhostUserFrontend as _};
@@ -20,13 +20,15 @@ use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
 /// An open session; closing it (drop) frees all that the backend holds for it.
 pub struct Session {
-    frontend: Mutex<Frontend>,
+    /// The connection that opened the session, and those that joined it.
+    links: Mutex<Vec<Link>>,
+    path: PathBuf,
+    /// What lets a connection join.
+    ticket: HelloReply,
     control: Control,
     alive: Arc<Liveness>,
     doorbell: Doorbell,
     async_events: Arc<EventQueue>,
-    /// Event queues in use, by index.
-    queues: Mutex<Vec<bool>>,
     config: Config,
     features: Features,
 }
@@ -43,7 +45,10 @@ impl Session {
         let control = Control::new(Arc::clone(&alive))?;
         let kick = control.with_ring(|ring| ring.kick.try_clone())?;
         let doorbell = connection.doorbell(Arc::new(kick))?;
-        let async_events = Arc::new(EventQueue::new(ASYNC_EVENT_QUEUE, Arc::clone(&alive))?);
+        let async_events = Arc::new(EventQueue::new(
+            ASYNC_EVENT_QUEUE.into(),
+            Arc::clone(&alive),
+        )?);
         let Connection {
             mut frontend,
             config,
@@ -51,54 +56,23 @@ impl Session {
         } = connection;
         control.with_ring(|r| Connection::start_queue(&mut frontend, CONTROL_QUEUE, r))?;
         async_events.with_ring(|r| Connection::start_queue(&mut frontend, ASYNC_EVENT_QUEUE, r))?;
-        let last = (config.max_event_queues as usize + 2).min(256);
+        let ticket = hello(&control)?;
         let session = Self {
-            frontend: Mutex::new(frontend),
+            links: Mutex::new(vec![Link::new(frontend, &config)]),
+            path: path.to_owned(),
+            ticket,
             control,
             alive,
             doorbell,
             async_events,
-            queues: Mutex::new(
-                (0..last)
-                    .map(|i| i < usize::from(FIRST_EVENT_QUEUE))
-                    .collect(),
-            ),
             config,
             features,
         };
-        session.hello()?;
         session
             .async_events
             .with_ring(|r| session.alive.wakes(&r.call))?;
         watch::start(&session.alive)?;
         Ok(session)
-    }
-
-    fn hello(&self) -> Result<(), DriverError> {
-        let mut program = [0; 32];
-        let name = std::env::current_exe().unwrap_or_default();
-        let name = name.file_name().unwrap_or_default().as_encoded_bytes();
-        for (to, from) in program.iter_mut().zip(name) {
-            *to = *from;
-        }
-        let hello = Hello {
-            spec_version: SPEC_VERSION,
-            queue_layout: QUEUE_LAYOUT_MASQ,
-            frontend_version: version_text(OUR_VERSION),
-            program,
-        };
-        let mut reply = HelloReply::new_zeroed();
-        let answer = self
-            .control
-            .call(Opcode::Hello, &[hello.as_bytes()], reply.as_mut_bytes())?;
-        match answer.status {
-            Status::Ok => Ok(()),
-            Status::Version => Err(DriverError::Version {
-                ours: handshake::OUR_VERSION.to_owned(),
-                theirs: version_str(&reply.backend_version),
-            }),
-            status => Err(DriverError::Refused(status)),
-        }
     }
 
     /// The configuration space.
@@ -192,28 +166,59 @@ impl Session {
     /// Sets up an event queue for a completion channel.
     ///
     /// # Errors
-    /// NoMemory when all that the backend allows are in use.
+    /// NoMemory when the tenant's quota is exhausted.
     pub fn open_event_queue(&self) -> Result<Arc<EventQueue>, DriverError> {
         if !self.alive.is_ours() || self.alive.is_gone() {
             return Err(DriverError::Gone);
         }
-        let index = {
-            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            let free = queues.iter().position(|used| !used);
-            let index = free.ok_or(DriverError::Refused(Status::NoMemory))?;
-            queues[index] = true;
-            index as u8
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = |links: &mut Vec<Link>| {
+            let mut all = links.iter_mut().enumerate();
+            all.find_map(|(link, l)| l.take().map(|index| (link, index)))
         };
-        self.start_event_queue(index)
-            .inspect_err(|_| self.release(index))
+        let (link, index) = match free(&mut links) {
+            Some(place) => place,
+            None => {
+                self.join(&mut links)?;
+                free(&mut links).ok_or(DriverError::Refused(Status::NoMemory))?
+            }
+        };
+        let name = (link * MAX_QUEUES) as u32 + u32::from(index);
+        let link = &mut links[link];
+        let started = EventQueue::new(name, Arc::clone(&self.alive)).and_then(|queue| {
+            queue.with_ring(|ring| Connection::start_queue(&mut link.frontend, index, ring))?;
+            queue.with_ring(|ring| self.alive.wakes(&ring.call))?;
+            Ok(Arc::new(queue))
+        });
+        started.inspect_err(|_| link.release(index))
     }
 
-    fn start_event_queue(&self, index: u8) -> Result<Arc<EventQueue>, DriverError> {
-        let queue = EventQueue::new(index, Arc::clone(&self.alive))?;
-        let mut frontend = self.frontend.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.with_ring(|ring| Connection::start_queue(&mut frontend, index, ring))?;
-        queue.with_ring(|ring| self.alive.wakes(&ring.call))?;
-        Ok(Arc::new(queue))
+    /// Adds a connection for further event queues.
+    fn join(&self, links: &mut Vec<Link>) -> Result<(), DriverError> {
+        let mut connection = connect(&self.path)?;
+        connection.negotiate()?;
+        let alive = Liveness::new(connection.socket.try_clone()?.into())?;
+        let control = Control::new(alive)?;
+        let Connection {
+            mut frontend,
+            config,
+            ..
+        } = connection;
+        control.with_ring(|r| Connection::start_queue(&mut frontend, CONTROL_QUEUE, r))?;
+        let join = Join {
+            session: self.ticket.session,
+            secret: self.ticket.secret,
+            base: links.len() as u32 * MAX_QUEUES as u32,
+            reserved: 0,
+        };
+        let answer = control.call(Opcode::Join, &[join.as_bytes()], &mut [])?;
+        if answer.status != Status::Ok {
+            return Err(DriverError::Refused(answer.status));
+        }
+        let mut link = Link::new(frontend, &config);
+        link.control = Some(control);
+        links.push(link);
+        Ok(())
     }
 
     /// Stops an event queue, whose CQs are destroyed.
@@ -224,20 +229,83 @@ impl Session {
         if !self.alive.is_ours() {
             return Err(DriverError::Gone);
         }
-        {
-            let mut frontend = self.frontend.lock().unwrap_or_else(PoisonError::into_inner);
-            stop_queue(&mut frontend, queue.index())?;
-        }
+        let (link, index) = place(queue.name());
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.get_mut(link).ok_or(DriverError::Gone)?;
+        stop_queue(&mut link.frontend, index)?;
         queue.with_ring(|ring| self.alive.forgets(&ring.call));
-        self.release(queue.index());
+        link.release(index);
         Ok(())
     }
+}
 
-    fn release(&self, index: u8) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(used) = queues.get_mut(usize::from(index)) {
+/// One connection of a session.
+struct Link {
+    frontend: Frontend,
+    /// Event queues in use, by index.
+    queues: Vec<bool>,
+    /// Of a connection that joined; it served one command.
+    control: Option<Control>,
+}
+
+impl Link {
+    fn new(frontend: Frontend, config: &Config) -> Self {
+        let first = usize::from(FIRST_EVENT_QUEUE);
+        let last = (config.max_event_queues as usize)
+            .saturating_add(first)
+            .min(MAX_QUEUES);
+        Self {
+            frontend,
+            queues: (0..last).map(|index| index < first).collect(),
+            control: None,
+        }
+    }
+
+    /// Takes a free index.
+    fn take(&mut self) -> Option<u8> {
+        let free = self.queues.iter_mut().enumerate().find(|(_, used)| !**used);
+        free.map(|(index, used)| {
+            *used = true;
+            index as u8
+        })
+    }
+
+    fn release(&mut self, index: u8) {
+        if let Some(used) = self.queues.get_mut(usize::from(index)) {
             *used = false;
         }
+    }
+}
+
+/// The connection and index of an event queue by its name in commands.
+fn place(name: u32) -> (usize, u8) {
+    let queues = MAX_QUEUES as u32;
+    ((name / queues) as usize, (name % queues) as u8)
+}
+
+/// Opens the session; the answer lets further connections join it.
+fn hello(control: &Control) -> Result<HelloReply, DriverError> {
+    let mut program = [0; 32];
+    let name = std::env::current_exe().unwrap_or_default();
+    let name = name.file_name().unwrap_or_default().as_encoded_bytes();
+    for (to, from) in program.iter_mut().zip(name) {
+        *to = *from;
+    }
+    let hello = Hello {
+        spec_version: SPEC_VERSION,
+        queue_layout: QUEUE_LAYOUT_MASQ,
+        frontend_version: version_text(OUR_VERSION),
+        program,
+    };
+    let mut reply = HelloReply::new_zeroed();
+    let answer = control.call(Opcode::Hello, &[hello.as_bytes()], reply.as_mut_bytes())?;
+    match answer.status {
+        Status::Ok => Ok(reply),
+        Status::Version => Err(DriverError::Version {
+            ours: OUR_VERSION.to_owned(),
+            theirs: version_str(&reply.backend_version),
+        }),
+        status => Err(DriverError::Refused(status)),
     }
 }
 
@@ -256,10 +324,17 @@ impl Drop for Session {
         self.alive.stop();
         // The rings' memory is freed with the session: the backend must have let go of
         // them, or it would take the zeros that it finds for a damaged ring.
-        let mut frontend = self.frontend.lock().unwrap_or_else(PoisonError::into_inner);
-        for index in [CONTROL_QUEUE, ASYNC_EVENT_QUEUE] {
-            if stop_queue(&mut frontend, index).is_err() {
-                break;
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, link) in links.iter_mut().enumerate() {
+            let last = if number == 0 {
+                ASYNC_EVENT_QUEUE
+            } else {
+                CONTROL_QUEUE
+            };
+            for index in CONTROL_QUEUE..=last {
+                if stop_queue(&mut link.frontend, index).is_err() {
+                    return;
+                }
             }
         }
     }

@@ -194,7 +194,7 @@ pub(crate) unsafe fn create(context: *mut ibv_context, new: NewCq) -> Result<Box
         NO_EVENT_QUEUE
     } else {
         // SAFETY: the caller's promise.
-        u32::from(unsafe { (*new.channel.cast::<Channel>()).queue.index() })
+        unsafe { (*new.channel.cast::<Channel>()).queue.name() }
     };
     let request = CreateCq {
         ring: ring.describe(),

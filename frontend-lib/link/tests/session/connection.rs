@@ -67,7 +67,7 @@ pub(crate) fn config() -> Config {
         vendor_id: 0x1af4,
         vendor_part_id: 42,
         hw_ver: 1,
-        max_event_queues: 200,
+        max_event_queues: 5,
         doorbell_len: 4096,
         max_command_len: 4096,
         device_name,
@@ -84,7 +84,28 @@ impl Connection {
     }
 
     fn vring<R>(&mut self, index: u32, f: impl FnOnce(&mut crate::vring::Vring) -> R) -> Result<R> {
-        Ok(self.with(|s| f(s.vrings.entry(index as u8).or_default())))
+        // The control queue of a connection that joined stays its own.
+        let (id, base) = if index == 0 {
+            (self.id, 0)
+        } else {
+            self.place()
+        };
+        match id {
+            Some(id) => {
+                let mut world = self.world.lock().unwrap();
+                let session = world.sessions.get_mut(&id).unwrap();
+                Ok(f(session.vrings.entry(base + index).or_default()))
+            }
+            None => Ok(f(self.session.vrings.entry(index).or_default())),
+        }
+    }
+
+    /// Where this connection's queues are: the session and the name of the first.
+    fn place(&mut self) -> (Option<u64>, u32) {
+        match self.with(|s| s.joined) {
+            Some((session, base)) => (Some(session), base),
+            None => (self.id, 0),
+        }
     }
 }
 
@@ -165,7 +186,7 @@ impl VhostUserBackendReqHandlerMut for Connection {
         Ok(())
     }
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        self.with(|s| s.vrings.remove(&(index as u8)));
+        self.vring(index, |v| *v = crate::vring::Vring::default())?;
         Ok(VhostUserVringState::new(index, 0))
     }
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {

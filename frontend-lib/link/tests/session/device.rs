@@ -29,7 +29,9 @@ pub(crate) struct Session {
     pub(crate) memory: Option<Memory>,
     pub(crate) doorbell: Option<File>,
     pub(crate) backend: Option<vhost::vhost_user::Backend>,
-    pub(crate) vrings: HashMap<u8, Vring>,
+    pub(crate) vrings: HashMap<u32, Vring>,
+    /// The session that this connection joined, and its base there.
+    pub(crate) joined: Option<(u64, u32)>,
     last: u32,
     mrs: HashMap<u32, (RegMr, Vec<Segment>)>,
     cqs: HashMap<u32, Cq>,
@@ -359,7 +361,7 @@ impl Session {
             element: id,
             reserved: 0,
         };
-        let vring = self.vrings.get_mut(&(cq.event_queue as u8)).unwrap();
+        let vring = self.vrings.get_mut(&cq.event_queue).unwrap();
         let (head, chain) = vring.next(memory).expect("room for an event");
         memory.put(chain[0].addr, &event);
         vring.finish(memory, head, size_of::<Event>() as u32, true);
@@ -376,7 +378,9 @@ impl Session {
             return false;
         };
         let [request, response] = &chain[..] else {
-            panic!("a command is two buffers");
+            // A driver whose connection ended may free its rings before this is noticed.
+            vring.enabled = false;
+            return false;
         };
         assert!(!request.writable && response.writable);
         let bytes = memory.bytes(request.addr, request.len);
@@ -421,7 +425,18 @@ impl Session {
 
     fn command(&mut self, id: u64, opcode: Opcode, bytes: &[u8]) -> Result<Vec<u8>, Status> {
         match opcode {
-            Opcode::Hello => ok(HelloReply::new_zeroed()),
+            Opcode::Hello => {
+                let mut reply = HelloReply::new_zeroed();
+                reply.session = id;
+                reply.secret = [7; 16];
+                ok(reply)
+            }
+            Opcode::Join => {
+                let join: Join = body(bytes);
+                assert_eq!(join.secret, [7; 16]);
+                self.joined = Some((join.session, join.base));
+                Ok(Vec::new())
+            }
             Opcode::QueryDevice => ok(device_attr()),
             Opcode::QueryPort if body::<QueryPort>(bytes).port == 1 => ok(port_attr()),
             Opcode::QueryPort => Err(Status::Invalid),

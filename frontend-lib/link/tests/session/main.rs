@@ -50,18 +50,20 @@ fn spawn(words: &[&str]) -> Child {
 }
 
 /// A program that must end well within a minute; a hang is a failure with a name.
-fn finish(mut child: Child, words: &[&str]) -> Output {
-    let end = Instant::now() + Duration::from_secs(60);
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > end {
-            child.kill().unwrap();
-            panic!("{words:?} hangs: {:?}", child.wait_with_output().unwrap());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let out = child.wait_with_output().unwrap();
+fn finish(child: Child, words: &[&str]) -> Output {
+    let out = end(child);
     assert!(out.status.success(), "{words:?}: {out:?}");
     out
+}
+
+/// What became of a program; it is killed after a minute.
+fn end(mut child: Child) -> Output {
+    let end = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    child.wait_with_output().unwrap()
 }
 
 /// Compiles one of `programs/`.
@@ -85,9 +87,10 @@ fn pair(tool: &str, port: &str, arguments: &[&str]) {
     std::thread::sleep(Duration::from_millis(400));
     let mut client_words = words.clone();
     client_words.push("127.0.0.1");
-    let client = spawn(&client_words);
-    finish(client, &client_words);
-    finish(server, &words);
+    let client = end(spawn(&client_words));
+    let server = end(server);
+    let both = client.status.success() && server.status.success();
+    assert!(both, "{words:?}: client {client:?}, server {server:?}");
 }
 
 #[test]

@@ -86,9 +86,32 @@ static void acknowledged(void)
 	EXPECT(!ibv_destroy_comp_channel(channel));
 }
 
-// Channels come and go: their virtqueues are used again.
+// More channels than a connection has virtqueues, each with its own events; they come
+// and go, and their virtqueues are used again.
 static void many_channels(void)
 {
+	struct ibv_comp_channel *channels[23];
+	struct ibv_cq *cqs[23];
+	struct ibv_qp *qps[23];
+	for (int i = 0; i < 23; i++) {
+		channels[i] = ibv_create_comp_channel(context);
+		EXPECT(channels[i]);
+		cqs[i] = ibv_create_cq(context, 16, NULL, channels[i], 0);
+		EXPECT(cqs[i] && !ibv_req_notify_cq(cqs[i], 0));
+		qps[i] = loop(pd, cqs[i], 4);
+	}
+	for (int i = 0; i < 23; i++) {
+		EXPECT(!recv_one(qps[i], mr, 1));
+		send_one(qps[i], 2);
+		struct ibv_cq *from;
+		void *cq_context;
+		EXPECT(!ibv_get_cq_event(channels[i], &from, &cq_context) && from == cqs[i]);
+		ibv_ack_cq_events(from, 1);
+	}
+	for (int i = 0; i < 23; i++) {
+		EXPECT(!ibv_destroy_qp(qps[i]) && !ibv_destroy_cq(cqs[i]));
+		EXPECT(!ibv_destroy_comp_channel(channels[i]));
+	}
 	for (int i = 0; i < 600; i++) {
 		struct ibv_comp_channel *channel = ibv_create_comp_channel(context);
 		EXPECT(channel && !ibv_destroy_comp_channel(channel));
