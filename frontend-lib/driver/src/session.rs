@@ -43,12 +43,14 @@ impl Session {
         let features = connection.negotiate()?;
         let alive = Liveness::new(connection.socket.try_clone()?.into())?;
         let control = Control::new(Arc::clone(&alive))?;
-        let kick = control.with_ring(|ring| ring.kick.try_clone())?;
-        let doorbell = connection.doorbell(Arc::new(kick))?;
         let async_events = Arc::new(EventQueue::new(
             ASYNC_EVENT_QUEUE.into(),
             Arc::clone(&alive),
         )?);
+        // The kick of the event queue is the doorbell's: that of the control queue is
+        // for commands only.
+        let kick = async_events.with_ring(|ring| ring.kick.try_clone())?;
+        let doorbell = connection.doorbell(Arc::new(kick))?;
         let Connection {
             mut frontend,
             config,

@@ -4,6 +4,14 @@
 use libc::{c_int, c_void};
 use masq_verbs_abi::{IBV_FORK_UNNEEDED, c_enum};
 
+/// Run when the library is loaded (an entry that masq-link makes): handlers that are
+/// registered first take their locks last, after those of the program.
+#[unsafe(no_mangle)]
+pub extern "C" fn masq_library_init() {
+    // Without memory for them, opening a device says so again.
+    let _ = masq_regmem::install_fork_handlers();
+}
+
 /// Always possible.
 #[unsafe(no_mangle)]
 pub extern "C" fn ibv_fork_init() -> c_int {

@@ -3,9 +3,10 @@
 use crate::ring::WorkRing;
 use crate::{qp, srq};
 use libc::c_int;
-use masq_spec::queue::{RECV_DATA, RecvWqe, Sge};
+use masq_spec::queue::{HDR_FLUSHING, RECV_DATA, RecvWqe, Sge};
 use masq_verbs_abi::*;
 use std::mem::offset_of;
+use std::sync::atomic::{Ordering, fence};
 
 /// A receive queue.
 pub(crate) struct RecvQueue {
@@ -98,8 +99,18 @@ pub(crate) unsafe extern "C" fn post_recv(
         unsafe { *bad = wr };
         return libc::EINVAL;
     };
-    // SAFETY: the caller's list.
-    queue.with(|queue| unsafe { queue.post_list(wr, bad) })
+    let (result, flushing) = queue.with(|queue| {
+        // SAFETY: the caller's list.
+        let result = unsafe { queue.post_list(wr, bad) };
+        // A QP that fails while this is posted finds it, or has said so by now.
+        fence(Ordering::SeqCst);
+        let flag = queue.ring.memory.header(HDR_FLUSHING);
+        (result, flag.load(Ordering::Relaxed) != 0)
+    });
+    if flushing {
+        this.ring_doorbell();
+    }
+    result
 }
 
 /// `ibv_post_srq_recv`.

@@ -2,7 +2,7 @@
 
 use masq_driver::DriverError;
 use masq_regmem::{Arena, SharedRegion};
-use masq_spec::queue::{RING_HEADER, ring_len, stamp};
+use masq_spec::queue::{HDR_DEVICE_INDEX, HDR_FLUSHING, RING_HEADER, ring_len, stamp};
 use masq_spec::verbs::Ring;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -111,7 +111,8 @@ impl RingMemory {
         for index in 0..self.slots {
             self.stamp_at(index).store(0, Ordering::Release);
         }
-        self.header(0).store(0, Ordering::Release);
+        self.header(HDR_DEVICE_INDEX).store(0, Ordering::Release);
+        self.header(HDR_FLUSHING).store(0, Ordering::Release);
     }
 }
 
@@ -146,7 +147,7 @@ impl WorkRing {
     #[inline]
     pub(crate) fn next_slot(&mut self) -> Option<*mut u8> {
         if self.posted.wrapping_sub(self.done) >= self.max_wr {
-            let index = self.memory.header(masq_spec::queue::HDR_DEVICE_INDEX);
+            let index = self.memory.header(HDR_DEVICE_INDEX);
             self.done = index.load(Ordering::Acquire);
             if self.posted.wrapping_sub(self.done) >= self.max_wr {
                 return None;

@@ -4,6 +4,9 @@ use crate::LinkError;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+/// Called when the library is loaded; not exported.
+const CONSTRUCTOR: &str = "masq_library_init";
+
 const LIST: &str = include_str!("../../ibverbs/link/symbols.txt");
 
 /// One version node with the names that stand under it.
@@ -122,6 +125,11 @@ pub(crate) fn aliases(nodes: &[Node], arch: &str) -> Result<String, LinkError> {
     };
     let owner = owners(nodes);
     let mut out = String::from(".section .note.GNU-stack,\"\",%progbits\n");
+    // The loader calls it when the library is loaded.
+    let _ = write!(
+        out,
+        ".section .init_array,\"aw\",%init_array\n.p2align 3\n.quad {CONSTRUCTOR}\n"
+    );
     let mut count = 0;
     for node in nodes {
         for symbol in &node.symbols {
