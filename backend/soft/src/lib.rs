@@ -17,6 +17,7 @@ mod client;
 mod config;
 mod engine;
 mod limits;
+mod slice;
 mod thread;
 
 pub use client::SoftDevice;

@@ -12,11 +12,21 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 type Call = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// Calls of the control side that may wait for one turn.
 const CALLS: usize = 64;
+/// A yield that lasts longer met a neighbour that does not yield back, such as
+/// a program that polls its memory.
+const GREEDY: Nanos = 300_000;
+/// How long the thread then sleeps instead of yielding; doubled each time that
+/// it happens again, up to the second.
+const SHUN: (Nanos, Nanos) = (10_000_000, 1_000_000_000);
+/// Scheduling slice that a data-path thread asks for: short slices are let in
+/// soon after they wake.
+const SLICE: Duration = Duration::from_micros(100);
 /// Tries before a waiting caller lets others run.
 const SPINS: u32 = 200;
 
@@ -192,12 +202,17 @@ impl Shared {
                 tracing::warn!(cpu, %error, "data-path thread cannot be pinned");
             }
         }
+        if let Err(error) = crate::slice::set(SLICE) {
+            tracing::debug!(%error, "this kernel has no scheduling slices of one's own");
+        }
         let idle = config.idle.as_nanos() as u64;
         let Ok(mut engine) = self.engine.lock() else {
             return;
         };
         let mut last_work = monotonic();
         let mut empty = 0;
+        // Until when yielding is shunned, and for how long the next time.
+        let (mut shun_until, mut shun_for) = (0, SHUN.0);
         while !self.stop.load(Ordering::Relaxed) {
             let now = monotonic();
             let called = !self.calls.is_empty() && self.serve_calls(&mut engine);
@@ -206,11 +221,22 @@ impl Shared {
                 continue;
             }
             empty += 1;
+            let mut rest = false;
             if empty >= config.yield_after {
                 empty = 0;
-                rustix::thread::sched_yield();
+                rest = now < shun_until;
+                if !rest {
+                    rustix::thread::sched_yield();
+                    let back = monotonic();
+                    if back.saturating_sub(now) > GREEDY {
+                        shun_until = back.saturating_add(shun_for);
+                        shun_for = shun_for.saturating_mul(2).min(SHUN.1);
+                    } else if now.saturating_sub(shun_until) > SHUN.1 {
+                        shun_for = SHUN.0;
+                    }
+                }
             }
-            if now.saturating_sub(last_work) < idle {
+            if !rest && now.saturating_sub(last_work) < idle {
                 std::hint::spin_loop();
                 continue;
             }
