@@ -67,16 +67,6 @@ impl KeyTable {
         self.entries.get_mut(&index)
     }
 
-    /// Windows that are bound to a queue pair.
-    pub(crate) fn windows_of(&self, qpn: u32) -> Vec<u32> {
-        let bound = |entry: &&KeyEntry| entry.facts.scope == KeyScope::WindowOfQp(qpn);
-        self.entries
-            .values()
-            .filter(bound)
-            .map(|entry| entry.facts.key >> 8)
-            .collect()
-    }
-
     /// Checks an access and appends its pieces to `out`.
     #[inline]
     #[allow(clippy::too_many_arguments)] // the facts of one access
