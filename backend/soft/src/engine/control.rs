@@ -48,6 +48,7 @@ impl Engine {
             heat: 0,
             multicast_reach: vec![spec.endpoint],
             leaving: FxHashMap::default(),
+            flush_waiters: Vec::new(),
             label: spec.label,
             domain: spec.domain,
             endpoint: spec.endpoint,

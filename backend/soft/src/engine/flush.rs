@@ -87,9 +87,12 @@ impl Engine {
     pub(super) fn flush_one(&mut self, q: usize) -> Option<Step> {
         let qp = self.qps.get_mut(q)?;
         // A flushed buffer is the program's again: no helper may touch it.
-        let helper = self.sessions.get(qp.session).map(|s| &s.helper);
-        if helper.is_some_and(|helper| helper.is_busy(qp.flush_after)) {
-            return Some(Step::More);
+        if let Some(session) = self.sessions.get_mut(qp.session)
+            && session.helper.is_busy(qp.flush_after)
+        {
+            qp.waiting = Waiting::Helper;
+            session.flush_waiters.push(q);
+            return Some(Step::Wait);
         }
         if let Some(current) = qp.current.take() {
             qp.spare = Some(current);

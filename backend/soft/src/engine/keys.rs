@@ -59,6 +59,11 @@ impl KeyTable {
         self.entries.remove(&index)
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn get(&self, index: u32) -> Option<&KeyEntry> {
         self.entries.get(&index)
     }

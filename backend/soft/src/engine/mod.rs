@@ -388,6 +388,17 @@ impl Engine {
         }
     }
 
+    /// Queue pairs, CQs, keys, groups and lanes that exist.
+    pub(crate) fn counts(&self) -> (usize, usize, usize, usize, usize) {
+        (
+            self.qps.len(),
+            self.cqs.len() + self.srqs.len(),
+            self.keys.len(),
+            self.groups.len() + self.qpns.len(),
+            self.lanes.len() + self.sessions.len() + self.hot.len(),
+        )
+    }
+
     pub(crate) fn timers_len(&self) -> usize {
         self.timers.len()
     }

@@ -52,6 +52,8 @@ pub(crate) struct SessionState {
     /// Regions that are revoked, but that the helper may reach until it is
     /// through with this job.
     pub(crate) leaving: FxHashMap<Handle, (Arc<Region>, JobId)>,
+    /// Queue pairs that flush once the helper is through.
+    pub(crate) flush_waiters: Vec<usize>,
     /// Reaches memory outside the shared file.
     pub(crate) helper: Helper,
 }
@@ -164,6 +166,8 @@ pub(crate) enum Waiting {
     Forever,
     /// A helper, which reads or writes.
     Job { id: JobId, reading: bool },
+    /// The helper of its own session, before a flush.
+    Helper,
 }
 
 /// A queue pair.
@@ -234,7 +238,7 @@ impl Qp {
             Waiting::Receive { serial: s, .. }
             | Waiting::Answer { serial: s }
             | Waiting::Job { id: s, .. } => s == serial,
-            Waiting::Nothing | Waiting::Forever => false,
+            Waiting::Nothing | Waiting::Forever | Waiting::Helper => false,
         }
     }
 

@@ -167,6 +167,11 @@ impl Helper {
         self.outstanding.binary_search(&id).is_ok()
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.outstanding.is_empty()
+    }
+
     /// Whether it takes another datagram.
     pub(super) fn takes_datagrams(&self) -> bool {
         !self.stuck && self.outstanding.len() < BACKLOG
@@ -321,6 +326,7 @@ impl Engine {
             // the job then.
             if let Some(session) = self.sessions.get_mut(done.session) {
                 session.helper.answered(done.id);
+                self.resume_flushes(done.session);
             }
             if let Some(Stage::Delivered(deferred)) = done.outcome {
                 self.datagram_written(done.qp, &deferred);
@@ -333,13 +339,32 @@ impl Engine {
 
     /// The deadline of a job passed: its helper is given up, and `q` ends its
     /// wait, if the job was not answered.
-    pub(super) fn job_overdue(&mut self, q: usize, session: usize, id: JobId) -> bool {
-        if let Some(session) = self.sessions.get_mut(session)
+    pub(super) fn job_overdue(&mut self, q: usize, session_index: usize, id: JobId) -> bool {
+        if let Some(session) = self.sessions.get_mut(session_index)
             && session.helper.has_job(id)
         {
             session.helper.give_up();
+            self.resume_flushes(session_index);
         }
         self.finish_job(q, id, None)
+    }
+
+    /// Queue pairs of a session that wait for its helper look again.
+    fn resume_flushes(&mut self, s: usize) {
+        let Some(session) = self.sessions.get_mut(s) else {
+            return;
+        };
+        if session.flush_waiters.is_empty() {
+            return;
+        }
+        for q in std::mem::take(&mut session.flush_waiters) {
+            if let Some(qp) = self.qps.get_mut(q)
+                && qp.waiting == Waiting::Helper
+            {
+                qp.waiting = Waiting::Nothing;
+                self.enqueue(q);
+            }
+        }
     }
 
     fn finish_job(&mut self, q: usize, id: JobId, outcome: Option<Stage>) -> bool {
