@@ -174,9 +174,9 @@ impl Engine {
         else {
             return;
         };
-        let mut receive = std::mem::take(&mut self.datagram_receive);
+        let mut receive = self.datagram_receive.take().unwrap_or_default();
         if !self.take_receive(p, &mut receive) {
-            self.datagram_receive = receive;
+            self.datagram_receive = Some(receive);
             return;
         }
         let total = cur.total + GRH_LEN as u64;
@@ -192,7 +192,7 @@ impl Engine {
             &mut self.to,
         );
         let wr_id = receive.wr_id;
-        self.datagram_receive = receive;
+        self.datagram_receive = Some(receive);
         let status = match resolved {
             Err(_) => WcStatus::LocProtErr,
             Ok(()) if total > room => WcStatus::LocLenErr,

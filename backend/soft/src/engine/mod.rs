@@ -97,7 +97,8 @@ pub(crate) struct Engine {
     from: Vec<Piece>,
     to: Vec<Piece>,
     grh: GrhBuffer,
-    datagram_receive: Box<Receive>,
+    /// Kept for the receive of a datagram.
+    datagram_receive: Option<Box<Receive>>,
     /// Answers of remote-memory helpers, drained at each turn.
     pub(crate) port: RemotePort,
     pub(crate) now: Nanos,

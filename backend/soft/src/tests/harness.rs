@@ -794,6 +794,30 @@ impl World {
         }
     }
 
+    /// Writes into the doorbell page as a driver may: anything anywhere.
+    pub(super) fn doorbell_bytes(&self, page: &DoorbellPage, at: usize, word: u64) {
+        use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+        assert!(at + 8 <= 4096);
+        // SAFETY: a mapping of the page, as the driver's, of which these bytes
+        // are a part.
+        unsafe {
+            let base = mmap(
+                std::ptr::null_mut(),
+                4096,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                page,
+                0,
+            )
+            .unwrap();
+            base.cast::<u8>()
+                .add(at)
+                .cast::<u64>()
+                .write_unaligned(word);
+            munmap(base, 4096).unwrap();
+        }
+    }
+
     // --- time ---
 
     pub(super) fn turn(&mut self) -> bool {
