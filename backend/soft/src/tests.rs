@@ -1,7 +1,7 @@
 //! Tests of the engine under virtual time, by drivers written from the layouts
 //! of the specification.
 
-mod harness;
+use crate::harness;
 
 mod allocation;
 mod completions;

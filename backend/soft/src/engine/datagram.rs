@@ -52,9 +52,11 @@ impl Engine {
             .any(|piece| matches!(piece.target, Target::Remote { .. }))
         {
             // Read into the request itself first, through the helper.
-            if cur.total > 0 && cur.datagram.len() as u64 == cur.total {
-            } else if let Some(buffer) = cur.stage.take_gathered() {
+            if let Some(buffer) = cur.stage.take_gathered() {
                 cur.datagram = buffer;
+            }
+            if cur.datagram.len() as u64 == cur.total {
+                // It was.
             } else if matches!(cur.stage, super::remote::Stage::Failed { .. }) {
                 return self.complete(q, cur, WcStatus::LocProtErr);
             } else {

@@ -66,7 +66,7 @@ fn messages_between_mapped_memory_allocate_nothing() {
             &mut x,
             &Wr::new(Op::Send, 1)
                 .sge(src.sge(0, 1000))
-                .to_qp(ah, y.qpn, 0x1111),
+                .addressed(ah, y.qpn, 0x1111),
         );
         if round % 2 == 0 {
             // Waits for a receive.

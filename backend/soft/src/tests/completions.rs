@@ -58,7 +58,7 @@ fn an_arming_for_solicited_completions_waits_for_one() {
     // A failed completion counts as solicited.
     b.rcq.arm(ARM_SOLICITED);
     w.recv(&mut b, 1, &[]);
-    w.to_state(&b, State::Err).unwrap();
+    w.enter(&b, State::Err).unwrap();
     w.settle();
     assert_eq!(w.events(1).len(), 1);
 }

@@ -9,7 +9,7 @@ fn a_change_is_applied_whole_or_not_at_all() {
     let mut w = World::pair_of_processes();
     let o = QpOptions::of(RC);
     let qp = w.qp(0, o);
-    w.to_init(&qp, o);
+    w.enter_init(&qp, o);
     let attr = QpAttr {
         qp_state: State::Rtr as u32,
         path_mtu: 9,

@@ -23,7 +23,7 @@ fn a_datagram_arrives_behind_its_header() {
     let wr = Wr::new(Op::SendWithImm, 2)
         .sge(src.sge(0, 1000))
         .sge(src.sge(1000, 3096));
-    w.post(&mut a, &wr.imm(0x77).to_qp(ah, b.qpn, QKEY));
+    w.post(&mut a, &wr.imm(0x77).addressed(ah, b.qpn, QKEY));
     w.settle();
     assert_eq!(a.cq.results(), [(2, Success)]);
     let got = b.rcq.poll().unwrap();
@@ -46,7 +46,7 @@ fn the_header_of_an_ipv4_datagram_is_true() {
         &mut a,
         &Wr::new(Op::Send, 2)
             .inline(&[5; 100])
-            .to_qp(ah, b.qpn, QKEY),
+            .addressed(ah, b.qpn, QKEY),
     );
     w.settle();
     let grh = w.read(1, dst.addr, 40);
@@ -81,7 +81,7 @@ fn the_header_of_an_ipv6_datagram_is_true() {
         &mut a,
         &Wr::new(Op::Send, 2)
             .inline(&[5; 100])
-            .to_qp(ah, b.qpn, QKEY),
+            .addressed(ah, b.qpn, QKEY),
     );
     w.settle();
     let grh = w.read(1, dst.addr, 40);
@@ -110,20 +110,20 @@ fn dropped(make: impl FnOnce(&mut World, &TestQp, &TestQp, u32) -> Wr) {
 #[test]
 fn a_datagram_that_nobody_takes_is_dropped() {
     let wr = || Wr::new(Op::Send, 1);
-    dropped(|_, _, b, ah| wr().to_qp(ah, b.qpn, QKEY + 1));
-    dropped(|_, _, b, ah| wr().to_qp(ah, b.qpn ^ 1, QKEY));
+    dropped(|_, _, b, ah| wr().addressed(ah, b.qpn, QKEY + 1));
+    dropped(|_, _, b, ah| wr().addressed(ah, b.qpn ^ 1, QKEY));
     dropped(|w, _, b, _| {
         let wrong = w.ah(0, 1, Destination::Endpoint(EndpointKey(1)));
-        wr().to_qp(wrong, b.qpn, QKEY)
+        wr().addressed(wrong, b.qpn, QKEY)
     });
     dropped(|w, _, b, ah| {
-        w.to_state(b, State::Reset).unwrap();
-        wr().to_qp(ah, b.qpn, QKEY)
+        w.enter(b, State::Reset).unwrap();
+        wr().addressed(ah, b.qpn, QKEY)
     });
     dropped(|w, _, _, ah| {
         let rc = w.qp(1, QpOptions::of(RC));
         w.connect(&rc, QpOptions::of(RC), 1, 5);
-        wr().to_qp(ah, rc.qpn, QKEY)
+        wr().addressed(ah, rc.qpn, QKEY)
     });
     // Same endpoint key, other tenant.
     dropped(|w, _, _, ah| {
@@ -131,13 +131,13 @@ fn a_datagram_that_nobody_takes_is_dropped() {
         let mut o = w.qp(red, QpOptions::of(UD));
         w.connect(&o, QpOptions::of(UD), 0, 0);
         w.recv(&mut o, 1, &[]);
-        wr().to_qp(ah, o.qpn, QKEY)
+        wr().addressed(ah, o.qpn, QKEY)
     });
     // No receive.
     dropped(|w, _, _, ah| {
         let o = w.qp(1, QpOptions::of(UD));
         w.connect(&o, QpOptions::of(UD), 0, 0);
-        wr().to_qp(ah, o.qpn, QKEY)
+        wr().addressed(ah, o.qpn, QKEY)
     });
 }
 
@@ -146,7 +146,7 @@ fn a_controlled_qkey_stands_for_the_senders_own() {
     let (mut w, mut a, mut b, ah) = world();
     let dst = w.register(1, 1, 8192, ALL);
     w.recv(&mut b, 1, &[dst.all()]);
-    w.post(&mut a, &Wr::new(Op::Send, 1).to_qp(ah, b.qpn, 1 << 31));
+    w.post(&mut a, &Wr::new(Op::Send, 1).addressed(ah, b.qpn, 1 << 31));
     w.settle();
     assert_eq!(b.rcq.results(), [(1, Success)]);
 }
@@ -159,7 +159,7 @@ fn a_datagram_is_at_most_the_mtu() {
         &mut a,
         &Wr::new(Op::Send, 1)
             .sge(src.sge(0, 4097))
-            .to_qp(ah, b.qpn, QKEY),
+            .addressed(ah, b.qpn, QKEY),
     );
     w.settle();
     assert_eq!(a.cq.results(), [(1, LocLenErr)]);
@@ -180,7 +180,7 @@ fn an_address_handle_serves_its_domain_and_session() {
             }
         };
         w.recv(&mut b, 1, &[]);
-        w.post(&mut a, &Wr::new(Op::Send, 1).to_qp(bad, b.qpn, QKEY));
+        w.post(&mut a, &Wr::new(Op::Send, 1).addressed(bad, b.qpn, QKEY));
         w.settle();
         assert_eq!(a.cq.results(), [(1, LocQpOpErr)]);
         assert!(b.rcq.poll().is_none());
@@ -192,7 +192,7 @@ fn a_bad_receive_of_a_datagram_fails_its_owner_only() {
     let (mut w, mut a, mut b, ah) = world();
     let fixed = w.register(1, 1, 4096, ALL - Access::LOCAL_WRITE);
     w.recv(&mut b, 1, &[fixed.all()]);
-    w.post(&mut a, &Wr::new(Op::Send, 1).to_qp(ah, b.qpn, QKEY));
+    w.post(&mut a, &Wr::new(Op::Send, 1).addressed(ah, b.qpn, QKEY));
     w.settle();
     assert_eq!(a.cq.results(), [(1, Success)]);
     assert_eq!(b.rcq.results(), [(1, LocProtErr)]);
@@ -205,7 +205,9 @@ fn a_queue_pair_may_send_to_itself() {
     let ah = w.ah(0, 1, Destination::Endpoint(EndpointKey(1)));
     let (mr, _) = w.pattern(0, 4096, 1);
     w.recv(&mut a, 1, &[mr.all()]);
-    let wr = Wr::new(Op::Send, 2).inline(b"self").to_qp(ah, a.qpn, QKEY);
+    let wr = Wr::new(Op::Send, 2)
+        .inline(b"self")
+        .addressed(ah, a.qpn, QKEY);
     w.post(&mut a, &wr);
     w.settle();
     assert_eq!(a.rcq.results(), [(1, Success)]);

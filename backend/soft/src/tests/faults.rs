@@ -341,7 +341,7 @@ fn a_held_receive_is_flushed_like_any_other() {
     w.recv(&mut b, 8, &[dst.sge(0, 50)]);
     w.post(&mut a, &Wr::new(Op::Send, 3).sge(src.all()));
     w.settle();
-    w.to_state(&b, State::Err).unwrap();
+    w.enter(&b, State::Err).unwrap();
     w.settle();
     assert_eq!(b.rcq.results(), [(7, WrFlushErr), (8, WrFlushErr)]);
 }
@@ -381,7 +381,7 @@ fn memory_revoked_in_mid_message_is_not_touched_again() {
             Some(expect) => assert_eq!(b.rcq.results(), [(1, expect)]),
             None => {
                 assert!(b.rcq.poll().is_none());
-                w.to_state(&b, State::Err).unwrap();
+                w.enter(&b, State::Err).unwrap();
                 w.settle();
                 assert_eq!(b.rcq.results(), [(1, WrFlushErr)]);
             }

@@ -1,6 +1,7 @@
 //! A world of driver processes around one engine: sealed memfds as memory,
 //! rings written by hand, events recorded, time explicit.
 #![allow(unsafe_code)] // a driver writes its own mappings
+#![cfg_attr(not(test), allow(dead_code))] // the benchmark uses a part
 
 use crate::engine::Engine;
 use masq_device::{
@@ -19,18 +20,18 @@ use std::sync::{Arc, Mutex};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Bytes of a process's memory.
-pub(super) const ARENA: u64 = 64 << 20;
-pub(super) const ALL: Access = Access::from_bits_retain(31);
+pub(crate) const ARENA: u64 = 64 << 20;
+pub(crate) const ALL: Access = Access::from_bits_retain(31);
 
 /// What a session was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Completion { queue: u32, cq: u32 },
     Async(AsyncEvent, u32),
 }
 
 #[derive(Default)]
-pub(super) struct Sink(Mutex<Vec<Event>>);
+pub(crate) struct Sink(Mutex<Vec<Event>>);
 
 impl EventSink for Sink {
     fn completion(&self, queue: u32, cq: u32) {
@@ -42,21 +43,21 @@ impl EventSink for Sink {
 }
 
 /// A driver process.
-pub(super) struct Process {
-    pub(super) s: usize,
-    pub(super) file: SharedFile,
+pub(crate) struct Process {
+    pub(crate) s: usize,
+    pub(crate) file: SharedFile,
     window: Window,
     next: u64,
     handle: u32,
-    pub(super) doorbell: Arc<DoorbellPage>,
+    pub(crate) doorbell: Arc<DoorbellPage>,
     sink: Arc<Sink>,
 }
 
 /// A ring as its driver sees it.
 #[derive(Clone, Copy)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     base: NonNull<u8>,
-    pub(super) spec: masq_spec::verbs::Ring,
+    pub(crate) spec: masq_spec::verbs::Ring,
 }
 
 impl Ring {
@@ -70,7 +71,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn header(&self, offset: usize) -> &AtomicU32 {
+    pub(crate) fn header(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: inside the aligned header.
         unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) }
     }
@@ -94,11 +95,11 @@ impl Ring {
         self.stamp(index).store(stamp(index), Ordering::Release);
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.fill_stamps(0);
     }
 
-    pub(super) fn fill_stamps(&self, value: u32) {
+    pub(crate) fn fill_stamps(&self, value: u32) {
         for index in 0..self.spec.slots {
             self.stamp(index).store(value, Ordering::Release);
         }
@@ -107,17 +108,17 @@ impl Ring {
 
 /// A completion queue.
 #[derive(Clone, Copy)]
-pub(super) struct TestCq {
-    pub(super) proc: usize,
-    pub(super) handle: u32,
-    pub(super) ring: Ring,
-    pub(super) index: u32,
-    pub(super) serial: u32,
+pub(crate) struct TestCq {
+    pub(crate) proc: usize,
+    pub(crate) handle: u32,
+    pub(crate) ring: Ring,
+    pub(crate) index: u32,
+    pub(crate) serial: u32,
 }
 
 impl TestCq {
     /// Polls one completion.
-    pub(super) fn poll(&mut self) -> Option<Cqe> {
+    pub(crate) fn poll(&mut self) -> Option<Cqe> {
         if self.ring.stamp(self.index).load(Ordering::Acquire) != stamp(self.index) {
             return None;
         }
@@ -137,19 +138,19 @@ impl TestCq {
         Some(cqe)
     }
 
-    pub(super) fn drain(&mut self) -> Vec<Cqe> {
+    pub(crate) fn drain(&mut self) -> Vec<Cqe> {
         std::iter::from_fn(|| self.poll()).collect()
     }
 
     /// What was completed: (wr_id, status).
-    pub(super) fn results(&mut self) -> Vec<(u64, WcStatus)> {
+    pub(crate) fn results(&mut self) -> Vec<(u64, WcStatus)> {
         self.drain()
             .iter()
             .map(|cqe| (cqe.wr_id, status(cqe)))
             .collect()
     }
 
-    pub(super) fn arm(&mut self, kind: u32) {
+    pub(crate) fn arm(&mut self, kind: u32) {
         self.serial += 1;
         self.ring
             .header(HDR_CQ_ARM)
@@ -157,7 +158,7 @@ impl TestCq {
     }
 }
 
-pub(super) fn status(cqe: &Cqe) -> WcStatus {
+pub(crate) fn status(cqe: &Cqe) -> WcStatus {
     use WcStatus::*;
     [
         Success,
@@ -180,53 +181,53 @@ pub(super) fn status(cqe: &Cqe) -> WcStatus {
 
 /// A queue pair.
 #[derive(Clone, Copy)]
-pub(super) struct TestQp {
-    pub(super) proc: usize,
-    pub(super) handle: u32,
-    pub(super) qpn: u32,
-    pub(super) slot: u32,
-    pub(super) sq: Ring,
-    pub(super) rq: Option<Ring>,
-    pub(super) sq_tail: u32,
-    pub(super) rq_tail: u32,
-    pub(super) cq: TestCq,
-    pub(super) rcq: TestCq,
+pub(crate) struct TestQp {
+    pub(crate) proc: usize,
+    pub(crate) handle: u32,
+    pub(crate) qpn: u32,
+    pub(crate) slot: u32,
+    pub(crate) sq: Ring,
+    pub(crate) rq: Option<Ring>,
+    pub(crate) sq_tail: u32,
+    pub(crate) rq_tail: u32,
+    pub(crate) cq: TestCq,
+    pub(crate) rcq: TestCq,
 }
 
 /// Registered memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mr {
-    pub(super) handle: u32,
-    pub(super) key: u32,
-    pub(super) addr: u64,
-    pub(super) len: u64,
+pub(crate) struct Mr {
+    pub(crate) handle: u32,
+    pub(crate) key: u32,
+    pub(crate) addr: u64,
+    pub(crate) len: u64,
 }
 
 impl Mr {
-    pub(super) fn sge(&self, offset: u64, len: u32) -> Sge {
+    pub(crate) fn sge(&self, offset: u64, len: u32) -> Sge {
         Sge {
             addr: self.addr + offset,
             length: len,
             lkey: self.key,
         }
     }
-    pub(super) fn all(&self) -> Sge {
+    pub(crate) fn all(&self) -> Sge {
         self.sge(0, self.len as u32)
     }
 }
 
 /// A work request.
 #[derive(Clone)]
-pub(super) struct Wr {
-    pub(super) opcode: u8,
-    pub(super) flags: SendFlags,
-    pub(super) sges: Vec<Sge>,
-    pub(super) inline: Vec<u8>,
-    pub(super) wqe: SendWqe,
+pub(crate) struct Wr {
+    pub(crate) opcode: u8,
+    pub(crate) flags: SendFlags,
+    pub(crate) sges: Vec<Sge>,
+    pub(crate) inline: Vec<u8>,
+    pub(crate) wqe: SendWqe,
 }
 
 impl Wr {
-    pub(super) fn new(opcode: SendOpcode, wr_id: u64) -> Self {
+    pub(crate) fn new(opcode: SendOpcode, wr_id: u64) -> Self {
         Self {
             opcode: opcode as u8,
             flags: SendFlags::SIGNALED,
@@ -238,32 +239,32 @@ impl Wr {
             },
         }
     }
-    pub(super) fn sge(mut self, sge: Sge) -> Self {
+    pub(crate) fn sge(mut self, sge: Sge) -> Self {
         self.sges.push(sge);
         self
     }
-    pub(super) fn inline(mut self, data: &[u8]) -> Self {
+    pub(crate) fn inline(mut self, data: &[u8]) -> Self {
         self.flags |= SendFlags::INLINE;
         self.inline = data.to_vec();
         self
     }
-    pub(super) fn flags(mut self, flags: SendFlags) -> Self {
+    pub(crate) fn flags(mut self, flags: SendFlags) -> Self {
         self.flags = flags;
         self
     }
-    pub(super) fn imm(mut self, imm: u32) -> Self {
+    pub(crate) fn imm(mut self, imm: u32) -> Self {
         self.wqe.imm_data = imm;
         self
     }
-    pub(super) fn remote(mut self, addr: u64, key: u32) -> Self {
+    pub(crate) fn remote(mut self, addr: u64, key: u32) -> Self {
         (self.wqe.remote_addr, self.wqe.rkey) = (addr, key);
         self
     }
-    pub(super) fn atomic(mut self, compare_add: u64, swap: u64) -> Self {
+    pub(crate) fn atomic(mut self, compare_add: u64, swap: u64) -> Self {
         (self.wqe.compare_add, self.wqe.swap) = (compare_add, swap);
         self
     }
-    pub(super) fn to_qp(mut self, ah: u32, qpn: u32, qkey: u32) -> Self {
+    pub(crate) fn addressed(mut self, ah: u32, qpn: u32, qkey: u32) -> Self {
         self.wqe.ah = ah;
         self.wqe.compare_add = u64::from(qpn) | u64::from(qkey) << 32;
         self
@@ -272,23 +273,23 @@ impl Wr {
 
 /// How a queue pair is made.
 #[derive(Clone, Copy)]
-pub(super) struct QpOptions {
-    pub(super) qp_type: QpType,
-    pub(super) pd: u32,
-    pub(super) sq_slots: u32,
-    pub(super) rq_slots: u32,
-    pub(super) srq: Option<u32>,
-    pub(super) timeout: u8,
-    pub(super) retry_cnt: u8,
-    pub(super) rnr_retry: u8,
-    pub(super) min_rnr_timer: u8,
-    pub(super) access: Access,
-    pub(super) sq_sig_all: bool,
-    pub(super) cqe: u32,
+pub(crate) struct QpOptions {
+    pub(crate) qp_type: QpType,
+    pub(crate) pd: u32,
+    pub(crate) sq_slots: u32,
+    pub(crate) rq_slots: u32,
+    pub(crate) srq: Option<u32>,
+    pub(crate) timeout: u8,
+    pub(crate) retry_cnt: u8,
+    pub(crate) rnr_retry: u8,
+    pub(crate) min_rnr_timer: u8,
+    pub(crate) access: Access,
+    pub(crate) sq_sig_all: bool,
+    pub(crate) cqe: u32,
 }
 
 impl QpOptions {
-    pub(super) fn of(qp_type: QpType) -> Self {
+    pub(crate) fn of(qp_type: QpType) -> Self {
         Self {
             qp_type,
             pd: 1,
@@ -306,18 +307,18 @@ impl QpOptions {
     }
 }
 
-pub(super) const RC: QpType = QpType::Rc;
-pub(super) const UC: QpType = QpType::Uc;
-pub(super) const UD: QpType = QpType::Ud;
+pub(crate) const RC: QpType = QpType::Rc;
+pub(crate) const UC: QpType = QpType::Uc;
+pub(crate) const UD: QpType = QpType::Ud;
 
 /// An engine, processes and the time.
-pub(super) struct World {
-    pub(super) engine: Engine,
-    pub(super) now: u64,
-    pub(super) procs: Vec<Process>,
+pub(crate) struct World {
+    pub(crate) engine: Engine,
+    pub(crate) now: u64,
+    pub(crate) procs: Vec<Process>,
 }
 
-pub(super) fn gid_of(endpoint: u32) -> Gid {
+pub(crate) fn gid_of(endpoint: u32) -> Gid {
     let mut gid = [0; 16];
     gid[10..12].fill(0xff);
     gid[12..].copy_from_slice(&[10, 0, 0, endpoint as u8]);
@@ -325,7 +326,7 @@ pub(super) fn gid_of(endpoint: u32) -> Gid {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             engine: Engine::default(),
             now: 1_000_000_000,
@@ -334,18 +335,18 @@ impl World {
     }
 
     /// Two processes: endpoints 1 and 2 of tenant 1.
-    pub(super) fn pair_of_processes() -> Self {
+    pub(crate) fn pair_of_processes() -> Self {
         let mut world = Self::new();
         world.spawn(1, 1);
         world.spawn(1, 2);
         world
     }
 
-    pub(super) fn spawn(&mut self, domain: u32, endpoint: u32) -> usize {
+    pub(crate) fn spawn(&mut self, domain: u32, endpoint: u32) -> usize {
         self.spawn_with(domain, endpoint, gid_of(endpoint), None)
     }
 
-    pub(super) fn spawn_with(
+    pub(crate) fn spawn_with(
         &mut self,
         domain: u32,
         endpoint: u32,
@@ -381,11 +382,11 @@ impl World {
         self.procs.len() - 1
     }
 
-    pub(super) fn events(&self, proc: usize) -> Vec<Event> {
+    pub(crate) fn events(&self, proc: usize) -> Vec<Event> {
         std::mem::take(&mut *self.procs[proc].sink.0.lock().unwrap())
     }
 
-    pub(super) fn async_events(&self, proc: usize) -> Vec<(AsyncEvent, u32)> {
+    pub(crate) fn async_events(&self, proc: usize) -> Vec<(AsyncEvent, u32)> {
         self.events(proc)
             .into_iter()
             .filter_map(|event| match event {
@@ -398,7 +399,7 @@ impl World {
     // --- memory ---
 
     /// Fresh, page-aligned addresses.
-    pub(super) fn alloc(&mut self, proc: usize, len: u64) -> u64 {
+    pub(crate) fn alloc(&mut self, proc: usize, len: u64) -> u64 {
         let process = &mut self.procs[proc];
         let addr = process.next;
         process.next += len.max(1).next_multiple_of(4096);
@@ -406,37 +407,37 @@ impl World {
         addr
     }
 
-    pub(super) fn handle(&mut self, proc: usize) -> u32 {
+    pub(crate) fn handle(&mut self, proc: usize) -> u32 {
         self.procs[proc].handle += 1;
         self.procs[proc].handle
     }
 
-    pub(super) fn pointer(&self, proc: usize, addr: u64, len: usize) -> NonNull<u8> {
+    pub(crate) fn pointer(&self, proc: usize, addr: u64, len: usize) -> NonNull<u8> {
         self.procs[proc].window.pointer(addr, len as u64).unwrap()
     }
 
-    pub(super) fn write(&self, proc: usize, addr: u64, data: &[u8]) {
+    pub(crate) fn write(&self, proc: usize, addr: u64, data: &[u8]) {
         // SAFETY: inside the window.
         unsafe { masq_memory::store_bytes(self.pointer(proc, addr, data.len()), data) };
     }
 
-    pub(super) fn read(&self, proc: usize, addr: u64, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&self, proc: usize, addr: u64, len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
         // SAFETY: inside the window.
         unsafe { masq_memory::load_bytes(self.pointer(proc, addr, len), &mut out) };
         out
     }
 
-    pub(super) fn read_u64(&self, proc: usize, addr: u64) -> u64 {
+    pub(crate) fn read_u64(&self, proc: usize, addr: u64) -> u64 {
         u64::from_ne_bytes(self.read(proc, addr, 8).try_into().unwrap())
     }
 
-    pub(super) fn register(&mut self, proc: usize, pd: u32, len: u64, access: Access) -> Mr {
+    pub(crate) fn register(&mut self, proc: usize, pd: u32, len: u64, access: Access) -> Mr {
         let addr = self.alloc(proc, len);
         self.register_at(proc, pd, addr, len, access)
     }
 
-    pub(super) fn register_at(
+    pub(crate) fn register_at(
         &mut self,
         proc: usize,
         pd: u32,
@@ -453,7 +454,7 @@ impl World {
         self.register_segments(proc, pd, addr, len, access, &segments)
     }
 
-    pub(super) fn register_segments(
+    pub(crate) fn register_segments(
         &mut self,
         proc: usize,
         pd: u32,
@@ -487,14 +488,14 @@ impl World {
     }
 
     /// Memory filled with a pattern that depends on `seed`.
-    pub(super) fn pattern(&mut self, proc: usize, len: u64, seed: u8) -> (Mr, Vec<u8>) {
+    pub(crate) fn pattern(&mut self, proc: usize, len: u64, seed: u8) -> (Mr, Vec<u8>) {
         let mr = self.register(proc, 1, len, ALL);
         let data = bytes(len as usize, seed);
         self.write(proc, mr.addr, &data);
         (mr, data)
     }
 
-    pub(super) fn alloc_mw(&mut self, proc: usize, pd: u32, mw_type: MwType) -> (u32, u32) {
+    pub(crate) fn alloc_mw(&mut self, proc: usize, pd: u32, mw_type: MwType) -> (u32, u32) {
         let handle = self.handle(proc);
         let s = self.procs[proc].s;
         let spec = MwSpec {
@@ -507,7 +508,7 @@ impl World {
 
     // --- queues ---
 
-    pub(super) fn ring(&mut self, proc: usize, slots: u32, stride: u32) -> (Ring, MappedRing) {
+    pub(crate) fn ring(&mut self, proc: usize, slots: u32, stride: u32) -> (Ring, MappedRing) {
         let addr = self.alloc(proc, ring_len(slots, stride));
         let spec = masq_spec::verbs::Ring {
             addr,
@@ -519,11 +520,11 @@ impl World {
         (Ring { base, spec }, mapped)
     }
 
-    pub(super) fn cq(&mut self, proc: usize, cqe: u32, event_queue: Option<u32>) -> TestCq {
+    pub(crate) fn cq(&mut self, proc: usize, cqe: u32, event_queue: Option<u32>) -> TestCq {
         self.cq_with(proc, cqe, event_queue, false)
     }
 
-    pub(super) fn cq_with(
+    pub(crate) fn cq_with(
         &mut self,
         proc: usize,
         cqe: u32,
@@ -555,7 +556,7 @@ impl World {
         }
     }
 
-    pub(super) fn srq(&mut self, proc: usize, slots: u32) -> (u32, Ring) {
+    pub(crate) fn srq(&mut self, proc: usize, slots: u32) -> (u32, Ring) {
         let (ring, mapped) = self.ring(proc, slots, 64);
         let handle = self.handle(proc);
         let s = self.procs[proc].s;
@@ -575,12 +576,12 @@ impl World {
         (handle, ring)
     }
 
-    pub(super) fn qp(&mut self, proc: usize, o: QpOptions) -> TestQp {
+    pub(crate) fn qp(&mut self, proc: usize, o: QpOptions) -> TestQp {
         let (cq, rcq) = (self.cq(proc, o.cqe, None), self.cq(proc, o.cqe, None));
         self.qp_on(proc, o, cq, rcq)
     }
 
-    pub(super) fn qp_on(&mut self, proc: usize, o: QpOptions, cq: TestCq, rcq: TestCq) -> TestQp {
+    pub(crate) fn qp_on(&mut self, proc: usize, o: QpOptions, cq: TestCq, rcq: TestCq) -> TestQp {
         let (sq, sq_mapped) = self.ring(proc, o.sq_slots, 512);
         let rq = o.srq.is_none().then(|| self.ring(proc, o.rq_slots, 64));
         let handle = self.handle(proc);
@@ -625,7 +626,7 @@ impl World {
         }
     }
 
-    pub(super) fn modify(
+    pub(crate) fn modify(
         &mut self,
         qp: &TestQp,
         mask: QpMask,
@@ -641,7 +642,7 @@ impl World {
         self.engine.modify_qp(s, qp.handle, change)
     }
 
-    pub(super) fn to_state(&mut self, qp: &TestQp, state: State) -> masq_device::Result<State> {
+    pub(crate) fn enter(&mut self, qp: &TestQp, state: State) -> masq_device::Result<State> {
         let attr = QpAttr {
             qp_state: state as u32,
             ..QpAttr::default()
@@ -649,7 +650,7 @@ impl World {
         self.modify(qp, QpMask::STATE, attr, None)
     }
 
-    pub(super) fn to_init(&mut self, qp: &TestQp, o: QpOptions) {
+    pub(crate) fn enter_init(&mut self, qp: &TestQp, o: QpOptions) {
         let attr = QpAttr {
             qp_state: State::Init as u32,
             port_num: 1,
@@ -666,7 +667,7 @@ impl World {
         self.modify(qp, mask, attr, None).unwrap();
     }
 
-    pub(super) fn to_rtr(&mut self, qp: &TestQp, o: QpOptions, endpoint: u32, qpn: u32) {
+    pub(crate) fn enter_rtr(&mut self, qp: &TestQp, o: QpOptions, endpoint: u32, qpn: u32) {
         let attr = QpAttr {
             qp_state: State::Rtr as u32,
             path_mtu: 5,
@@ -686,7 +687,7 @@ impl World {
         self.modify(qp, mask, attr, destination).unwrap();
     }
 
-    pub(super) fn to_rts(&mut self, qp: &TestQp, o: QpOptions) {
+    pub(crate) fn enter_rts(&mut self, qp: &TestQp, o: QpOptions) {
         let attr = QpAttr {
             qp_state: State::Rts as u32,
             timeout: o.timeout,
@@ -706,18 +707,18 @@ impl World {
     }
 
     /// Brings a queue pair from RESET to RTS, connected to (endpoint, qpn).
-    pub(super) fn connect(&mut self, qp: &TestQp, o: QpOptions, endpoint: u32, qpn: u32) {
-        self.to_init(qp, o);
-        self.to_rtr(qp, o, endpoint, qpn);
-        self.to_rts(qp, o);
+    pub(crate) fn connect(&mut self, qp: &TestQp, o: QpOptions, endpoint: u32, qpn: u32) {
+        self.enter_init(qp, o);
+        self.enter_rtr(qp, o, endpoint, qpn);
+        self.enter_rts(qp, o);
     }
 
     /// Two queue pairs of processes 0 and 1, connected.
-    pub(super) fn connected(&mut self, o: QpOptions) -> (TestQp, TestQp) {
+    pub(crate) fn connected(&mut self, o: QpOptions) -> (TestQp, TestQp) {
         self.connected_at(0, 1, 1, 2, o)
     }
 
-    pub(super) fn connected_at(
+    pub(crate) fn connected_at(
         &mut self,
         pa: usize,
         ea: u32,
@@ -731,7 +732,7 @@ impl World {
         (a, b)
     }
 
-    pub(super) fn ah(&mut self, proc: usize, pd: u32, destination: Destination) -> u32 {
+    pub(crate) fn ah(&mut self, proc: usize, pd: u32, destination: Destination) -> u32 {
         let handle = self.handle(proc);
         let s = self.procs[proc].s;
         let attr = AhAttr {
@@ -758,7 +759,7 @@ impl World {
     // --- work ---
 
     /// Posts without a doorbell.
-    pub(super) fn post_quietly(&mut self, qp: &mut TestQp, wr: &Wr) {
+    pub(crate) fn post_quietly(&mut self, qp: &mut TestQp, wr: &Wr) {
         let mut slot = vec![0u8; qp.sq.spec.stride as usize];
         let wqe = SendWqe {
             opcode: wr.opcode,
@@ -777,16 +778,16 @@ impl World {
         qp.sq_tail = qp.sq_tail.wrapping_add(1);
     }
 
-    pub(super) fn ring_doorbell(&self, qp: &TestQp) {
+    pub(crate) fn ring_doorbell(&self, qp: &TestQp) {
         self.procs[qp.proc].doorbell.ring(qp.slot);
     }
 
-    pub(super) fn post(&mut self, qp: &mut TestQp, wr: &Wr) {
+    pub(crate) fn post(&mut self, qp: &mut TestQp, wr: &Wr) {
         self.post_quietly(qp, wr);
         self.ring_doorbell(qp);
     }
 
-    pub(super) fn recv(&mut self, qp: &mut TestQp, wr_id: u64, sges: &[Sge]) {
+    pub(crate) fn recv(&mut self, qp: &mut TestQp, wr_id: u64, sges: &[Sge]) {
         let ring = qp.rq.expect("no SRQ");
         post_recv(&ring, &mut qp.rq_tail, wr_id, sges);
         if ring.header(HDR_FLUSHING).load(Ordering::SeqCst) != 0 {
@@ -795,7 +796,7 @@ impl World {
     }
 
     /// Writes into the doorbell page as a driver may: anything anywhere.
-    pub(super) fn doorbell_bytes(&self, page: &DoorbellPage, at: usize, word: u64) {
+    pub(crate) fn doorbell_bytes(&self, page: &DoorbellPage, at: usize, word: u64) {
         use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
         assert!(at + 8 <= 4096);
         // SAFETY: a mapping of the page, as the driver's, of which these bytes
@@ -820,12 +821,12 @@ impl World {
 
     // --- time ---
 
-    pub(super) fn turn(&mut self) -> bool {
+    pub(crate) fn turn(&mut self) -> bool {
         self.engine.turn(self.now)
     }
 
     /// Turns until there is nothing to do now.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..100_000 {
             if !self.turn() {
                 return;
@@ -835,7 +836,7 @@ impl World {
     }
 
     /// Lets time pass from timer to timer, up to `nanos` from now.
-    pub(super) fn pass(&mut self, nanos: u64) {
+    pub(crate) fn pass(&mut self, nanos: u64) {
         let end = self.now + nanos;
         self.settle();
         while let Some(next) = self.engine.next_timer().filter(|next| *next <= end) {
@@ -847,7 +848,7 @@ impl World {
     }
 
     /// Turns until helpers have answered and `done` holds.
-    pub(super) fn wait_for(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn wait_for(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
         let start = std::time::Instant::now();
         while !done(self) {
             assert!(start.elapsed().as_secs() < 20, "a helper does not answer");
@@ -856,19 +857,19 @@ impl World {
         }
     }
 
-    pub(super) fn state(&mut self, qp: &TestQp) -> State {
+    pub(crate) fn state(&mut self, qp: &TestQp) -> State {
         let s = self.procs[qp.proc].s;
         let report = self.engine.query_qp(s, qp.handle).unwrap();
         State::from_raw(report.attr.qp_state).unwrap()
     }
 
-    pub(super) fn counters(&mut self, qp: &TestQp) -> masq_device::QpCounters {
+    pub(crate) fn counters(&mut self, qp: &TestQp) -> masq_device::QpCounters {
         let s = self.procs[qp.proc].s;
         self.engine.query_qp(s, qp.handle).unwrap().counters
     }
 }
 
-pub(super) fn post_recv(ring: &Ring, tail: &mut u32, wr_id: u64, sges: &[Sge]) {
+pub(crate) fn post_recv(ring: &Ring, tail: &mut u32, wr_id: u64, sges: &[Sge]) {
     let mut slot = vec![0u8; 16 + sges.len() * 16];
     let wqe = RecvWqe {
         stamp: 0,
@@ -881,7 +882,7 @@ pub(super) fn post_recv(ring: &Ring, tail: &mut u32, wr_id: u64, sges: &[Sge]) {
     *tail = tail.wrapping_add(1);
 }
 
-pub(super) fn bytes(len: usize, seed: u8) -> Vec<u8> {
+pub(crate) fn bytes(len: usize, seed: u8) -> Vec<u8> {
     (0..len)
         .map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3] ^ seed)
         .collect()

@@ -186,7 +186,7 @@ proptest! {
             prop_assert_eq!(w.events(p), []);
         }
         for qp in &qps {
-            w.to_state(qp, State::Reset).unwrap();
+            w.enter(qp, State::Reset).unwrap();
         }
         let s = w.procs[0].s;
         drop(w.engine.close(s));

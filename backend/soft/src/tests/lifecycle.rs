@@ -32,7 +32,7 @@ fn error_flushes_sends_and_receives_in_order() {
         w.recv(&mut b, n, &[]);
         w.post_quietly(&mut b, &Wr::new(Op::Send, 10 + n).flags(SendFlags::empty()));
     }
-    w.to_state(&b, State::Err).unwrap();
+    w.enter(&b, State::Err).unwrap();
     w.settle();
     let flushed = |from| {
         (from..from + 5)
@@ -71,11 +71,11 @@ fn the_operator_may_fail_a_queue_pair() {
 fn a_failed_sender_flushes_and_the_receiver_keeps_its_receive_until_its_own_end() {
     for op in [Op::Send, Op::RdmaWriteWithImm] {
         let (mut w, mut a, mut b, _) = in_mid_message(op);
-        w.to_state(&a, State::Err).unwrap();
+        w.enter(&a, State::Err).unwrap();
         w.settle();
         assert_eq!(a.cq.results(), [(1, WrFlushErr), (2, WrFlushErr)]);
         assert!(b.rcq.poll().is_none());
-        w.to_state(&b, State::Err).unwrap();
+        w.enter(&b, State::Err).unwrap();
         w.settle();
         assert_eq!(b.rcq.results(), [(50, WrFlushErr), (51, WrFlushErr)]);
     }
@@ -84,7 +84,7 @@ fn a_failed_sender_flushes_and_the_receiver_keeps_its_receive_until_its_own_end(
 #[test]
 fn a_failed_receiver_flushes_the_receive_in_use_first() {
     let (mut w, mut a, mut b, dst) = in_mid_message(Op::Send);
-    w.to_state(&b, State::Err).unwrap();
+    w.enter(&b, State::Err).unwrap();
     let copied = w.read(1, dst.addr, 4 << 20);
     w.settle();
     assert_eq!(b.rcq.results(), [(50, WrFlushErr), (51, WrFlushErr)]);
@@ -128,7 +128,7 @@ fn a_destroyed_sender_leaves_its_peer_alone() {
 fn a_receiver_that_was_reset_gets_nothing_of_the_old_message() {
     let (mut w, mut a, mut b, dst) = in_mid_message(Op::Send);
     let o = QpOptions::of(RC);
-    w.to_state(&b, State::Reset).unwrap();
+    w.enter(&b, State::Reset).unwrap();
     let ring = b.rq.unwrap();
     ring.clear();
     b.rq_tail = 0;
@@ -160,7 +160,7 @@ fn reset_clears_what_was_posted_and_counts_from_zero() {
     // Waits for a receive of b.
     w.post(&mut a, &Wr::new(Op::Send, 1));
     w.settle();
-    w.to_state(&a, State::Reset).unwrap();
+    w.enter(&a, State::Reset).unwrap();
     a.sq.clear();
     a.rq.unwrap().clear();
     (a.sq_tail, a.rq_tail) = (0, 0);
@@ -194,7 +194,7 @@ fn a_drained_send_queue_says_so_once_its_request_is_done() {
     assert!(a.cq.poll().is_none(), "nothing new in SQD");
     let s = w.procs[0].s;
     assert_eq!(w.engine.query_qp(s, a.handle).unwrap().attr.sq_draining, 0);
-    w.to_state(&a, State::Rts).unwrap();
+    w.enter(&a, State::Rts).unwrap();
     w.settle();
     // 2 was sent unsignalled.
     assert_eq!(a.cq.results(), [(3, Success)]);
@@ -249,8 +249,8 @@ fn ud_and_uc_stop_sending_after_an_error_and_recover() {
         assert_eq!(a.cq.results(), [(1, LocQpOpErr), (2, WrFlushErr)]);
         assert_eq!(w.state(&a), State::Sqe);
         assert!(a.rcq.poll().is_none(), "receives live on");
-        w.to_state(&a, State::Rts).unwrap();
-        w.post(&mut a, &Wr::new(Op::Send, 3).to_qp(ah, b.qpn, 0x1111));
+        w.enter(&a, State::Rts).unwrap();
+        w.post(&mut a, &Wr::new(Op::Send, 3).addressed(ah, b.qpn, 0x1111));
         w.settle();
         assert_eq!(a.cq.results(), [(3, Success)]);
         assert_eq!(b.rcq.results(), [(1, Success)]);
@@ -263,10 +263,10 @@ fn data_in_rtr_is_taken_and_told() {
     let o = QpOptions::of(RC);
     let (mut a, mut b) = (w.qp(0, o), w.qp(1, o));
     w.connect(&a, o, 2, b.qpn);
-    w.to_init(&b, o);
+    w.enter_init(&b, o);
     w.recv(&mut b, 1, &[]);
     w.recv(&mut b, 2, &[]);
-    w.to_rtr(&b, o, 1, a.qpn);
+    w.enter_rtr(&b, o, 1, a.qpn);
     w.post(&mut b, &Wr::new(Op::Send, 9));
     w.post(&mut a, &Wr::new(Op::Send, 1));
     w.post(&mut a, &Wr::new(Op::Send, 2));
@@ -275,7 +275,7 @@ fn data_in_rtr_is_taken_and_told() {
     assert_eq!(w.async_events(1), [(CommEst, b.handle)]);
     assert!(b.cq.poll().is_none(), "nothing is sent in RTR");
     w.recv(&mut a, 3, &[]);
-    w.to_rts(&b, o);
+    w.enter_rts(&b, o);
     w.settle();
     assert_eq!(b.cq.results(), [(9, Success)]);
 }

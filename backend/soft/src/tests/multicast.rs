@@ -28,7 +28,7 @@ fn sender(w: &mut World, proc: usize) -> (TestQp, Wr) {
     let ah = w.ah(proc, 1, Destination::Multicast(GROUP));
     let wr = Wr::new(Op::Send, 1)
         .inline(b"all of you")
-        .to_qp(ah, 0xff_ffff, 0x1111);
+        .addressed(ah, 0xff_ffff, 0x1111);
     (qp, wr)
 }
 

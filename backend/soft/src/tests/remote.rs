@@ -187,7 +187,7 @@ fn datagrams_reach_it_on_either_side_in_order() {
                 &mut a,
                 &Wr::new(Op::Send, n)
                     .sge(src.sge(0, 1000))
-                    .to_qp(ah, b.qpn, 0x1111),
+                    .addressed(ah, b.qpn, 0x1111),
             );
         }
         let mut cq = b.rcq;
@@ -386,7 +386,9 @@ fn a_datagram_that_blocks_is_given_up_too() {
     w.recv(&mut b, 9, &[far.all()]);
     w.post(
         &mut a,
-        &Wr::new(Op::Send, 1).inline(b"x").to_qp(ah, b.qpn, 0x1111),
+        &Wr::new(Op::Send, 1)
+            .inline(b"x")
+            .addressed(ah, b.qpn, 0x1111),
     );
     w.settle();
     assert_eq!(a.cq.results(), [(1, Success)]);
@@ -398,7 +400,7 @@ fn a_datagram_that_blocks_is_given_up_too() {
     w.pass(1_100_000_000);
     w.engine.deregister(s, far.handle).unwrap();
     // The receive is flushed once, even if the helper answers after all.
-    w.to_state(&b, State::Err).unwrap();
+    w.enter(&b, State::Err).unwrap();
     w.settle();
     assert_eq!(b.rcq.results(), [(9, WrFlushErr)]);
     drop(go);
@@ -418,7 +420,7 @@ fn a_flush_waits_until_no_helper_writes_there_any_more() {
     w.recv(&mut b, 9, &[far.all()]);
     w.post(&mut a, &Wr::new(Op::Send, 1).sge(near.all()));
     w.settle();
-    w.to_state(&b, State::Err).unwrap();
+    w.enter(&b, State::Err).unwrap();
     for _ in 0..10 {
         w.turn();
     }

@@ -124,13 +124,13 @@ fn a_silent_peer_ends_the_request_after_its_timeouts() {
                 w.engine.destroy_qp(s, b.handle).unwrap();
             }
             1 => {
-                w.to_state(&b, State::Err).unwrap();
+                w.enter(&b, State::Err).unwrap();
             }
             2 => {
-                w.to_state(&b, State::Reset).unwrap();
+                w.enter(&b, State::Reset).unwrap();
             }
             _ => {
-                w.to_state(&b, State::Reset).unwrap();
+                w.enter(&b, State::Reset).unwrap();
                 w.connect(&b, o, 1, a.qpn ^ 1);
                 w.recv(&mut b, 1, &[]);
             }
@@ -171,12 +171,12 @@ fn timeout_zero_waits_for_ever() {
     };
     let mut w = World::pair_of_processes();
     let (mut a, b) = w.connected(o);
-    w.to_state(&b, State::Err).unwrap();
+    w.enter(&b, State::Err).unwrap();
     w.post(&mut a, &Wr::new(Op::Send, 1));
     w.pass(100_000 * MS);
     assert!(a.cq.poll().is_none());
     assert_eq!(w.engine.next_timer(), None, "it costs no wake-ups");
-    w.to_state(&a, State::Err).unwrap();
+    w.enter(&a, State::Err).unwrap();
     w.settle();
     assert_eq!(a.cq.results(), [(1, WrFlushErr)]);
 }
@@ -237,7 +237,7 @@ fn waits_that_were_given_up_leave_no_timers_behind() {
         w.connect(&a, o, 2, 99);
         w.post(&mut a, &Wr::new(Op::Send, 1));
         w.settle();
-        w.to_state(&a, State::Reset).unwrap();
+        w.enter(&a, State::Reset).unwrap();
         a.sq.clear();
         a.sq_tail = 0;
     }

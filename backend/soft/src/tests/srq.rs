@@ -81,7 +81,7 @@ fn the_last_receive_of_a_failed_queue_pair_is_told() {
     let mut tail = 0;
     post_recv(&ring, &mut tail, 1, &[]);
     let b = pairs[0].1;
-    w.to_state(&b, State::Err).unwrap();
+    w.enter(&b, State::Err).unwrap();
     w.settle();
     assert_eq!(w.async_events(1), [(QpLastWqeReached, b.handle)]);
     w.settle();
@@ -110,7 +110,7 @@ fn a_receive_held_in_mid_message_is_flushed_before_the_last_event() {
     w.turn();
     w.turn();
     let (a, b) = &mut pairs[0];
-    w.to_state(b, State::Err).unwrap();
+    w.enter(b, State::Err).unwrap();
     w.settle();
     assert_eq!(b.rcq.results(), [(3, WrFlushErr)]);
     assert_eq!(w.async_events(1), [(QpLastWqeReached, b.handle)]);
