@@ -12,6 +12,7 @@ fn main() {
     divan::main();
 }
 
+// One batch a sample: inputs of a sample are all posted before it runs.
 fn batches(bencher: Bencher<'_, '_>, mut bench: Bench, len: u32, batch: u32) {
     let bench = std::sync::Mutex::new({
         bench.post(batch);
@@ -25,27 +26,27 @@ fn batches(bencher: Bencher<'_, '_>, mut bench: Bench, len: u32, batch: u32) {
         .bench_local_values(|()| bench.lock().expect("one thread").run(batch));
 }
 
-#[divan::bench(args = [2, 64, 4096])]
+#[divan::bench(sample_size = 1, sample_count = 500, args = [2, 64, 4096])]
 fn rc_send(bencher: Bencher<'_, '_>, len: u32) {
     batches(bencher, Bench::new(SendOpcode::Send, len), len, BATCH);
 }
 
-#[divan::bench(args = [2, 64, 4096])]
+#[divan::bench(sample_size = 1, sample_count = 500, args = [2, 64, 4096])]
 fn rc_write(bencher: Bencher<'_, '_>, len: u32) {
     batches(bencher, Bench::new(SendOpcode::RdmaWrite, len), len, BATCH);
 }
 
-#[divan::bench(args = [2, 64, 4096])]
+#[divan::bench(sample_size = 1, sample_count = 500, args = [2, 64, 4096])]
 fn ud_send(bencher: Bencher<'_, '_>, len: u32) {
     batches(bencher, Bench::datagrams(len), len, BATCH);
 }
 
-#[divan::bench(args = [65536, 1 << 20])]
+#[divan::bench(sample_size = 1, sample_count = 500, args = [65536, 1 << 20])]
 fn rc_write_large(bencher: Bencher<'_, '_>, len: u32) {
     batches(bencher, Bench::new(SendOpcode::RdmaWrite, len), len, 1);
 }
 
-#[divan::bench(args = [65536, 1 << 20])]
+#[divan::bench(sample_size = 1, sample_count = 500, args = [65536, 1 << 20])]
 fn plain_copy(bencher: Bencher<'_, '_>, len: u32) {
     let bench = Bench::new(SendOpcode::RdmaWrite, len);
     let (from, to) = bench.memory();

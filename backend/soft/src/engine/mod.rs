@@ -296,9 +296,14 @@ impl Engine {
             let Some(q) = self.lanes.get_mut(l).and_then(|l| l.queue.pop_front()) else {
                 break;
             };
+            // One that is alone takes what its tenant has.
+            let (requests, bytes) = match waiting {
+                1 => (REQUESTS_PER_LANE, BYTES_PER_LANE),
+                _ => (REQUESTS_PER_QP, BYTES_PER_QP),
+            };
             let mut own = Budget {
-                requests: lane.requests.min(REQUESTS_PER_QP),
-                bytes: lane.bytes.min(BYTES_PER_QP),
+                requests: lane.requests.min(requests),
+                bytes: lane.bytes.min(bytes),
             };
             let before = (own.requests, own.bytes);
             busy |= self.run(q, &mut own);
