@@ -95,9 +95,9 @@ pub trait Session: Send {
     /// Registers memory and returns its key (lkey and rkey).
     fn register(&mut self, mr: MrSpec) -> Result<u32>;
     /// Revokes the region; no access happens after the return. Gives back the
-    /// region, so that the caller unmaps it. [`DeviceError::Again`]: nothing
-    /// happened yet, since a helper still reaches memory outside the windows;
-    /// bounded by a deadline.
+    /// region, so that the caller unmaps it. [`DeviceError::Again`]: its key is
+    /// revoked already, but a helper still reaches memory outside the windows;
+    /// the caller asks again until it has let go, which a deadline bounds.
     fn deregister(&mut self, mr: Handle) -> Result<Region>;
     /// Allocates a memory window and returns its first rkey.
     fn alloc_mw(&mut self, mw: MwSpec) -> Result<u32>;
@@ -131,6 +131,11 @@ pub trait Session: Send {
     fn create_ah(&mut self, ah: AhSpec) -> Result<()>;
     /// Forgets an address handle.
     fn destroy_ah(&mut self, ah: Handle) -> Result<()>;
+    /// Names the endpoints of its tenant that multicast datagrams of this
+    /// session may reach: those that the policy lets it reach by UD, its own
+    /// among them if so. Replaces what was named before; to be called again
+    /// when the policy changes. Until the first call: its own endpoint only.
+    fn set_multicast_reach(&mut self, allowed: Vec<EndpointKey>) -> Result<()>;
     /// Adds a UD queue pair to a multicast group of its tenant.
     fn attach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()>;
     /// Takes it out.

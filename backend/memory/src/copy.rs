@@ -52,6 +52,16 @@ pub unsafe fn store_bytes(to: NonNull<u8>, data: &[u8]) {
     unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to.as_ptr(), data.len()) };
 }
 
+/// Stores the byte that programs poll on: after all that was stored before.
+///
+/// # Safety
+/// One byte at `to` is mapped.
+#[inline]
+pub unsafe fn store_last_byte(to: NonNull<u8>, value: u8) {
+    // SAFETY: mapped by contract; a byte is always aligned.
+    unsafe { AtomicU8::from_ptr(to.as_ptr()) }.store(value, Ordering::Release);
+}
+
 /// Copies `len` bytes, the last one after all others: programs poll on it.
 ///
 /// # Safety

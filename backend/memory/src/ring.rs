@@ -3,7 +3,8 @@
 
 use crate::{MemoryError, SharedFile, Window, copy};
 use masq_spec::queue::{
-    HDR_DEVICE_INDEX, HDR_FLUSHING, MAX_SLOTS, MAX_STRIDE, RING_HEADER, ring_len,
+    HDR_CQ_ARM, HDR_CQ_CONSUMER, HDR_DEVICE_INDEX, HDR_FLUSHING, MAX_SLOTS, MAX_STRIDE,
+    RING_HEADER, ring_len,
 };
 use masq_spec::verbs::Ring;
 use std::ptr::NonNull;
@@ -137,6 +138,18 @@ impl MappedRing {
     pub fn set_flushing(&self, flushing: bool) {
         self.header(HDR_FLUSHING)
             .store(u32::from(flushing), Ordering::SeqCst);
+    }
+
+    /// Begins the ring of a resized CQ at running index `first`: what the
+    /// driver had polled, and the arming that still waits (clause 6.6).
+    pub fn begin_cq(&self, first: u32, consumer: u32, arm: u32) {
+        self.header(HDR_CQ_CONSUMER)
+            .store(consumer, Ordering::Release);
+        self.header(HDR_CQ_ARM).store(arm, Ordering::SeqCst);
+        // The stamp of the highest index is 0, as in a ring never written.
+        if u32::MAX - first < self.slots() {
+            self.stamp_cell(u32::MAX).store(1 << 31, Ordering::Release);
+        }
     }
 
     /// A header word.

@@ -207,8 +207,15 @@ fn doorbells_arrive_once_and_garbage_is_harmless() {
     }
     assert!(!page.ring(16384));
     let mut got = Vec::new();
-    page.take(|slot| got.push(slot));
+    page.take(16384, |slot| got.push(slot));
     assert_eq!(got, [0, 63, 64, 16383]);
+    assert!(!page.is_rung());
+    for slot in [1, 64, 16383] {
+        page.ring(slot);
+    }
+    got.clear();
+    page.take(2, |slot| got.push(slot));
+    assert_eq!(got, [1], "words without slots are not looked at");
     assert!(!page.is_rung());
     page.set_armed(true);
     assert!(page.ring(5), "a sleeping device wants a kick");

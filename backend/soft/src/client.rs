@@ -5,8 +5,8 @@ use crate::engine::Engine;
 use crate::limits;
 use crate::thread::DataPath;
 use masq_device::{
-    AhSpec, CqSpec, Device, DeviceError, Handle, MrSpec, MwSpec, QpChange, QpReport, QpSpec,
-    Result, Session, SessionSpec, SrqSpec,
+    AhSpec, CqSpec, Device, DeviceError, EndpointKey, Handle, MrSpec, MwSpec, QpChange, QpReport,
+    QpSpec, Result, Session, SessionSpec, SrqSpec,
 };
 use masq_memory::{MappedRing, Region};
 use masq_spec::device::Features;
@@ -154,6 +154,10 @@ impl Session for SoftSession {
 
     fn destroy_ah(&mut self, ah: Handle) -> Result<()> {
         self.call(move |engine, s| engine.destroy_ah(s, ah))?
+    }
+
+    fn set_multicast_reach(&mut self, allowed: Vec<EndpointKey>) -> Result<()> {
+        self.call(move |engine, s| engine.set_multicast_reach(s, allowed))?
     }
 
     fn attach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()> {

@@ -23,5 +23,13 @@ mod thread;
 pub use client::SoftDevice;
 pub use config::SoftConfig;
 
+#[cfg(any(test, feature = "bench"))]
+#[path = "tests/harness.rs"]
+mod harness;
+
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
+
 #[cfg(test)]
 mod tests;

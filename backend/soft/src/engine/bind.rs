@@ -104,8 +104,10 @@ impl Engine {
                 mw_type,
                 parent: Some(lkey >> 8),
             };
-            if let Some(qp) = self.qps.get_mut(q) {
-                qp.has_bound_windows |= mw_type == MwType::Type2;
+            if mw_type == MwType::Type2
+                && let Some(qp) = self.qps.get_mut(q)
+            {
+                qp.bound.insert(new_key >> 8);
             }
         }
         Some(())

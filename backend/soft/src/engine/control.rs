@@ -2,18 +2,20 @@
 
 use super::Engine;
 use super::keys::{KeyEntry, KeyKind};
-use super::objects::{Ah, Cq, Qp, ReceiveQueue, SessionState, Srq, Waiting};
+use super::objects::{Ah, Cq, Lane, Qp, ReceiveQueue, SessionState, Srq, Waiting};
 use super::remote::Helper;
 use crate::limits::MAX_QPN;
 use masq_device::{
-    AhSpec, CqSpec, Destination, DeviceError, Handle, MrSpec, MwSpec, QpChange, QpCounters,
-    QpReport, QpSpec, Result, SessionSpec, SrqSpec,
+    AhSpec, CqSpec, Destination, DeviceError, DomainKey, EndpointKey, Handle, MrSpec, MwSpec,
+    QpChange, QpCounters, QpReport, QpSpec, Result, SessionSpec, SrqSpec,
 };
 use masq_memory::{MappedRing, Region};
 use masq_spec::doorbell::MAX_SLOTS;
 use masq_spec::event::AsyncEvent;
-use masq_spec::verbs::{Access, Gid, MwType, QpAttr, QpMask, QpType, SrqAttr, State};
+use masq_spec::queue::{HDR_CQ_ARM, HDR_CQ_CONSUMER};
+use masq_spec::verbs::{Access, Gid, QpAttr, QpMask, QpType, SrqAttr, State};
 use masq_transport::{KeyFacts, KeyScope, Retry, check_transition, mtu_bytes};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 const NO_OBJECT: DeviceError = DeviceError::Invalid("no such object");
@@ -33,7 +35,20 @@ impl Engine {
     pub(crate) fn open(&mut self, spec: SessionSpec) -> usize {
         let helper = Helper::new(spec.remote, spec.label.clone());
         spec.doorbell.set_armed(self.armed);
-        self.sessions.insert(SessionState {
+        let lanes = &mut self.lanes;
+        let lane = *self
+            .lane_of
+            .entry(spec.domain)
+            .or_insert_with(|| lanes.insert(Lane::default()));
+        if let Some(lane) = lanes.get_mut(lane) {
+            lane.sessions += 1;
+        }
+        let s = self.sessions.insert(SessionState {
+            lane,
+            heat: 0,
+            multicast_reach: vec![spec.endpoint],
+            leaving: FxHashMap::default(),
+            flush_waiters: Vec::new(),
             label: spec.label,
             domain: spec.domain,
             endpoint: spec.endpoint,
@@ -48,7 +63,9 @@ impl Engine {
             mrs: Default::default(),
             mws: Default::default(),
             helper,
-        })
+        });
+        self.session_end = self.session_end.max(s + 1);
+        s
     }
 
     /// Releases everything of a session.
@@ -72,7 +89,9 @@ impl Engine {
                 .regions
                 .extend(self.keys.remove(key).and_then(|entry| entry.region));
         }
+        self.hot.retain(|hot| *hot != s);
         if let Some(session) = self.sessions.try_remove(s) {
+            self.leave_lane(session.domain, session.lane);
             for cq in session.cqs.values() {
                 remains.cqs.extend(self.cqs.try_remove(*cq));
             }
@@ -82,6 +101,18 @@ impl Engine {
             remains.session = Some(session);
         }
         remains
+    }
+
+    fn leave_lane(&mut self, domain: DomainKey, l: usize) {
+        let Some(lane) = self.lanes.get_mut(l) else {
+            return;
+        };
+        lane.sessions = lane.sessions.saturating_sub(1);
+        if lane.sessions == 0 {
+            self.lanes.remove(l);
+            self.lane_of.remove(&domain);
+            self.run_queue.retain(|lane| *lane != l);
+        }
     }
 
     fn session(&mut self, s: usize) -> Result<&mut SessionState> {
@@ -124,21 +155,29 @@ impl Engine {
     }
 
     pub(crate) fn deregister(&mut self, s: usize, handle: Handle) -> Result<Arc<Region>> {
+        let latest_job = self.timers.serial();
         let session = self.session(s)?;
+        if let Some((_, upto)) = session.leaving.get(&handle) {
+            if session.helper.is_busy(*upto) {
+                return Err(DeviceError::Again);
+            }
+            let left = session.leaving.remove(&handle);
+            return left.map(|(region, _)| region).ok_or(NO_OBJECT);
+        }
         let key = *session.mrs.get(&handle).ok_or(NO_OBJECT)?;
-        let helper_busy = session.helper.is_busy();
         let entry = self.keys.get(key).ok_or(NO_OBJECT)?;
         if matches!(entry.kind, KeyKind::Region { windows } if windows > 0) {
             return Err(DeviceError::Busy("a memory window"));
         }
-        if helper_busy && entry.region.as_ref().is_some_and(|r| r.has_remote()) {
+        let region = self.keys.remove(key).and_then(|entry| entry.region);
+        let region = region.ok_or(NO_OBJECT)?;
+        let session = self.session(s)?;
+        session.mrs.remove(&handle);
+        if region.has_remote() && session.helper.is_busy(latest_job) {
+            session.leaving.insert(handle, (region, latest_job));
             return Err(DeviceError::Again);
         }
-        self.session(s)?.mrs.remove(&handle);
-        self.keys
-            .remove(key)
-            .and_then(|entry| entry.region)
-            .ok_or(NO_OBJECT)
+        Ok(region)
     }
 
     pub(crate) fn alloc_mw(&mut self, s: usize, mw: &MwSpec) -> Result<u32> {
@@ -212,16 +251,15 @@ impl Engine {
         if cqe == 0 || cqe > ring.slots() {
             return Err(DeviceError::Invalid("cqe does not fit the ring"));
         }
-        let waiting = cq
-            .index
-            .wrapping_sub(cq.ring.load_header(masq_spec::queue::HDR_CQ_CONSUMER));
-        if waiting > cqe {
+        let consumer = cq.ring.load_header(HDR_CQ_CONSUMER);
+        if cq.index.wrapping_sub(consumer) > cqe {
             return Err(DeviceError::Invalid("more completions wait than would fit"));
         }
+        // What was polled and what was armed hold for the new ring.
+        ring.begin_cq(cq.index, consumer, cq.ring.load_header(HDR_CQ_ARM));
         let old = std::mem::replace(&mut cq.ring, ring);
-        cq.consumer = cq.index.wrapping_sub(waiting);
+        cq.consumer = consumer;
         cq.cqe = cqe;
-        cq.answered_arm = cq.ring.load_header(masq_spec::queue::HDR_CQ_ARM);
         Ok((cq.index, old))
     }
 
@@ -265,11 +303,7 @@ impl Engine {
         }
         srq.limit = limit;
         // Fewer than that already: the event is due at once.
-        let last = srq.queue.head.wrapping_add(limit.wrapping_sub(1));
-        if limit > 0 && !srq.queue.ring.is_published(last) {
-            srq.limit = 0;
-            self.raise(s, AsyncEvent::SrqLimitReached, handle);
-        }
+        self.check_srq_limit(index);
         Ok(())
     }
 
@@ -314,7 +348,7 @@ impl Engine {
             }
             None => return Err(DeviceError::Exhausted("doorbell slots")),
         };
-        let (domain, endpoint) = (session.domain, session.endpoint);
+        let (domain, endpoint, lane) = (session.domain, session.endpoint, session.lane);
         let attr = QpAttr {
             caps: spec.caps,
             sq_sig_all: u8::from(spec.sq_sig_all),
@@ -350,8 +384,16 @@ impl Engine {
             spare: None,
             waiting: Waiting::Nothing,
             queued: false,
+            in_rnr_list: false,
             taken: Vec::new(),
-            has_bound_windows: false,
+            held: None,
+            epoch: 0,
+            lane,
+            rnr_until: 0,
+            flush_after: 0,
+            deliveries: 0,
+            joined: Vec::new(),
+            bound: FxHashSet::default(),
             established: false,
             flushed: false,
             counters: QpCounters::default(),
@@ -410,9 +452,7 @@ impl Engine {
             return Ok(to);
         }
         if to == State::Err {
-            qp.cause.get_or_insert("the program moved it to ERROR");
-            let cause = qp.cause.unwrap_or_default();
-            self.fail(q, cause, None);
+            self.fail(q, "the program moved it to ERROR", None);
             return Ok(to);
         }
         qp.apply(mask, &new);
@@ -424,6 +464,9 @@ impl Engine {
         }
         if to == State::Sqd && qp.state == State::Rts {
             qp.attr.sq_draining = 1;
+        }
+        if to == State::Rts {
+            qp.attr.sq_draining = 0;
         }
         if to == State::Rts && qp.state == State::Sqe {
             qp.cause = None;
@@ -468,12 +511,17 @@ impl Engine {
             *slot = None;
         }
         self.qpns.remove(&qp.qpn);
-        self.run_queue.retain(|index| *index != q);
-        self.rnr_waiters.retain(|index| *index != q);
-        self.groups.retain(|_, members| {
-            members.retain(|index| *index != q);
-            !members.is_empty()
-        });
+        if qp.queued
+            && let Some(lane) = self.lanes.get_mut(qp.lane)
+        {
+            lane.queue.retain(|index| *index != q);
+        }
+        if qp.in_rnr_list {
+            self.rnr_waiters.retain(|index| *index != q);
+        }
+        for group in &qp.joined {
+            self.leave_group(q, qp.domain, *group);
+        }
         for cq in [qp.send_cq, qp.recv_cq] {
             if let Some(cq) = self.cqs.get_mut(cq) {
                 cq.users = cq.users.saturating_sub(1);
@@ -482,31 +530,26 @@ impl Engine {
         if let Some(srq) = qp.srq.and_then(|srq| self.srqs.get_mut(srq)) {
             srq.users = srq.users.saturating_sub(1);
         }
-        if qp.has_bound_windows {
-            self.release_windows_of(qp.qpn);
+        for key in &qp.bound {
+            self.release_window(*key, qp.qpn);
         }
         Ok(qp)
     }
 
-    /// Type-2 windows that were bound to a queue pair end with it.
-    fn release_windows_of(&mut self, qpn: u32) {
-        let bound: Vec<u32> = self.keys.windows_of(qpn);
-        for key in bound {
-            let parent = match self.keys.get_mut(key) {
-                Some(entry) => {
-                    entry.invalidate();
-                    match &mut entry.kind {
-                        KeyKind::Window {
-                            parent,
-                            mw_type: MwType::Type2,
-                        } => parent.take(),
-                        _ => None,
-                    }
-                }
-                None => None,
-            };
-            self.unbound(parent);
+    /// A type-2 window that is bound to a queue pair ends with it.
+    fn release_window(&mut self, key: u32, qpn: u32) {
+        let Some(entry) = self.keys.get_mut(key) else {
+            return;
+        };
+        if entry.facts.scope != KeyScope::WindowOfQp(qpn) {
+            return;
         }
+        entry.invalidate();
+        let parent = match &mut entry.kind {
+            KeyKind::Window { parent, .. } => parent.take(),
+            KeyKind::Region { .. } => None,
+        };
+        self.unbound(parent);
     }
 
     // --- addresses ---
@@ -529,32 +572,50 @@ impl Engine {
             .ok_or(NO_OBJECT)
     }
 
+    pub(crate) fn set_multicast_reach(
+        &mut self,
+        s: usize,
+        mut allowed: Vec<EndpointKey>,
+    ) -> Result<()> {
+        allowed.sort_unstable();
+        self.session(s)?.multicast_reach = allowed;
+        Ok(())
+    }
+
     pub(crate) fn attach_multicast(&mut self, s: usize, handle: Handle, group: Gid) -> Result<()> {
         let q = self.qp_index(s, handle)?;
         let qp = self.qps.get(q).ok_or(NO_OBJECT)?;
         if qp.qp_type != QpType::Ud {
             return Err(DeviceError::Invalid("only UD queue pairs join groups"));
         }
-        let members = self.groups.entry((qp.domain, group)).or_default();
-        if !members.contains(&q) {
-            members.push(q);
+        if !qp.joined.contains(&group) {
+            self.groups.entry((qp.domain, group)).or_default().push(q);
+            if let Some(qp) = self.qps.get_mut(q) {
+                qp.joined.push(group);
+            }
         }
         Ok(())
     }
 
     pub(crate) fn detach_multicast(&mut self, s: usize, handle: Handle, group: Gid) -> Result<()> {
         let q = self.qp_index(s, handle)?;
-        let domain = self.qps.get(q).ok_or(NO_OBJECT)?.domain;
-        let members = self.groups.get_mut(&(domain, group)).ok_or(NO_OBJECT)?;
-        let at = members
-            .iter()
-            .position(|index| *index == q)
-            .ok_or(NO_OBJECT)?;
-        members.swap_remove(at);
+        let qp = self.qps.get_mut(q).ok_or(NO_OBJECT)?;
+        let at = qp.joined.iter().position(|joined| *joined == group);
+        qp.joined.swap_remove(at.ok_or(NO_OBJECT)?);
+        let domain = qp.domain;
+        self.leave_group(q, domain, group);
+        Ok(())
+    }
+
+    fn leave_group(&mut self, q: usize, domain: DomainKey, group: Gid) {
+        let Some(members) = self.groups.get_mut(&(domain, group)) else {
+            return;
+        };
+        // In order: datagrams on their way through the group keep their place.
+        members.retain(|index| *index != q);
         if members.is_empty() {
             self.groups.remove(&(domain, group));
         }
-        Ok(())
     }
 }
 
@@ -577,9 +638,13 @@ impl Qp {
         }
         self.peer = None;
         self.peer_index = None;
-        self.current = None;
+        self.spare = self.current.take().or(self.spare.take());
         self.waiting = Waiting::Nothing;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.rnr_until = 0;
+        self.deliveries = 0;
         self.taken.clear();
+        self.held = None;
         self.established = false;
         self.flushed = false;
         self.cause = None;

@@ -7,9 +7,9 @@
 #![allow(unsafe_code)] // copies between resolved pieces
 
 use super::objects::{Current, Waiting};
-use super::remote::{Deferred, JobKind, Part, Stage};
+use super::remote::{Deferred, JobKind, Part, Stage, Work};
 use super::{Engine, Step};
-use masq_memory::{Piece, Target, copy_pieces, load_bytes, store_bytes};
+use masq_memory::{Piece, Target, copy_pieces, load_bytes, store_bytes, store_last_byte};
 
 /// Most bytes that go through a buffer at once.
 const REMOTE_CHUNK: u64 = 256 << 10;
@@ -26,11 +26,14 @@ impl Engine {
         loop {
             match std::mem::replace(&mut cur.stage, Stage::Fresh) {
                 Stage::New | Stage::Fresh | Stage::Delivered(_) => {}
-                Stage::Gathered(buffer) => match self.scatter(q, cur, buffer)? {
+                Stage::Gathered(buffer) => match self.scatter(q, cur, &buffer)? {
                     Step::Done => {}
                     step => return Ok(step),
                 },
-                Stage::Scattered(len) => cur.offset += len,
+                Stage::Scattered { len, last } => {
+                    cur.offset += len;
+                    self.store_last(cur.offset, last);
+                }
                 Stage::Failed { reading } => return Err(reading),
             }
             if cur.offset >= cur.total {
@@ -78,7 +81,7 @@ impl Engine {
             }
         }
         match remote.first() {
-            None => match self.scatter(q, cur, buffer)? {
+            None => match self.scatter(q, cur, &buffer)? {
                 Step::Done => Ok(Step::More),
                 step => Ok(step),
             },
@@ -90,56 +93,77 @@ impl Engine {
         }
     }
 
-    /// Writes the bytes at the request's offset to where they belong.
+    /// Writes the bytes at the request's offset to where they belong, the last
+    /// byte of the message after all others.
     pub(super) fn scatter(
         &mut self,
         q: usize,
         cur: &mut Current,
-        buffer: Vec<u8>,
+        buffer: &[u8],
     ) -> Result<Step, bool> {
-        let len = buffer.len() as u64;
-        if let Stage::Scattered(len) = cur.stage {
-            // An atomic whose result a helper has written.
-            cur.stage = Stage::Fresh;
-            cur.offset += len;
-            return Ok(Step::Done);
-        }
-        if let Stage::Failed { reading } = cur.stage {
-            return Err(reading);
-        }
-        let parts = split(&self.to, cur.offset, len);
-        let mut remote = Vec::new();
-        for (piece, at) in &parts {
-            match piece.target {
-                Target::Mapped(ptr) => {
-                    if let Some(data) = buffer.get(*at..*at + piece.len as usize) {
-                        // SAFETY: as in `transfer`.
-                        unsafe { store_bytes(ptr, data) };
-                    }
-                }
-                Target::Remote { session, addr } => {
-                    remote.push((
-                        session,
-                        Part {
-                            addr,
-                            at: *at,
-                            len: piece.len as usize,
-                        },
-                    ));
-                }
-            }
-        }
-        match remote.first() {
-            None => {
+        match std::mem::replace(&mut cur.stage, Stage::Fresh) {
+            // The result of an atomic, which a helper has written.
+            Stage::Scattered { len, last } => {
                 cur.offset += len;
-                Ok(Step::Done)
+                self.store_last(cur.offset, last);
+                return Ok(Step::Done);
             }
-            Some((session, _)) => {
-                let session = *session as usize;
-                let parts = remote.into_iter().map(|(_, part)| part).collect();
-                self.submit(q, session, JobKind::Write { parts, buffer }, false)
-            }
+            Stage::Failed { reading } => return Err(reading),
+            _ => {}
         }
+        let len = buffer.len() as u64;
+        let ends = cur.offset + len == cur.total;
+        let mut remote = None;
+        let mut parts = Vec::new();
+        let mut last = None;
+        for_each_part(&self.to, cur.offset, len, |piece, at| {
+            let Some(data) = buffer.get(at..at + piece.len as usize) else {
+                return;
+            };
+            match (piece.target, data.split_last()) {
+                (Target::Mapped(ptr), Some((end, body)))
+                    if ends && at + data.len() == buffer.len() =>
+                {
+                    // SAFETY: as in `transfer`.
+                    unsafe { store_bytes(ptr, body) };
+                    last = Some(*end);
+                }
+                // SAFETY: as in `transfer`.
+                (Target::Mapped(ptr), _) => unsafe { store_bytes(ptr, data) },
+                (Target::Remote { session, addr }, _) => {
+                    remote = Some(session as usize);
+                    parts.push(Part {
+                        addr,
+                        at,
+                        len: data.len(),
+                    });
+                }
+            }
+        });
+        let Some(session) = remote else {
+            cur.offset += len;
+            self.store_last(cur.offset, last);
+            return Ok(Step::Done);
+        };
+        let kind = JobKind::Write {
+            parts,
+            buffer: buffer.to_vec(),
+            last,
+        };
+        self.submit(q, session, kind, false)
+    }
+
+    /// Stores the byte before `end` of the scatter list.
+    fn store_last(&self, end: u64, last: Option<u8>) {
+        let (Some(last), Some(at)) = (last, end.checked_sub(1)) else {
+            return;
+        };
+        for_each_part(&self.to, at, 1, |piece, _| {
+            if let Target::Mapped(ptr) = piece.target {
+                // SAFETY: as in `transfer`.
+                unsafe { store_last_byte(ptr, last) };
+            }
+        });
     }
 
     /// Hands a job to the helper of `session` and lets `q` wait for it.
@@ -151,25 +175,21 @@ impl Engine {
         reading: bool,
     ) -> Result<Step, bool> {
         let deadline = self.now.saturating_add(super::remote::DEADLINE);
-        let id = self.timers.add(deadline, q);
+        let id = self.timers.add(deadline, q, Some(session));
         let state = self.sessions.get_mut(session).ok_or(reading)?;
-        if !state.helper.submit(id, q, session, kind, &self.port) {
+        let answers = &self.port;
+        if !state.helper.submit(id, q, session, Work { kind, answers }) {
             return Err(reading);
         }
         let qp = self.qps.get_mut(q).ok_or(reading)?;
-        qp.waiting = Waiting::Job {
-            id,
-            session,
-            reading,
-        };
+        qp.waiting = Waiting::Job { id, reading };
         Ok(Step::Wait)
     }
 }
 
-/// The pieces of `[offset, offset + len)` of a message, each with its place in
-/// a buffer of `len` bytes.
-fn split(pieces: &[Piece], offset: u64, len: u64) -> Vec<(Piece, usize)> {
-    let mut out = Vec::new();
+/// Calls `f` with the pieces of `[offset, offset + len)` of a message, each
+/// with its place in a buffer of `len` bytes.
+fn for_each_part(pieces: &[Piece], offset: u64, len: u64, mut f: impl FnMut(Piece, usize)) {
     let (mut skip, mut at) = (offset, 0u64);
     for piece in pieces {
         if at == len {
@@ -188,10 +208,16 @@ fn split(pieces: &[Piece], offset: u64, len: u64) -> Vec<(Piece, usize)> {
                 addr: addr + skip,
             },
         };
-        out.push((Piece { target, len: take }, at as usize));
+        f(Piece { target, len: take }, at as usize);
         at += take;
         skip = 0;
     }
+}
+
+/// [`for_each_part`] as a list.
+fn split(pieces: &[Piece], offset: u64, len: u64) -> Vec<(Piece, usize)> {
+    let mut out = Vec::new();
+    for_each_part(pieces, offset, len, |piece, at| out.push((piece, at)));
     out
 }
 
@@ -233,8 +259,13 @@ impl Engine {
 
     /// Writes a datagram to a receive that lies in the process in part; its
     /// completion follows the helper's answer.
-    pub(super) fn deliver_remote(&mut self, p: usize, buffer: Vec<u8>, deferred: Deferred) {
-        let mut remote = None;
+    pub(super) fn deliver_remote(
+        &mut self,
+        p: usize,
+        session: usize,
+        buffer: Vec<u8>,
+        deferred: Deferred,
+    ) {
         let mut parts = Vec::new();
         for (piece, at) in split(&self.to, 0, buffer.len() as u64) {
             match piece.target {
@@ -244,30 +275,28 @@ impl Engine {
                         unsafe { store_bytes(ptr, data) };
                     }
                 }
-                Target::Remote { session, addr } => {
-                    remote = Some(session as usize);
-                    parts.push(Part {
-                        addr,
-                        at,
-                        len: piece.len as usize,
-                    });
-                }
+                Target::Remote { addr, .. } => parts.push(Part {
+                    addr,
+                    at,
+                    len: piece.len as usize,
+                }),
             }
         }
-        let Some(session) = remote else { return };
         let kind = JobKind::Deliver {
             parts,
             buffer,
             deferred,
         };
-        let id = self
-            .timers
-            .add(self.now.saturating_add(super::remote::DEADLINE), p);
-        if let Some(state) = self.sessions.get_mut(session) {
-            // A refusal means that the memory is lost; the receive stays taken
-            // and is flushed when the queue pair ends.
-            state.helper.submit(id, p, session, kind, &self.port);
+        let deadline = self.now.saturating_add(super::remote::DEADLINE);
+        let id = self.timers.add(deadline, p, Some(session));
+        let answers = &self.port;
+        if let Some(state) = self.sessions.get_mut(session)
+            && state.helper.submit(id, p, session, Work { kind, answers })
+            && let Some(peer) = self.qps.get_mut(p)
+        {
+            peer.deliveries += 1;
         }
+        // Else the receive stays taken and is flushed when the queue pair ends.
     }
 
     /// Copies header and payload of a datagram to mapped pieces, in order.

@@ -13,12 +13,20 @@ use std::ptr::NonNull;
 
 /// Largest datagram: the MTU of the port.
 const MTU: u64 = 4096;
+/// What a member of a group costs at least, in bytes of the turn's budget.
+const MEMBER_COST: u64 = 256;
 /// QPN that a multicast datagram is addressed to.
 const MULTICAST_QPN: u32 = 0xff_ffff;
 
 impl Engine {
     /// A datagram: whatever becomes of it, the sender's request succeeds.
-    pub(super) fn datagram(&mut self, q: usize, mut cur: Box<Current>, rules: OpcodeRules) -> Step {
+    pub(super) fn datagram(
+        &mut self,
+        q: usize,
+        mut cur: Box<Current>,
+        rules: OpcodeRules,
+        bytes: &mut u64,
+    ) -> Step {
         let Some(qp) = self.qps.get(q) else {
             return Step::Done;
         };
@@ -46,6 +54,9 @@ impl Engine {
             // Read into the request itself first, through the helper.
             if let Some(buffer) = cur.stage.take_gathered() {
                 cur.datagram = buffer;
+            }
+            if cur.datagram.len() as u64 == cur.total {
+                // It was.
             } else if matches!(cur.stage, super::remote::Stage::Failed { .. }) {
                 return self.complete(q, cur, WcStatus::LocProtErr);
             } else {
@@ -71,19 +82,31 @@ impl Engine {
         };
         let qpn = cur.wqe.compare_add as u32 & 0xff_ffff;
         match ah.destination {
-            Destination::Endpoint(endpoint) => match self.qp_by_number(domain, endpoint, qpn) {
-                Some(p) => self.datagram_to(q, p, &cur, &ah, qkey, rules),
-                None => self.count_dropped(q),
-            },
+            Destination::Endpoint(endpoint) => {
+                *bytes = bytes.saturating_sub(cur.total);
+                match self.qp_by_number(domain, endpoint, qpn) {
+                    Some(p) => self.datagram_to(q, p, &cur, &ah, qkey, rules),
+                    None => self.count_dropped(q),
+                }
+            }
             Destination::Multicast(group) if qpn == MULTICAST_QPN => {
-                let members = self.group(domain, group);
-                for p in members {
-                    self.datagram_to(q, p, &cur, &ah, qkey, rules);
+                // The offset counts members: a large group takes several turns.
+                while let Some(p) = self.member(domain, group, cur.offset) {
+                    if *bytes == 0 {
+                        return self.keep(q, cur, Step::More);
+                    }
+                    *bytes = bytes.saturating_sub(cur.total.max(MEMBER_COST));
+                    cur.offset += 1;
+                    if self.may_reach(session, p) {
+                        self.datagram_to(q, p, &cur, &ah, qkey, rules);
+                    }
                 }
             }
             Destination::Multicast(_) => self.count_dropped(q),
         }
-        cur.datagram = Vec::new();
+        if cur.datagram.capacity() > 0 {
+            cur.datagram = Vec::new();
+        }
         self.complete(q, cur, WcStatus::Success)
     }
 
@@ -94,11 +117,19 @@ impl Engine {
         step
     }
 
-    fn group(&self, domain: DomainKey, group: Gid) -> Vec<usize> {
-        self.groups
-            .get(&(domain, group))
-            .cloned()
-            .unwrap_or_default()
+    fn member(&self, domain: DomainKey, group: Gid, at: u64) -> Option<usize> {
+        self.groups.get(&(domain, group))?.get(at as usize).copied()
+    }
+
+    /// Whether the policy lets multicast datagrams of a session reach `p`.
+    fn may_reach(&self, session: usize, p: usize) -> bool {
+        let (Some(session), Some(peer)) = (self.sessions.get(session), self.qps.get(p)) else {
+            return false;
+        };
+        session
+            .multicast_reach
+            .binary_search(&peer.endpoint)
+            .is_ok()
     }
 
     fn count_dropped(&mut self, q: usize) {
@@ -124,7 +155,15 @@ impl Engine {
             .get(peer.session)
             .map(|s| s.gid)
             .unwrap_or_default();
-        if !taken || !self.receive_ready(p) {
+        // While a helper is writing a datagram, later ones queue up behind it:
+        // receives complete in the order in which they were posted.
+        let (in_order, epoch, peer_session) = (peer.deliveries > 0, peer.epoch, peer.session);
+        let blocked = in_order
+            && !self
+                .sessions
+                .get(peer_session)
+                .is_some_and(|s| s.helper.takes_datagrams());
+        if !taken || blocked || !self.receive_ready(p) {
             if let Some(peer) = self.qps.get_mut(p) {
                 peer.counters.dropped += 1;
             }
@@ -137,9 +176,11 @@ impl Engine {
         else {
             return;
         };
-        let Some(receive) = self.take_receive(p) else {
+        let mut receive = self.datagram_receive.take().unwrap_or_default();
+        if !self.take_receive(p, &mut receive) {
+            self.datagram_receive = Some(receive);
             return;
-        };
+        }
         let total = cur.total + GRH_LEN as u64;
         let room: u64 = receive.list().iter().map(super::keys::sge_len).sum();
         self.to.clear();
@@ -152,6 +193,8 @@ impl Engine {
             Need::LocalWrite,
             &mut self.to,
         );
+        let wr_id = receive.wr_id;
+        self.datagram_receive = Some(receive);
         let status = match resolved {
             Err(_) => WcStatus::LocProtErr,
             Ok(()) if total > room => WcStatus::LocLenErr,
@@ -164,7 +207,7 @@ impl Engine {
             status: status as u8,
             opcode: WcOpcode::Recv as u8,
             flags: flags.bits(),
-            wr_id: receive.wr_id,
+            wr_id,
             byte_len: if ok { total as u32 } else { 0 },
             imm_data: if rules.immediate { cur.wqe.imm_data } else { 0 },
             qp_num: peer_qpn,
@@ -179,34 +222,41 @@ impl Engine {
                 Destination::Endpoint(_) => dest_gid,
             };
             write_grh(&mut self.grh.0, src_gid, to_gid, cur.total as u16, &ah.attr);
-            if self
-                .to
-                .iter()
-                .any(|p| matches!(p.target, Target::Remote { .. }))
-            {
+            let is_remote = |piece: &Piece| matches!(piece.target, Target::Remote { .. });
+            if in_order || self.to.iter().any(is_remote) {
                 let mut buffer = self.grh.0.to_vec();
                 self.append_from(cur.total, &mut buffer);
-                return self.deliver_remote(
-                    p,
-                    buffer,
-                    Deferred {
-                        qpn: peer_qpn,
-                        cqe,
-                        solicited,
-                    },
-                );
+                let deferred = Deferred {
+                    qpn: peer_qpn,
+                    epoch,
+                    cqe,
+                    solicited,
+                };
+                return self.deliver_remote(p, peer_session, buffer, deferred);
             }
             self.copy_datagram(cur.total);
         }
         self.datagram_arrived(p, cqe, solicited);
     }
 
+    /// A helper has written a datagram.
+    pub(super) fn datagram_written(&mut self, p: usize, deferred: &Deferred) {
+        if let Some(peer) = self.qps.get_mut(p)
+            && (peer.qpn, peer.epoch) == (deferred.qpn, deferred.epoch)
+        {
+            peer.deliveries = peer.deliveries.saturating_sub(1);
+            self.datagram_arrived(p, deferred.cqe, deferred.solicited);
+        }
+    }
+
     /// Completes the receive of a datagram.
-    pub(super) fn datagram_arrived(&mut self, p: usize, cqe: Cqe, solicited: bool) {
+    fn datagram_arrived(&mut self, p: usize, cqe: Cqe, solicited: bool) {
         let Some(peer) = self.qps.get_mut(p) else {
             return;
         };
-        peer.given_back(cqe.wr_id);
+        if !peer.given_back(cqe.wr_id) {
+            return;
+        }
         if cqe.status == WcStatus::Success as u8 {
             peer.counters.rx_messages += 1;
             peer.counters.rx_bytes += u64::from(cqe.byte_len) - GRH_LEN as u64;

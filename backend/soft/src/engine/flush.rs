@@ -9,11 +9,15 @@ use masq_transport::rules;
 use zerocopy::{FromZeros, IntoBytes};
 
 impl Qp {
-    /// A taken receive was completed.
-    pub(super) fn given_back(&mut self, wr_id: u64) {
-        if let Some(at) = self.taken.iter().position(|id| *id == wr_id) {
+    /// A taken receive was completed. False: it was not taken, or a flush or
+    /// reset has dealt with it.
+    #[inline]
+    pub(super) fn given_back(&mut self, wr_id: u64) -> bool {
+        let at = self.taken.iter().position(|id| *id == wr_id);
+        if let Some(at) = at {
             self.taken.remove(at);
         }
+        at.is_some()
     }
 }
 
@@ -59,6 +63,7 @@ impl Engine {
         qp.state = State::Err;
         qp.cause = Some(cause);
         qp.waiting = Waiting::Nothing;
+        qp.flush_after = self.timers.serial();
         qp.sq.set_flushing(true);
         if let Some(rq) = &qp.rq {
             rq.ring.set_flushing(true);
@@ -81,6 +86,14 @@ impl Engine {
     /// Flushes one request or receive; None when nothing is left.
     pub(super) fn flush_one(&mut self, q: usize) -> Option<Step> {
         let qp = self.qps.get_mut(q)?;
+        // A flushed buffer is the program's again: no helper may touch it.
+        if let Some(session) = self.sessions.get_mut(qp.session)
+            && session.helper.is_busy(qp.flush_after)
+        {
+            qp.waiting = Waiting::Helper;
+            session.flush_waiters.push(q);
+            return Some(Step::Wait);
+        }
         if let Some(current) = qp.current.take() {
             qp.spare = Some(current);
         }
@@ -109,8 +122,8 @@ impl Engine {
         } else {
             Some(qp.taken.remove(0))
         };
-        let pd = qp.pd;
-        let wr_id = taken.or_else(|| qp.rq.as_mut().and_then(|rq| rq.take(pd)).map(|r| r.wr_id));
+        qp.held = None;
+        let wr_id = taken.or_else(|| qp.rq.as_mut().and_then(|rq| rq.take_id()));
         if let Some(wr_id) = wr_id {
             let cqe = Cqe {
                 status: WcStatus::WrFlushErr as u8,

@@ -59,22 +59,17 @@ impl KeyTable {
         self.entries.remove(&index)
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn get(&self, index: u32) -> Option<&KeyEntry> {
         self.entries.get(&index)
     }
 
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut KeyEntry> {
         self.entries.get_mut(&index)
-    }
-
-    /// Windows that are bound to a queue pair.
-    pub(crate) fn windows_of(&self, qpn: u32) -> Vec<u32> {
-        let bound = |entry: &&KeyEntry| entry.facts.scope == KeyScope::WindowOfQp(qpn);
-        self.entries
-            .values()
-            .filter(bound)
-            .map(|entry| entry.facts.key >> 8)
-            .collect()
     }
 
     /// Checks an access and appends its pieces to `out`.

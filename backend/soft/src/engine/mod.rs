@@ -9,9 +9,13 @@
 //! 1. No pointer into a region outlives a turn: every chunk of a message
 //!    resolves its keys again. So taking a key out of the table revokes it.
 //! 2. A work request is copied once into private memory and judged there.
-//! 3. A queue pair is in the run queue at most once (`queued`).
+//! 3. A queue pair is in the queue of its lane at most once (`queued`), and a
+//!    lane in the run queue at most once (`active`).
 //! 4. A queue pair has at most one request in progress (`current`), so its
 //!    completions are in order and a fence has nothing left to wait for.
+//! 5. Indexes into slabs are reused. Whatever keeps one over turns also keeps
+//!    what tells whether it still means the same: the QPN, a timer's serial, a
+//!    job's id, the epoch of a queue pair.
 
 mod bind;
 mod completion;
@@ -34,17 +38,35 @@ use masq_device::{DomainKey, EndpointKey};
 use masq_memory::Piece;
 use masq_spec::verbs::Gid;
 use masq_transport::Nanos;
-use objects::{Cq, Qp, SessionState, Srq, Waiting};
+use objects::{Cq, Lane, Qp, Receive, SessionState, Srq, Waiting};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use std::collections::VecDeque;
 use timers::Timers;
 
-/// Work requests that a queue pair may execute in one turn.
-const REQUESTS_PER_TURN: u32 = 64;
-/// Payload bytes that a queue pair may move in one turn: what another queue
-/// pair may have to wait for.
-const BYTES_PER_TURN: u64 = 256 << 10;
+/// Work requests that a queue pair may execute before others of its tenant.
+const REQUESTS_PER_QP: u32 = 32;
+/// Payload bytes that it may move.
+const BYTES_PER_QP: u64 = 64 << 10;
+/// Work requests that a tenant's queue pairs may execute before another
+/// tenant's.
+const REQUESTS_PER_LANE: u32 = 128;
+/// Payload bytes that they may move: what another tenant may have to wait for.
+const BYTES_PER_LANE: u64 = 256 << 10;
+/// Queue pairs of one tenant that are looked at in one turn.
+const QPS_PER_LANE: usize = 256;
+/// Turns after its last doorbell during which a session is looked at each turn.
+const HEAT: u32 = 20_000;
+/// Sessions without heat that are looked at in one turn.
+const COLD_SESSIONS: usize = 16;
+/// Waits for a receive that are looked at in one turn.
+const RNR_CHECKS: usize = 64;
+
+/// What a queue pair may still do in this turn.
+struct Budget {
+    requests: u32,
+    bytes: u64,
+}
 
 /// State of one data-path thread.
 #[derive(Default)]
@@ -56,14 +78,27 @@ pub(crate) struct Engine {
     keys: KeyTable,
     qpns: FxHashMap<u32, usize>,
     groups: FxHashMap<(DomainKey, Gid), Vec<usize>>,
+    lanes: Slab<Lane>,
+    lane_of: FxHashMap<DomainKey, usize>,
+    /// Lanes with queue pairs that want a turn.
     run_queue: VecDeque<usize>,
+    /// Sessions that rang of late.
+    hot: Vec<usize>,
+    /// Where to go on among the others.
+    cold: usize,
+    /// Above all indexes of sessions.
+    session_end: usize,
     timers: Timers,
     /// Queue pairs that wait for a receive at their peer.
     rnr_waiters: Vec<usize>,
+    /// Where to go on among them.
+    rnr_next: usize,
     /// Scratch for the pieces of one chunk; empty between turns.
     from: Vec<Piece>,
     to: Vec<Piece>,
     grh: GrhBuffer,
+    /// Kept for the receive of a datagram.
+    datagram_receive: Option<Box<Receive>>,
     /// Answers of remote-memory helpers, drained at each turn.
     pub(crate) port: RemotePort,
     pub(crate) now: Nanos,
@@ -99,11 +134,22 @@ impl Engine {
         busy |= self.take_doorbells();
         busy |= self.take_timers();
         busy |= self.take_rnr_waiters();
+        self.timers.tidy(|deadline| {
+            let helps = |s: usize| {
+                let session = self.sessions.get(s);
+                session.is_some_and(|s| s.helper.has_job(deadline.serial))
+            };
+            deadline.helper.is_some_and(helps)
+                || self
+                    .qps
+                    .get(deadline.qp)
+                    .is_some_and(|qp| qp.waits_for(deadline.serial))
+        });
         for _ in 0..self.run_queue.len() {
-            let Some(qp) = self.run_queue.pop_front() else {
+            let Some(lane) = self.run_queue.pop_front() else {
                 break;
             };
-            busy |= self.run(qp);
+            busy |= self.run_lane(lane);
         }
         busy
     }
@@ -130,41 +176,68 @@ impl Engine {
 
     fn take_doorbells(&mut self) -> bool {
         let mut busy = false;
-        for (_, session) in &self.sessions {
-            if !session.doorbell.is_rung() {
-                continue;
-            }
-            busy = true;
-            let (qps, run_queue) = (&mut self.qps, &mut self.run_queue);
-            session.doorbell.take(|slot| {
-                let Some(Some(index)) = session.slots.get(slot as usize) else {
-                    return;
-                };
-                if let Some(qp) = qps.get_mut(*index)
-                    && !qp.queued
-                    && qp.may_run()
-                {
-                    qp.queued = true;
-                    run_queue.push_back(*index);
+        let mut i = 0;
+        while let Some(s) = self.hot.get(i).copied() {
+            let rung = self.take_doorbells_of(s);
+            busy |= rung;
+            let cooled = match self.sessions.get_mut(s) {
+                Some(session) if !rung => {
+                    session.heat = session.heat.saturating_sub(1);
+                    session.heat == 0
                 }
-            });
+                Some(_) => false,
+                None => true,
+            };
+            if cooled {
+                self.hot.swap_remove(i);
+            } else {
+                i += 1;
+            }
+        }
+        for _ in 0..COLD_SESSIONS.min(self.session_end) {
+            self.cold = (self.cold + 1) % self.session_end;
+            let s = self.cold;
+            let is_hot = self.sessions.get(s).is_none_or(|s| s.heat > 0);
+            if !is_hot && self.take_doorbells_of(s) {
+                self.hot.push(s);
+                busy = true;
+            }
         }
         busy
     }
 
+    /// Serves the doorbell page of one session; returns whether it was rung.
+    #[inline]
+    fn take_doorbells_of(&mut self, s: usize) -> bool {
+        let Some(session) = self.sessions.get_mut(s) else {
+            return false;
+        };
+        if !session.doorbell.is_rung() {
+            return false;
+        }
+        session.heat = HEAT;
+        let slots = &session.slots;
+        let (qps, lanes, run_queue) = (&mut self.qps, &mut self.lanes, &mut self.run_queue);
+        session.doorbell.take(slots.len() as u32, |slot| {
+            if let Some(Some(index)) = slots.get(slot as usize)
+                && qps.get(*index).is_some_and(Qp::may_run)
+            {
+                enqueue(qps, lanes, run_queue, *index);
+            }
+        });
+        true
+    }
+
     fn take_timers(&mut self) -> bool {
         let mut busy = false;
-        while let Some((index, serial)) = self.timers.pop(self.now) {
-            if self.job_overdue(index, serial) {
+        while let Some(deadline) = self.timers.pop(self.now) {
+            if let Some(helper) = deadline.helper {
+                busy |= self.job_overdue(deadline.qp, helper, deadline.serial);
+            } else if let Some(qp) = self.qps.get_mut(deadline.qp)
+                && qp.timer_fired(deadline.serial)
+            {
                 busy = true;
-                continue;
-            }
-            let Some(qp) = self.qps.get_mut(index) else {
-                continue;
-            };
-            if qp.timer_fired(serial) {
-                busy = true;
-                self.enqueue(index);
+                self.enqueue(deadline.qp);
             }
         }
         busy
@@ -175,60 +248,100 @@ impl Engine {
     /// when the delay is over.
     fn take_rnr_waiters(&mut self) -> bool {
         let mut busy = false;
-        let mut i = 0;
-        while let Some(q) = self.rnr_waiters.get(i).copied() {
-            let peer = match self.qps.get(q).map(|qp| qp.waiting) {
-                Some(Waiting::Receive { peer, .. }) => Some(peer),
+        for _ in 0..self.rnr_waiters.len().min(RNR_CHECKS) {
+            if self.rnr_next >= self.rnr_waiters.len() {
+                self.rnr_next = 0;
+            }
+            let Some(q) = self.rnr_waiters.get(self.rnr_next).copied() else {
+                break;
+            };
+            let wait = match self.qps.get(q).map(|qp| qp.waiting) {
+                Some(Waiting::Receive { peer, until, .. }) => Some((peer, until)),
                 _ => None,
             };
-            match peer {
-                Some(peer) if !self.receive_ready(peer) => {
-                    i += 1;
+            if let Some((peer, until)) = wait {
+                if !self.receive_ready(peer) {
+                    self.rnr_next += 1;
                     continue;
                 }
-                Some(_) => {
-                    if let Some(qp) = self.qps.get_mut(q) {
-                        qp.waiting = Waiting::Nothing;
-                    }
-                    self.enqueue(q);
-                    busy = true;
+                if let Some(qp) = self.qps.get_mut(q) {
+                    qp.waiting = Waiting::Nothing;
+                    qp.rnr_until = until;
                 }
-                None => {}
+                self.enqueue(q);
+                busy = true;
             }
-            self.rnr_waiters.swap_remove(i);
+            if let Some(qp) = self.qps.get_mut(q) {
+                qp.in_rnr_list = false;
+            }
+            self.rnr_waiters.swap_remove(self.rnr_next);
         }
         busy
     }
 
-    /// Puts a queue pair into the run queue, once.
+    /// Gives a queue pair a turn, once.
     fn enqueue(&mut self, index: usize) {
-        if let Some(qp) = self.qps.get_mut(index)
-            && !qp.queued
-        {
-            qp.queued = true;
-            self.run_queue.push_back(index);
+        enqueue(&mut self.qps, &mut self.lanes, &mut self.run_queue, index);
+    }
+
+    /// Gives the queue pairs of a tenant their turn.
+    fn run_lane(&mut self, l: usize) -> bool {
+        let mut lane = Budget {
+            requests: REQUESTS_PER_LANE,
+            bytes: BYTES_PER_LANE,
+        };
+        let mut busy = false;
+        let waiting = self.lanes.get(l).map_or(0, |lane| lane.queue.len());
+        for _ in 0..waiting.min(QPS_PER_LANE) {
+            let Some(q) = self.lanes.get_mut(l).and_then(|l| l.queue.pop_front()) else {
+                break;
+            };
+            // One that is alone takes what its tenant has.
+            let (requests, bytes) = match waiting {
+                1 => (REQUESTS_PER_LANE, BYTES_PER_LANE),
+                _ => (REQUESTS_PER_QP, BYTES_PER_QP),
+            };
+            let mut own = Budget {
+                requests: lane.requests.min(requests),
+                bytes: lane.bytes.min(bytes),
+            };
+            let before = (own.requests, own.bytes);
+            busy |= self.run(q, &mut own);
+            lane.requests -= before.0 - own.requests;
+            lane.bytes -= before.1 - own.bytes;
+            if lane.requests == 0 || lane.bytes == 0 {
+                break;
+            }
         }
+        if let Some(lane) = self.lanes.get_mut(l) {
+            lane.active = !lane.queue.is_empty();
+            if lane.active {
+                self.run_queue.push_back(l);
+            }
+        }
+        busy
     }
 
     /// Gives a queue pair its turn.
-    fn run(&mut self, index: usize) -> bool {
+    fn run(&mut self, index: usize, budget: &mut Budget) -> bool {
         let Some(qp) = self.qps.get_mut(index) else {
             return false;
         };
         qp.queued = false;
-        let mut bytes = BYTES_PER_TURN;
         let mut busy = false;
-        for _ in 0..REQUESTS_PER_TURN {
-            match self.step(index, &mut bytes) {
+        while budget.requests > 0 {
+            match self.step(index, &mut budget.bytes) {
                 None => return busy,
                 Some(Step::Wait) => return true,
                 Some(Step::Done) => busy = true,
                 Some(Step::More) => {
+                    budget.requests -= 1;
                     busy = true;
                     break;
                 }
             }
-            if bytes == 0 {
+            budget.requests -= 1;
+            if budget.bytes == 0 {
                 break;
             }
         }
@@ -240,5 +353,59 @@ impl Engine {
         let index = *self.qpns.get(&qpn)?;
         let qp = self.qps.get(index)?;
         (qp.domain == domain && qp.endpoint == endpoint).then_some(index)
+    }
+}
+
+/// Puts a queue pair into the queue of its lane, and the lane into the run
+/// queue.
+#[inline]
+fn enqueue(
+    qps: &mut Slab<Qp>,
+    lanes: &mut Slab<Lane>,
+    run_queue: &mut VecDeque<usize>,
+    index: usize,
+) {
+    let Some(qp) = qps.get_mut(index).filter(|qp| !qp.queued) else {
+        return;
+    };
+    let Some(lane) = lanes.get_mut(qp.lane) else {
+        return;
+    };
+    qp.queued = true;
+    lane.queue.push_back(index);
+    if !lane.active {
+        lane.active = true;
+        run_queue.push_back(qp.lane);
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// As if the queues had been in use for long.
+    pub(crate) fn start_indexes_at(&mut self, index: u32) {
+        for (_, qp) in &mut self.qps {
+            qp.sq_head = index;
+            if let Some(rq) = &mut qp.rq {
+                rq.head = index;
+            }
+        }
+        for (_, cq) in &mut self.cqs {
+            (cq.index, cq.consumer) = (index, index);
+        }
+    }
+
+    /// Queue pairs, CQs, keys, groups and lanes that exist.
+    pub(crate) fn counts(&self) -> (usize, usize, usize, usize, usize) {
+        (
+            self.qps.len(),
+            self.cqs.len() + self.srqs.len(),
+            self.keys.len(),
+            self.groups.len() + self.qpns.len(),
+            self.lanes.len() + self.sessions.len() + self.hot.len(),
+        )
+    }
+
+    pub(crate) fn timers_len(&self) -> usize {
+        self.timers.len()
     }
 }

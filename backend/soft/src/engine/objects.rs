@@ -3,15 +3,28 @@
 use super::keys::PdKey;
 use super::remote::{Helper, JobId, Stage};
 use masq_device::{Destination, DomainKey, EndpointKey, EventSink, Handle, QpCounters};
-use masq_memory::{DoorbellPage, MappedRing};
+use masq_memory::{DoorbellPage, MappedRing, Region};
 use masq_spec::queue::{SendWqe, Sge};
 use masq_spec::verbs::{AhAttr, Gid, QpAttr, QpType, State};
-use masq_transport::Retry;
-use rustc_hash::FxHashMap;
+use masq_transport::{Nanos, Retry};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Most elements of a work request.
 pub(crate) const MAX_SGE: usize = 32;
+
+/// The queue pairs of one tenant that want a turn. Tenants take turns, then
+/// the queue pairs of a tenant do: many queue pairs gain no tenant a larger
+/// share.
+#[derive(Default)]
+pub(crate) struct Lane {
+    pub(crate) queue: VecDeque<usize>,
+    /// It is in the run queue.
+    pub(crate) active: bool,
+    /// Sessions of the tenant.
+    pub(crate) sessions: u32,
+}
 
 /// One frontend process.
 pub(crate) struct SessionState {
@@ -21,6 +34,12 @@ pub(crate) struct SessionState {
     pub(crate) gid: Gid,
     pub(crate) doorbell: Arc<DoorbellPage>,
     pub(crate) events: Arc<dyn EventSink>,
+    /// Its tenant's share of the turns.
+    pub(crate) lane: usize,
+    /// Turns without a doorbell until it is looked at less often.
+    pub(crate) heat: u32,
+    /// Endpoints that its multicast datagrams may reach, in order.
+    pub(crate) multicast_reach: Vec<EndpointKey>,
     /// Doorbell slot → queue pair.
     pub(crate) slots: Vec<Option<usize>>,
     pub(crate) qps: FxHashMap<Handle, usize>,
@@ -30,6 +49,11 @@ pub(crate) struct SessionState {
     /// Region or window → the upper bits of its key.
     pub(crate) mrs: FxHashMap<Handle, u32>,
     pub(crate) mws: FxHashMap<Handle, u32>,
+    /// Regions that are revoked, but that the helper may reach until it is
+    /// through with this job.
+    pub(crate) leaving: FxHashMap<Handle, (Arc<Region>, JobId)>,
+    /// Queue pairs that flush once the helper is through.
+    pub(crate) flush_waiters: Vec<usize>,
     /// Reaches memory outside the shared file.
     pub(crate) helper: Helper,
 }
@@ -82,7 +106,7 @@ pub(crate) struct ReceiveQueue {
 }
 
 /// A receive that was taken for a message.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Receive {
     pub(crate) wr_id: u64,
     pub(crate) num_sge: usize,
@@ -98,8 +122,11 @@ pub(crate) struct Current {
     pub(crate) total: u64,
     /// Payload bytes moved so far.
     pub(crate) offset: u64,
-    /// The receive that it fills.
-    pub(crate) receive: Option<Receive>,
+    /// The receive that it fills, if `has_receive`.
+    pub(crate) receive: Receive,
+    pub(crate) has_receive: bool,
+    /// The peer's [`Qp::epoch`] at admission.
+    pub(crate) peer_epoch: u32,
     /// Value found by an atomic whose result waits for a helper.
     pub(crate) fetched: Option<u64>,
     /// The responder has checked it and given its receive.
@@ -115,7 +142,7 @@ impl Current {
     /// it held stays with its queue pair, to be flushed.
     pub(crate) fn restart(&mut self) {
         self.offset = 0;
-        self.receive = None;
+        self.has_receive = false;
         self.fetched = None;
         self.admitted = false;
         self.stage = Stage::Fresh;
@@ -128,17 +155,19 @@ pub(crate) enum Waiting {
     #[default]
     Nothing,
     /// A receive at the peer, until the RNR delay is over.
-    Receive { serial: u64, peer: usize },
+    Receive {
+        serial: u64,
+        peer: usize,
+        until: Nanos,
+    },
     /// An answer that will not come, until the ACK timeout.
     Answer { serial: u64 },
     /// For ever (ACK timeout 0).
     Forever,
-    /// A helper of `session`, which reads or writes.
-    Job {
-        id: JobId,
-        session: usize,
-        reading: bool,
-    },
+    /// A helper, which reads or writes.
+    Job { id: JobId, reading: bool },
+    /// The helper of its own session, before a flush.
+    Helper,
 }
 
 /// A queue pair.
@@ -171,10 +200,25 @@ pub(crate) struct Qp {
     pub(crate) spare: Option<Box<Current>>,
     pub(crate) waiting: Waiting,
     pub(crate) queued: bool,
+    pub(crate) in_rnr_list: bool,
     /// Receives that messages hold which have not arrived whole.
     pub(crate) taken: Vec<u64>,
-    /// A type-2 window was bound through it.
-    pub(crate) has_bound_windows: bool,
+    /// The receive of a message that was dropped: the next one gets it.
+    pub(crate) held: Option<Box<Receive>>,
+    /// Counts resets: what began before one does not go on after it.
+    pub(crate) epoch: u32,
+    pub(crate) lane: usize,
+    /// Until then a request that finds no receive goes on waiting as it did.
+    pub(crate) rnr_until: Nanos,
+    /// Jobs up to this one may still touch memory of posted work: it is
+    /// flushed after them.
+    pub(crate) flush_after: JobId,
+    /// Datagrams whose bytes a helper is writing.
+    pub(crate) deliveries: u32,
+    /// Multicast groups that it joined.
+    pub(crate) joined: Vec<Gid>,
+    /// Type-2 windows that were bound through it.
+    pub(crate) bound: FxHashSet<u32>,
     pub(crate) established: bool,
     /// The flush of the receive queue ended with its event.
     pub(crate) flushed: bool,
@@ -188,6 +232,16 @@ impl Qp {
         self.waiting == Waiting::Nothing
     }
 
+    /// Whether timer `serial` limits its wait.
+    pub(crate) fn waits_for(&self, serial: u64) -> bool {
+        match self.waiting {
+            Waiting::Receive { serial: s, .. }
+            | Waiting::Answer { serial: s }
+            | Waiting::Job { id: s, .. } => s == serial,
+            Waiting::Nothing | Waiting::Forever | Waiting::Helper => false,
+        }
+    }
+
     /// Ends the wait that timer `serial` limits, if it still lasts.
     pub(crate) fn timer_fired(&mut self, serial: u64) -> bool {
         let fired = match self.waiting {
@@ -195,6 +249,7 @@ impl Qp {
             _ => false,
         };
         if fired {
+            self.rnr_until = 0;
             self.waiting = Waiting::Nothing;
         }
         fired
@@ -208,7 +263,9 @@ impl Qp {
                 sges: [Sge::default(); MAX_SGE],
                 total: 0,
                 offset: 0,
-                receive: None,
+                receive: Receive::default(),
+                has_receive: false,
+                peer_epoch: 0,
                 fetched: None,
                 admitted: false,
                 stage: Stage::New,

@@ -4,7 +4,7 @@ use super::Engine;
 use super::objects::{Current, MAX_SGE, Receive, ReceiveQueue};
 use masq_spec::event::AsyncEvent;
 use masq_spec::queue::{Cqe, RECV_DATA, RecvWqe, SendFlags, Sge, WcFlags, WcOpcode, WcStatus};
-use masq_spec::verbs::{MwType, QpType, State};
+use masq_spec::verbs::{MwType, State};
 use masq_transport::{KeyScope, Nak, OpcodeRules, ResponderFault};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -21,10 +21,11 @@ impl ReceiveQueue {
         self.ring.is_published(self.head)
     }
 
-    /// Takes the next receive: a private copy of its slot.
-    pub(super) fn take(&mut self, pd: super::keys::PdKey) -> Option<Receive> {
+    /// Takes the next receive: copies its slot into `out`.
+    #[inline]
+    pub(super) fn take(&mut self, pd: super::keys::PdKey, out: &mut Receive) -> bool {
         if !self.is_ready() {
-            return None;
+            return false;
         }
         let mut wqe = RecvWqe::new_zeroed();
         self.ring.read(self.head, 0, wqe.as_mut_bytes());
@@ -35,18 +36,28 @@ impl ReceiveQueue {
             .min(room)
             .min(self.max_sge as usize)
             .min(MAX_SGE);
-        let mut sges = [Sge::default(); MAX_SGE];
-        if let Some(list) = sges.get_mut(..num_sge) {
+        if let Some(list) = out.sges.get_mut(..num_sge) {
             self.ring.read(self.head, RECV_DATA, list.as_mut_bytes());
         }
+        (out.wr_id, out.num_sge, out.pd) = (wqe.wr_id, num_sge, pd);
+        self.advance();
+        true
+    }
+
+    /// Takes the next receive to flush it.
+    pub(super) fn take_id(&mut self) -> Option<u64> {
+        if !self.is_ready() {
+            return None;
+        }
+        let mut wqe = RecvWqe::new_zeroed();
+        self.ring.read(self.head, 0, wqe.as_mut_bytes());
+        self.advance();
+        Some(wqe.wr_id)
+    }
+
+    fn advance(&mut self) {
         self.head = self.head.wrapping_add(1);
         self.ring.set_device_index(self.head);
-        Some(Receive {
-            wr_id: wqe.wr_id,
-            num_sge,
-            sges,
-            pd,
-        })
     }
 }
 
@@ -56,6 +67,9 @@ impl Engine {
         let Some(qp) = self.qps.get(p) else {
             return false;
         };
+        if qp.held.is_some() {
+            return true;
+        }
         match qp.srq {
             Some(srq) => self.srqs.get(srq).is_some_and(|srq| srq.queue.is_ready()),
             None => qp.rq.as_ref().is_some_and(ReceiveQueue::is_ready),
@@ -63,26 +77,43 @@ impl Engine {
     }
 
     /// Takes a receive for a message to `p`.
-    pub(super) fn take_receive(&mut self, p: usize) -> Option<Receive> {
-        let qp = self.qps.get_mut(p)?;
-        let receive = match qp.srq {
-            None => qp.rq.as_mut()?.take(qp.pd)?,
-            Some(index) => {
-                let srq = self.srqs.get_mut(index)?;
-                let receive = srq.queue.take(srq.pd)?;
-                let last = srq.queue.head.wrapping_add(srq.limit.wrapping_sub(1));
-                if srq.limit > 0 && !srq.queue.ring.is_published(last) {
-                    srq.limit = 0;
-                    let (session, handle) = (srq.session, srq.handle);
-                    self.raise(session, AsyncEvent::SrqLimitReached, handle);
-                }
-                receive
-            }
+    #[inline]
+    pub(super) fn take_receive(&mut self, p: usize, out: &mut Receive) -> bool {
+        let Some(qp) = self.qps.get_mut(p) else {
+            return false;
         };
-        if let Some(qp) = self.qps.get_mut(p) {
-            qp.taken.push(receive.wr_id);
+        if let Some(held) = qp.held.take() {
+            *out = *held;
+            return true;
         }
-        Some(receive)
+        let taken = match qp.srq {
+            None => qp.rq.as_mut().is_some_and(|rq| rq.take(qp.pd, out)),
+            Some(index) => self
+                .srqs
+                .get_mut(index)
+                .is_some_and(|srq| srq.queue.take(srq.pd, out)),
+        };
+        if !taken {
+            return false;
+        }
+        qp.taken.push(out.wr_id);
+        if let Some(index) = qp.srq {
+            self.check_srq_limit(index);
+        }
+        true
+    }
+
+    /// Raises the limit event of an SRQ that has fewer receives than that.
+    pub(super) fn check_srq_limit(&mut self, index: usize) {
+        let Some(srq) = self.srqs.get_mut(index) else {
+            return;
+        };
+        let last = srq.queue.head.wrapping_add(srq.limit.wrapping_sub(1));
+        if srq.limit > 0 && !srq.queue.ring.is_published(last) {
+            srq.limit = 0;
+            let (session, handle) = (srq.session, srq.handle);
+            self.raise(session, AsyncEvent::SrqLimitReached, handle);
+        }
     }
 
     /// A message arrived whole: invalidate, complete its receive, count it.
@@ -105,7 +136,8 @@ impl Engine {
             qp.established = true;
             established = Some((qp.session, qp.handle));
         }
-        if let Some(receive) = &cur.receive {
+        if cur.has_receive {
+            let receive = &cur.receive;
             qp.given_back(receive.wr_id);
             let mut flags = WcFlags::empty();
             flags.set(WcFlags::WITH_IMM, rules.immediate);
@@ -183,7 +215,7 @@ impl Engine {
     pub(super) fn responder_fault(
         &mut self,
         p: usize,
-        receive: Option<Receive>,
+        receive: Option<&Receive>,
         fault: ResponderFault,
     ) -> Option<Nak> {
         let qp = self.qps.get_mut(p)?;
@@ -203,9 +235,9 @@ impl Engine {
                     let cq = qp.recv_cq;
                     self.push_cqe(cq, cqe, true);
                 }
-                // Dropped in silence: the receive is lost to this message, as
-                // on the wire, and flushed when the queue pair ends.
-                None => debug_assert!(self.qps.get(p).is_some_and(|q| q.qp_type != QpType::Rc)),
+                // Dropped in silence: the next message gets the receive (IBA
+                // 9.9.3, class D).
+                None => qp.held = Some(Box::new(*receive)),
             }
         }
         if outcome.to_error {

@@ -4,16 +4,18 @@
 
 use super::objects::{Current, Waiting};
 use super::{Engine, Step};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use crossbeam_queue::SegQueue;
 use masq_memory::{AtomicOp, RemoteMemory};
 use masq_spec::queue::{Cqe, WcStatus};
 use masq_transport::Nanos;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How long a helper may take for one chunk.
 pub(super) const DEADLINE: Nanos = 1_000_000_000;
-/// Jobs that may wait for one helper.
+/// Datagrams that may wait for one helper; further ones are dropped. Other jobs
+/// are at most one a queue pair.
 const BACKLOG: usize = 256;
 
 /// Names a job; the serial of its timer.
@@ -35,6 +37,9 @@ pub(crate) enum JobKind {
     Write {
         parts: Vec<Part>,
         buffer: Vec<u8>,
+        /// The last byte of the buffer, if it ends the message and lies in a
+        /// window: the engine stores it after the rest.
+        last: Option<u8>,
     },
     Atomic {
         addr: u64,
@@ -50,6 +55,7 @@ pub(crate) enum JobKind {
 /// The completion of a receive that waits for its bytes.
 pub(crate) struct Deferred {
     pub(super) qpn: u32,
+    pub(super) epoch: u32,
     pub(super) cqe: Cqe,
     pub(super) solicited: bool,
 }
@@ -81,8 +87,8 @@ pub(crate) enum Stage {
     Fresh,
     /// The bytes at the request's offset were read.
     Gathered(Vec<u8>),
-    /// That many bytes were written.
-    Scattered(u64),
+    /// That many bytes were written, but for the last one.
+    Scattered { len: u64, last: Option<u8> },
     /// A datagram was written.
     Delivered(Deferred),
     /// Memory did not answer.
@@ -130,8 +136,12 @@ pub(crate) struct Helper {
     memory: Option<RemoteMemory>,
     jobs: Option<Sender<Job>>,
     label: String,
-    pub(super) in_flight: u32,
+    /// Jobs without an answer, oldest first: it takes them in order.
+    outstanding: VecDeque<JobId>,
     stuck: bool,
+    /// The helper waits for a message before each job.
+    #[cfg(test)]
+    pub(crate) gate: Option<Receiver<()>>,
 }
 
 impl Helper {
@@ -140,55 +150,83 @@ impl Helper {
             memory,
             jobs: None,
             label,
-            in_flight: 0,
+            outstanding: VecDeque::new(),
             stuck: false,
+            #[cfg(test)]
+            gate: None,
         }
     }
 
-    /// Whether a helper may still be writing to the process.
-    pub(super) fn is_busy(&self) -> bool {
-        self.in_flight > 0 && !self.stuck
+    /// Whether it may still be at a job up to `upto`. One that is stuck counts
+    /// as gone: what it may yet touch is the memory of its own process.
+    pub(super) fn is_busy(&self, upto: JobId) -> bool {
+        !self.stuck && self.outstanding.front().is_some_and(|id| *id <= upto)
     }
 
-    pub(super) fn submit(
-        &mut self,
-        id: JobId,
-        qp: usize,
-        session: usize,
-        kind: JobKind,
-        answers: &RemotePort,
-    ) -> bool {
+    pub(super) fn has_job(&self, id: JobId) -> bool {
+        self.outstanding.binary_search(&id).is_ok()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.outstanding.is_empty()
+    }
+
+    /// Whether it takes another datagram.
+    pub(super) fn takes_datagrams(&self) -> bool {
+        !self.stuck && self.outstanding.len() < BACKLOG
+    }
+
+    pub(super) fn submit(&mut self, id: JobId, qp: usize, session: usize, work: Work<'_>) -> bool {
         if self.stuck {
             return false;
         }
         if let Some(memory) = self.memory.take() {
-            let (sender, receiver) = bounded(BACKLOG);
+            let (sender, receiver) = unbounded();
+            #[cfg(test)]
+            let gate = self.gate.take();
             let spawned = std::thread::Builder::new()
                 .name("masq-remote".into())
                 .stack_size(64 << 10)
-                .spawn(move || serve(&memory, &receiver));
+                .spawn(move || {
+                    serve(&memory, &receiver, || {
+                        #[cfg(test)]
+                        if let Some(gate) = &gate {
+                            let _ = gate.recv();
+                        }
+                    });
+                });
             match spawned {
                 Ok(_) => self.jobs = Some(sender),
                 Err(error) => tracing::error!(session = self.label, %error, "no helper thread"),
             }
         }
         let Some(jobs) = &self.jobs else { return false };
-        match jobs.try_send(Job {
+        let sent = jobs.send(Job {
             id,
             qp,
             session,
-            kind,
-            answers: answers.clone(),
-        }) {
-            Ok(()) => {
-                self.in_flight += 1;
-                true
-            }
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+            kind: work.kind,
+            answers: work.answers.clone(),
+        });
+        if sent.is_ok() {
+            self.outstanding.push_back(id);
+        }
+        sent.is_ok()
+    }
+
+    /// A job was answered.
+    fn answered(&mut self, id: JobId) {
+        if let Ok(at) = self.outstanding.binary_search(&id) {
+            self.outstanding.remove(at);
+        }
+        if self.outstanding.is_empty() {
+            self.stuck = false;
         }
     }
 
-    /// A deadline passed: nothing more is asked of this helper.
+    /// A deadline passed: nothing more is asked of this helper until it has
+    /// answered.
     fn give_up(&mut self) {
         if !self.stuck {
             self.stuck = true;
@@ -200,9 +238,16 @@ impl Helper {
     }
 }
 
+/// What is handed to a helper.
+pub(super) struct Work<'a> {
+    pub(super) kind: JobKind,
+    pub(super) answers: &'a RemotePort,
+}
+
 /// The helper thread: ends when its session drops the sender.
-fn serve(memory: &RemoteMemory, jobs: &Receiver<Job>) {
+fn serve(memory: &RemoteMemory, jobs: &Receiver<Job>, before_job: impl Fn()) {
     while let Ok(job) = jobs.recv() {
+        before_job();
         let outcome = perform(memory, job.kind);
         job.answers.done.push(JobDone {
             id: job.id,
@@ -225,13 +270,25 @@ fn perform(memory: &RemoteMemory, kind: JobKind) -> Option<Stage> {
             }
             Some(Stage::Gathered(buffer))
         }
-        JobKind::Write { parts, buffer } => {
-            for part in parts {
-                memory
-                    .write(part.addr, buffer.get(part.at..part.at + part.len)?)
-                    .ok()?;
+        JobKind::Write {
+            parts,
+            buffer,
+            last,
+        } => {
+            let final_part = parts.len().checked_sub(1);
+            for (n, part) in parts.into_iter().enumerate() {
+                let data = buffer.get(part.at..part.at + part.len)?;
+                match data.split_last() {
+                    // The last byte after all others: programs poll on it.
+                    Some((end, body)) if Some(n) == final_part => {
+                        memory.write(part.addr, body).ok()?;
+                        memory.write(part.addr + body.len() as u64, &[*end]).ok()?;
+                    }
+                    _ => memory.write(part.addr, data).ok()?,
+                }
             }
-            Some(Stage::Scattered(buffer.len() as u64))
+            let len = buffer.len() as u64;
+            Some(Stage::Scattered { len, last })
         }
         JobKind::Deliver {
             parts,
@@ -265,17 +322,14 @@ impl Engine {
         let mut busy = false;
         while let Some(done) = self.port.done.pop() {
             busy = true;
+            // The session may be another one by now; its helper does not know
+            // the job then.
             if let Some(session) = self.sessions.get_mut(done.session) {
-                session.helper.in_flight = session.helper.in_flight.saturating_sub(1);
+                session.helper.answered(done.id);
+                self.resume_flushes(done.session);
             }
             if let Some(Stage::Delivered(deferred)) = done.outcome {
-                if self
-                    .qps
-                    .get(done.qp)
-                    .is_some_and(|qp| qp.qpn == deferred.qpn)
-                {
-                    self.datagram_arrived(done.qp, deferred.cqe, deferred.solicited);
-                }
+                self.datagram_written(done.qp, &deferred);
                 continue;
             }
             self.finish_job(done.qp, done.id, done.outcome);
@@ -283,46 +337,53 @@ impl Engine {
         busy
     }
 
-    /// A job's deadline passed.
-    pub(super) fn job_overdue(&mut self, q: usize, id: JobId) -> bool {
-        let Some(Waiting::Job {
-            id: waits_for,
-            session,
-            ..
-        }) = self.qps.get(q).map(|qp| qp.waiting)
-        else {
-            return false;
-        };
-        if waits_for != id {
-            return false;
-        }
-        if let Some(session) = self.sessions.get_mut(session) {
+    /// The deadline of a job passed: its helper is given up, and `q` ends its
+    /// wait, if the job was not answered.
+    pub(super) fn job_overdue(&mut self, q: usize, session_index: usize, id: JobId) -> bool {
+        if let Some(session) = self.sessions.get_mut(session_index)
+            && session.helper.has_job(id)
+        {
             session.helper.give_up();
+            self.resume_flushes(session_index);
         }
-        self.finish_job(q, id, None);
-        true
+        self.finish_job(q, id, None)
     }
 
-    fn finish_job(&mut self, q: usize, id: JobId, outcome: Option<Stage>) {
-        let Some(qp) = self.qps.get_mut(q) else {
+    /// Queue pairs of a session that wait for its helper look again.
+    fn resume_flushes(&mut self, s: usize) {
+        let Some(session) = self.sessions.get_mut(s) else {
             return;
         };
-        let Waiting::Job {
-            id: waits_for,
-            reading,
-            ..
-        } = qp.waiting
-        else {
-            return;
-        };
-        if waits_for != id {
+        if session.flush_waiters.is_empty() {
             return;
         }
+        for q in std::mem::take(&mut session.flush_waiters) {
+            if let Some(qp) = self.qps.get_mut(q)
+                && qp.waiting == Waiting::Helper
+            {
+                qp.waiting = Waiting::Nothing;
+                self.enqueue(q);
+            }
+        }
+    }
+
+    fn finish_job(&mut self, q: usize, id: JobId, outcome: Option<Stage>) -> bool {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return false;
+        };
+        let reading = match qp.waiting {
+            Waiting::Job {
+                id: waits_for,
+                reading,
+            } if waits_for == id => reading,
+            _ => return false,
+        };
         qp.waiting = Waiting::Nothing;
         if let Some(current) = &mut qp.current {
             current.stage = outcome.unwrap_or(Stage::Failed { reading });
         }
         self.enqueue(q);
+        true
     }
 
     /// An atomic on memory that lies in a process only.

@@ -62,7 +62,7 @@ impl Engine {
         let qp_type = self.qps.get(q)?.qp_type;
         Some(match (rules.kind, qp_type) {
             (Kind::Local, _) => self.local(q, cur, opcode),
-            (_, QpType::Ud) => self.datagram(q, cur, rules),
+            (_, QpType::Ud) => self.datagram(q, cur, rules, bytes),
             _ => self.connected(q, cur, rules, bytes),
         })
     }
@@ -74,9 +74,8 @@ impl Engine {
         };
         cur.wqe = SendWqe::new_zeroed();
         qp.sq.read(qp.sq_head, 0, cur.wqe.as_mut_bytes());
-        (cur.offset, cur.total) = (0, 0);
-        (cur.receive, cur.fetched, cur.admitted) = (None, None, false);
-        cur.stage = Stage::Fresh;
+        cur.total = 0;
+        cur.restart();
         let flags = SendFlags::from_bits_truncate(cur.wqe.flags);
         let opcode = SendOpcode::from_raw(cur.wqe.opcode).ok_or(WcStatus::LocQpOpErr)?;
         if !opcode_allowed(qp.qp_type, opcode) {
@@ -173,13 +172,20 @@ impl Engine {
         let Some(p) = self.find_peer(q) else {
             return self.unanswered(q, cur);
         };
+        let epoch = self.qps.get(p).map_or(0, |peer| peer.epoch);
+        if cur.admitted && cur.peer_epoch != epoch {
+            // The peer was reset in the middle of the message.
+            return self.unanswered(q, cur);
+        }
+        let mut resolved = false;
         if !cur.admitted {
             match self.admit(p, &mut cur, rules) {
-                Ok(()) => cur.admitted = true,
+                Ok(has_pieces) => resolved = has_pieces,
                 Err(refusal) => return self.refused(q, p, cur, refusal),
             }
+            (cur.admitted, cur.peer_epoch) = (true, epoch);
         }
-        if let Err(fault) = self.responder_pieces(p, &cur, rules.kind) {
+        if !resolved && let Err(fault) = self.responder_pieces(p, &cur, rules.kind) {
             return self.refused(q, p, cur, Refusal::Fault(fault));
         }
         let moved = if rules.kind == Kind::Atomic {
@@ -233,8 +239,10 @@ impl Engine {
         connected.then_some(index)
     }
 
-    /// The responder's checks, before anything is moved (IBA 9.7.4.1).
-    fn admit(&mut self, p: usize, cur: &mut Current, rules: OpcodeRules) -> Result<(), Refusal> {
+    /// The responder's checks, before anything is moved (IBA 9.7.4.1). Returns
+    /// whether they filled the responder's list of pieces.
+    #[inline]
+    fn admit(&mut self, p: usize, cur: &mut Current, rules: OpcodeRules) -> Result<bool, Refusal> {
         let fault = Refusal::Fault;
         let Some(peer) = self.qps.get(p) else {
             return Err(fault(ResponderFault::Memory));
@@ -250,29 +258,33 @@ impl Engine {
         if !access.contains(right) || (answers && peer.attr.max_dest_rd_atomic == 0) {
             return Err(fault(ResponderFault::Malformed));
         }
+        let mut has_pieces = false;
         if let (Some(need), true) = (need, cur.total > 0) {
             let (addr, key) = (cur.wqe.remote_addr, cur.wqe.rkey);
             if need == Need::RemoteAtomic && !addr.is_multiple_of(8) {
                 return Err(fault(ResponderFault::Malformed));
             }
-            let at = self.to.len();
+            let out = match rules.kind {
+                Kind::Write => &mut self.to,
+                _ => &mut self.from,
+            };
             self.keys
-                .resolve(peer.pd, peer.qpn, key, addr, cur.total, need, &mut self.to)
+                .resolve(peer.pd, peer.qpn, key, addr, cur.total, need, out)
                 .map_err(|_| fault(ResponderFault::Access))?;
-            self.to.truncate(at);
+            has_pieces = true;
         }
         if rules.takes_receive {
-            let Some(receive) = self.take_receive(p) else {
+            if !self.take_receive(p, &mut cur.receive) {
                 let code = self.qps.get(p).map_or(0, |peer| peer.attr.min_rnr_timer);
                 return Err(Refusal::Nak(Nak::ReceiverNotReady(code)));
-            };
-            let room: u64 = receive.list().iter().map(super::keys::sge_len).sum();
-            cur.receive = Some(receive);
+            }
+            cur.has_receive = true;
+            let room: u64 = cur.receive.list().iter().map(super::keys::sge_len).sum();
             if rules.kind == Kind::Send && cur.total > room {
                 return Err(fault(ResponderFault::ReceiveTooShort));
             }
         }
-        Ok(())
+        Ok(has_pieces)
     }
 
     /// Fills `to` (or, for reads and atomics, `from`) with the responder's
@@ -291,9 +303,10 @@ impl Engine {
         }
         let (need, out) = match kind {
             Kind::Send => {
-                let Some(receive) = &cur.receive else {
+                if !cur.has_receive {
                     return Err(ResponderFault::Memory);
-                };
+                }
+                let receive = &cur.receive;
                 let list = receive.list();
                 return self
                     .keys
@@ -350,7 +363,7 @@ impl Engine {
                 _ => Err(true),
             };
         };
-        self.scatter(q, cur, old.to_ne_bytes().to_vec())
+        self.scatter(q, cur, &old.to_ne_bytes())
     }
 
     /// Nobody answers: UC and UD do not mind, RC tries again.
@@ -374,7 +387,7 @@ impl Engine {
             Verdict::RetryAt(at) => {
                 qp.current = Some(cur);
                 qp.waiting = Waiting::Answer {
-                    serial: self.timers.add(at, q),
+                    serial: self.timers.add(at, q, None),
                 };
                 Step::Wait
             }
@@ -388,7 +401,10 @@ impl Engine {
         };
         let nak = match refusal {
             Refusal::Nak(nak) => Some(nak),
-            Refusal::Fault(fault) => self.responder_fault(p, cur.receive.take(), fault),
+            Refusal::Fault(fault) => {
+                let receive = cur.has_receive.then_some(&cur.receive);
+                self.responder_fault(p, receive, fault)
+            }
         };
         // A fault at oneself (loopback to the same queue pair) ended it.
         let Some(qp) = self.qps.get_mut(q) else {
@@ -402,15 +418,28 @@ impl Engine {
             return self.unanswered(q, cur);
         };
         cur.restart();
-        match qp.retry.refused(nak, self.now) {
+        // Woken before the delay was over, but another was faster: that was no
+        // retry.
+        let verdict = match nak {
+            Nak::ReceiverNotReady(_) if self.now < qp.rnr_until => Verdict::RetryAt(qp.rnr_until),
+            _ => qp.retry.refused(nak, self.now),
+        };
+        match verdict {
             Verdict::Fail(status) => self.complete(q, cur, status),
             Verdict::Wait => self.unanswered(q, cur),
-            Verdict::RetryAt(at) => {
+            Verdict::RetryAt(until) => {
                 qp.counters.rnr_waits += 1;
                 qp.current = Some(cur);
-                let serial = self.timers.add(at, q);
-                qp.waiting = Waiting::Receive { serial, peer: p };
-                self.rnr_waiters.push(q);
+                let serial = self.timers.add(until, q, None);
+                qp.waiting = Waiting::Receive {
+                    serial,
+                    peer: p,
+                    until,
+                };
+                if !qp.in_rnr_list {
+                    qp.in_rnr_list = true;
+                    self.rnr_waiters.push(q);
+                }
                 Step::Wait
             }
         }
@@ -427,6 +456,7 @@ impl Engine {
         qp.sq.set_device_index(qp.sq_head);
         if ok {
             qp.retry.progress();
+            qp.rnr_until = 0;
             qp.counters.tx_messages += 1;
             qp.counters.tx_bytes += cur.total;
         }

@@ -1,0 +1,87 @@
+//! The data path of mapped memory allocates nothing.
+#![allow(unsafe_code)] // a global allocator
+
+use super::harness::*;
+use masq_device::{Destination, EndpointKey};
+use masq_spec::queue::SendOpcode as Op;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts the allocations of each thread.
+struct Counting;
+
+// SAFETY: all is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs the engine until all is done and returns its allocations.
+fn settle(w: &mut World) -> u64 {
+    let before = COUNT.with(Cell::get);
+    w.settle();
+    COUNT.with(Cell::get) - before
+}
+
+#[test]
+fn messages_between_mapped_memory_allocate_nothing() {
+    let mut w = World::pair_of_processes();
+    let (mut a, mut b) = w.connected(QpOptions::of(RC));
+    let (mut x, mut y) = w.connected(QpOptions::of(UD));
+    let ah = w.ah(0, 1, Destination::Endpoint(EndpointKey(2)));
+    let src = w.register(0, 1, 1 << 20, ALL);
+    let dst = w.register(1, 1, 1 << 20, ALL);
+    let mut counts = Vec::new();
+    for round in 0..200 {
+        let mut late = false;
+        w.recv(&mut b, 1, &[dst.sge(0, 100), dst.sge(200, 5000)]);
+        w.post(
+            &mut a,
+            &Wr::new(Op::Send, 1)
+                .sge(src.sge(0, 50))
+                .sge(src.sge(60, 2000)),
+        );
+        for op in [Op::RdmaWrite, Op::RdmaRead] {
+            let wr = Wr::new(op, 1).sge(src.all());
+            w.post(&mut a, &wr.remote(dst.addr, dst.key));
+        }
+        let add = Wr::new(Op::FetchAdd, 1).sge(src.sge(0, 8));
+        w.post(&mut a, &add.remote(dst.addr, dst.key).atomic(1, 0));
+        w.recv(&mut y, 1, &[dst.sge(0, 5000)]);
+        w.post(
+            &mut x,
+            &Wr::new(Op::Send, 1)
+                .sge(src.sge(0, 1000))
+                .addressed(ah, y.qpn, 0x1111),
+        );
+        if round % 2 == 0 {
+            // Waits for a receive.
+            w.post(&mut a, &Wr::new(Op::Send, 1));
+            late = true;
+        }
+        let mut count = settle(&mut w);
+        if late {
+            w.recv(&mut b, 1, &[]);
+            count += settle(&mut w);
+        }
+        let done = (a.cq.drain().len(), b.rcq.drain().len(), y.rcq.drain().len());
+        x.cq.drain();
+        assert_eq!(done, (4 + usize::from(late), 1 + usize::from(late), 1));
+        counts.push(count);
+    }
+    assert_eq!(counts[150..].iter().sum::<u64>(), 0, "{counts:?}");
+}
