@@ -100,7 +100,12 @@ impl Session for SoftSession {
     }
 
     fn resize_cq(&mut self, cq: Handle, ring: MappedRing, cqe: u32) -> Result<u32> {
-        let (first, _old) = self.call(move |engine, s| engine.resize_cq(s, cq, ring, cqe))??;
+        let (first, _old) = self.call(move |engine, s| {
+            // What was posted before the call counts: it may complete into a
+            // ring that is about to be too small.
+            engine.turn(crate::thread::monotonic());
+            engine.resize_cq(s, cq, ring, cqe)
+        })??;
         Ok(first)
     }
 

@@ -20,9 +20,9 @@ pub(crate) const FEATURES: Features = Features::UC
 
 /// Bits of `ibv_device_cap_flags`.
 mod cap {
-    pub(super) const CURR_QP_STATE_MOD: u64 = 1 << 8;
-    pub(super) const SHUTDOWN_PORT: u64 = 1 << 9;
-    pub(super) const RC_RNR_NAK_GEN: u64 = 1 << 15;
+    pub(super) const CURR_QP_STATE_MOD: u64 = 1 << 7;
+    pub(super) const SYS_IMAGE_GUID: u64 = 1 << 11;
+    pub(super) const RC_RNR_NAK_GEN: u64 = 1 << 12;
     pub(super) const MEM_WINDOW: u64 = 1 << 17;
     pub(super) const MEM_WINDOW_TYPE_2B: u64 = 1 << 24;
 }
@@ -33,7 +33,7 @@ pub(crate) fn attributes() -> DeviceAttr {
         max_mr_size: MAX_ADDRESS,
         page_size_cap: PAGE_SIZE,
         device_cap_flags: cap::CURR_QP_STATE_MOD
-            | cap::SHUTDOWN_PORT
+            | cap::SYS_IMAGE_GUID
             | cap::RC_RNR_NAK_GEN
             | cap::MEM_WINDOW
             | cap::MEM_WINDOW_TYPE_2B,

@@ -390,6 +390,7 @@ impl Engine {
             epoch: 0,
             lane,
             rnr_until: 0,
+            starved: false,
             flush_after: 0,
             deliveries: 0,
             joined: Vec::new(),
@@ -642,6 +643,7 @@ impl Qp {
         self.waiting = Waiting::Nothing;
         self.epoch = self.epoch.wrapping_add(1);
         self.rnr_until = 0;
+        self.starved = false;
         self.deliveries = 0;
         self.taken.clear();
         self.held = None;

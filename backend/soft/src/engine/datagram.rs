@@ -1,7 +1,7 @@
 //! Unreliable datagrams (IBA 9.8.3) and multicast within a tenant.
 
 use super::completion::GRH_LEN;
-use super::objects::{Ah, Current};
+use super::objects::{Ah, Current, Qp};
 use super::remote::Deferred;
 use super::{Engine, Step};
 use masq_device::{Destination, DomainKey};
@@ -85,6 +85,9 @@ impl Engine {
             Destination::Endpoint(endpoint) => {
                 *bytes = bytes.saturating_sub(cur.total);
                 match self.qp_by_number(domain, endpoint, qpn) {
+                    Some(p) if self.lacks_receive(p, qkey) && self.may_hold(p, &cur) => {
+                        return self.hold(q, p, cur);
+                    }
                     Some(p) => self.datagram_to(q, p, &cur, &ah, qkey, rules),
                     None => self.count_dropped(q),
                 }
@@ -108,6 +111,15 @@ impl Engine {
             cur.datagram = Vec::new();
         }
         self.complete(q, cur, WcStatus::Success)
+    }
+
+    /// Whether `p` would take the datagram if it had a receive.
+    fn lacks_receive(&self, p: usize, qkey: u32) -> bool {
+        let takes = self
+            .qps
+            .get(p)
+            .is_some_and(|peer| takes_datagram(peer, qkey));
+        takes && !self.receive_ready(p)
     }
 
     fn keep(&mut self, q: usize, cur: Box<Current>, step: Step) -> Step {
@@ -149,7 +161,7 @@ impl Engine {
         rules: OpcodeRules,
     ) {
         let Some(peer) = self.qps.get(p) else { return };
-        let taken = peer.qp_type == QpType::Ud && can_receive(peer.state) && peer.attr.qkey == qkey;
+        let taken = takes_datagram(peer, qkey);
         let dest_gid = self
             .sessions
             .get(peer.session)
@@ -267,6 +279,11 @@ impl Engine {
             self.fail(p, "a receive names memory it may not write", None);
         }
     }
+}
+
+/// Whether a queue pair takes datagrams with this Q_Key (IBA 10.2.5).
+fn takes_datagram(qp: &Qp, qkey: u32) -> bool {
+    qp.qp_type == QpType::Ud && can_receive(qp.state) && qp.attr.qkey == qkey
 }
 
 /// The header that a receiver of RoCEv2 finds before a datagram: an IPv6 header,

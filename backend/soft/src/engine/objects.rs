@@ -135,6 +135,8 @@ pub(crate) struct Current {
     pub(crate) stage: Stage,
     /// Payload of a datagram that a helper read.
     pub(crate) datagram: Vec<u8>,
+    /// An unreliable message that has been held for a receive once.
+    pub(crate) waited: bool,
 }
 
 impl Current {
@@ -210,6 +212,9 @@ pub(crate) struct Qp {
     pub(crate) lane: usize,
     /// Until then a request that finds no receive goes on waiting as it did.
     pub(crate) rnr_until: Nanos,
+    /// An unreliable message waited for a receive here in vain, and none has
+    /// been taken since: the next ones are dropped at once.
+    pub(crate) starved: bool,
     /// Jobs up to this one may still touch memory of posted work: it is
     /// flushed after them.
     pub(crate) flush_after: JobId,
@@ -270,6 +275,7 @@ impl Qp {
                 admitted: false,
                 stage: Stage::New,
                 datagram: Vec::new(),
+                waited: false,
             })
         })
     }

@@ -97,6 +97,7 @@ impl Engine {
             return false;
         }
         qp.taken.push(out.wr_id);
+        qp.starved = false;
         if let Some(index) = qp.srq {
             self.check_srq_limit(index);
         }

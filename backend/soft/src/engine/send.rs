@@ -7,11 +7,13 @@ use masq_memory::{AtomicOp, Target, atomic_u64};
 use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
 use masq_spec::verbs::{Access, QpType, State};
 use masq_transport::{
-    Kind, Nak, Need, OpcodeRules, ResponderFault, Verdict, can_receive, can_send, opcode_allowed,
-    rules,
+    Kind, Nak, Nanos, Need, OpcodeRules, ResponderFault, Verdict, can_receive, can_send,
+    opcode_allowed, rules,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+/// How long an unreliable message waits for a receive.
+const HOLD: Nanos = 10_000_000;
 /// Largest message (IBA 9.7.7.1.2).
 const MAX_MESSAGE: u64 = 1 << 31;
 
@@ -75,6 +77,7 @@ impl Engine {
         cur.wqe = SendWqe::new_zeroed();
         qp.sq.read(qp.sq_head, 0, cur.wqe.as_mut_bytes());
         cur.total = 0;
+        cur.waited = false;
         cur.restart();
         let flags = SendFlags::from_bits_truncate(cur.wqe.flags);
         let opcode = SendOpcode::from_raw(cur.wqe.opcode).ok_or(WcStatus::LocQpOpErr)?;
@@ -411,6 +414,12 @@ impl Engine {
             return Step::Done;
         };
         if qp_type != QpType::Rc {
+            if matches!(nak, Some(Nak::ReceiverNotReady(_))) && self.may_hold(p, &cur) {
+                return self.hold(q, p, cur);
+            }
+            let Some(qp) = self.qps.get_mut(q) else {
+                return Step::Done;
+            };
             qp.counters.dropped += 1;
             return self.complete(q, cur, WcStatus::Success);
         }
@@ -427,22 +436,47 @@ impl Engine {
         match verdict {
             Verdict::Fail(status) => self.complete(q, cur, status),
             Verdict::Wait => self.unanswered(q, cur),
-            Verdict::RetryAt(until) => {
-                qp.counters.rnr_waits += 1;
-                qp.current = Some(cur);
-                let serial = self.timers.add(until, q, None);
-                qp.waiting = Waiting::Receive {
-                    serial,
-                    peer: p,
-                    until,
-                };
-                if !qp.in_rnr_list {
-                    qp.in_rnr_list = true;
-                    self.rnr_waiters.push(q);
-                }
-                Step::Wait
-            }
+            Verdict::RetryAt(until) => self.await_receive(q, p, cur, until),
         }
+    }
+
+    /// Waits until `p` has a receive, or until the time is over.
+    fn await_receive(&mut self, q: usize, p: usize, cur: Box<Current>, until: Nanos) -> Step {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return Step::Done;
+        };
+        qp.counters.rnr_waits += 1;
+        qp.current = Some(cur);
+        let serial = self.timers.add(until, q, None);
+        qp.waiting = Waiting::Receive {
+            serial,
+            peer: p,
+            until,
+        };
+        if !qp.in_rnr_list {
+            qp.in_rnr_list = true;
+            self.rnr_waiters.push(q);
+        }
+        Step::Wait
+    }
+
+    /// Whether an unreliable message may wait for a receive at `p`: once, and
+    /// not if an earlier one waited there in vain.
+    pub(super) fn may_hold(&mut self, p: usize, cur: &Current) -> bool {
+        let Some(peer) = self.qps.get_mut(p) else {
+            return false;
+        };
+        peer.starved |= cur.waited;
+        !peer.starved
+    }
+
+    /// Holds an unreliable message for a little: on one host a receiver that is
+    /// merely slower slows its sender, instead of losing what it was sent.
+    pub(super) fn hold(&mut self, q: usize, p: usize, mut cur: Box<Current>) -> Step {
+        cur.restart();
+        cur.waited = true;
+        let until = self.now.saturating_add(HOLD);
+        self.await_receive(q, p, cur, until)
     }
 
     /// Ends the request at the head of a send queue.

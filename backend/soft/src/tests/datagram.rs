@@ -133,12 +133,46 @@ fn a_datagram_that_nobody_takes_is_dropped() {
         w.recv(&mut o, 1, &[]);
         wr().addressed(ah, o.qpn, QKEY)
     });
-    // No receive.
-    dropped(|w, _, _, ah| {
-        let o = w.qp(1, QpOptions::of(UD));
-        w.connect(&o, QpOptions::of(UD), 0, 0);
-        wr().addressed(ah, o.qpn, QKEY)
-    });
+}
+
+/// How long a message without a receive is held.
+const HOLD: u64 = 10_000_000;
+
+#[test]
+fn a_datagram_waits_a_little_for_a_receive_and_is_then_dropped() {
+    let (mut w, mut a, mut b, ah) = world();
+    let dst = w.register(1, 1, 8192, ALL);
+    let qpn = b.qpn;
+    let send = |id| {
+        Wr::new(Op::Send, id)
+            .inline(b"hello")
+            .addressed(ah, qpn, QKEY)
+    };
+    w.post(&mut a, &send(1));
+    w.settle();
+    assert!(a.cq.poll().is_none(), "held, not dropped");
+    w.recv(&mut b, 1, &[dst.all()]);
+    w.settle();
+    assert_eq!(a.cq.results(), [(1, Success)]);
+    assert_eq!(b.rcq.results(), [(1, Success)]);
+
+    w.post(&mut a, &send(2));
+    w.pass(HOLD);
+    assert_eq!(a.cq.results(), [(2, Success)]);
+    assert_eq!(w.counters(&a).dropped, 1);
+    // A receiver that let one starve costs its senders no more time.
+    w.post(&mut a, &send(3));
+    w.settle();
+    assert_eq!(a.cq.results(), [(3, Success)]);
+    assert_eq!(w.counters(&a).dropped, 2);
+    // Until it takes one again.
+    w.recv(&mut b, 4, &[dst.all()]);
+    w.post(&mut a, &send(4));
+    w.settle();
+    assert_eq!(b.rcq.results(), [(4, Success)]);
+    w.post(&mut a, &send(5));
+    w.settle();
+    assert_eq!(a.cq.results(), [(4, Success)], "the fifth is held");
 }
 
 #[test]
