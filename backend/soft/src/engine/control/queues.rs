@@ -1,0 +1,122 @@
+//! Completion queues and shared receive queues.
+
+use super::NO_OBJECT;
+use crate::engine::Engine;
+use crate::engine::objects::{Cq, ReceiveQueue, Srq};
+use masq_device::{CqSpec, DeviceError, Handle, Result, SrqSpec};
+use masq_memory::MappedRing;
+use masq_spec::queue::{HDR_CQ_ARM, HDR_CQ_CONSUMER};
+use masq_spec::verbs::SrqAttr;
+
+impl Engine {
+    pub(crate) fn create_cq(&mut self, s: usize, cq: CqSpec) -> Result<()> {
+        if cq.cqe == 0 || cq.cqe > cq.ring.slots() {
+            return Err(DeviceError::Invalid("cqe does not fit the ring"));
+        }
+        let handle = cq.handle;
+        self.session(s)?;
+        let index = self.cqs.insert(Cq {
+            session: s,
+            handle,
+            ring: cq.ring,
+            cqe: cq.cqe,
+            index: 0,
+            consumer: 0,
+            event_queue: cq.event_queue,
+            answered_arm: 0,
+            timestamps: cq.timestamps,
+            ignore_overrun: cq.ignore_overrun,
+            overrun: false,
+            users: 0,
+        });
+        self.session(s)?.cqs.insert(handle, index);
+        Ok(())
+    }
+
+    /// Returns the first running index in the new ring, and the old ring.
+    pub(crate) fn resize_cq(
+        &mut self,
+        s: usize,
+        handle: Handle,
+        ring: MappedRing,
+        cqe: u32,
+    ) -> Result<(u32, MappedRing)> {
+        let index = self.cq_index(s, handle)?;
+        let cq = self.cqs.get_mut(index).ok_or(NO_OBJECT)?;
+        if cqe == 0 || cqe > ring.slots() {
+            return Err(DeviceError::Invalid("cqe does not fit the ring"));
+        }
+        let consumer = cq.ring.load_header(HDR_CQ_CONSUMER);
+        if cq.index.wrapping_sub(consumer) > cqe {
+            return Err(DeviceError::Invalid("more completions wait than would fit"));
+        }
+        // What was polled and what was armed hold for the new ring.
+        ring.begin_cq(cq.index, consumer, cq.ring.load_header(HDR_CQ_ARM));
+        let old = std::mem::replace(&mut cq.ring, ring);
+        cq.consumer = consumer;
+        cq.cqe = cqe;
+        Ok((cq.index, old))
+    }
+
+    pub(crate) fn destroy_cq(&mut self, s: usize, handle: Handle) -> Result<Cq> {
+        let index = self.cq_index(s, handle)?;
+        if self.cqs.get(index).is_some_and(|cq| cq.users > 0) {
+            return Err(DeviceError::Busy("a queue pair"));
+        }
+        self.session(s)?.cqs.remove(&handle);
+        self.cqs.try_remove(index).ok_or(NO_OBJECT)
+    }
+
+    pub(crate) fn create_srq(&mut self, s: usize, srq: SrqSpec) -> Result<()> {
+        let handle = srq.handle;
+        self.session(s)?;
+        let index = self.srqs.insert(Srq {
+            session: s,
+            handle,
+            pd: (s, srq.pd),
+            queue: ReceiveQueue {
+                ring: srq.ring,
+                head: 0,
+                max_sge: srq.max_sge,
+            },
+            max_wr: srq.max_wr,
+            max_sge: srq.max_sge,
+            limit: srq.limit,
+            users: 0,
+        });
+        self.session(s)?.srqs.insert(handle, index);
+        Ok(())
+    }
+
+    pub(crate) fn set_srq_limit(&mut self, s: usize, handle: Handle, limit: u32) -> Result<()> {
+        let index = self.srq_index(s, handle)?;
+        let srq = self.srqs.get_mut(index).ok_or(NO_OBJECT)?;
+        if limit > srq.max_wr {
+            return Err(DeviceError::Invalid("limit above the size of the queue"));
+        }
+        srq.limit = limit;
+        // Fewer than that already: the event is due at once.
+        self.check_srq_limit(index);
+        Ok(())
+    }
+
+    pub(crate) fn query_srq(&mut self, s: usize, handle: Handle) -> Result<SrqAttr> {
+        let index = self.srq_index(s, handle)?;
+        let srq = self.srqs.get(index).ok_or(NO_OBJECT)?;
+        Ok(SrqAttr {
+            max_wr: srq.max_wr,
+            max_sge: srq.max_sge,
+            limit: srq.limit,
+            reserved: 0,
+        })
+    }
+
+    pub(crate) fn destroy_srq(&mut self, s: usize, handle: Handle) -> Result<Srq> {
+        let index = self.srq_index(s, handle)?;
+        if self.srqs.get(index).is_some_and(|srq| srq.users > 0) {
+            return Err(DeviceError::Busy("a queue pair"));
+        }
+        self.session(s)?.srqs.remove(&handle);
+        self.srqs.try_remove(index).ok_or(NO_OBJECT)
+    }
+}
