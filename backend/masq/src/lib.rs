@@ -1,0 +1,38 @@
+//! The `masq` command as a library, so that its manual pages and completions
+//! can be made, and its parts tested, without the binary.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod completions;
+mod error;
+mod output;
+mod policy;
+mod ps;
+mod reload;
+mod run;
+mod show;
+
+pub use cli::{Cli, command};
+pub use error::CliError;
+
+use cli::Command;
+use output::Output;
+use std::process::ExitCode;
+
+/// Does what the command line says. `Ok` carries the exit status of a command
+/// that ran and has something to say by it, such as a denied request.
+///
+/// # Errors
+/// [`CliError`], with the exit status that goes with it.
+pub fn execute(cli: &Cli) -> Result<ExitCode, CliError> {
+    let out = Output::new(cli.json);
+    match &cli.command {
+        Command::Run(args) => Err(run::exec(&cli.run_dir, args)),
+        Command::Ps => ps::print(&cli.run_dir, &out),
+        Command::Show(args) => show::print(&cli.run_dir, args, &out),
+        Command::Reload => reload::reload(&cli.run_dir, &out),
+        Command::Policy(args) => policy::execute(&cli.run_dir, args, &out),
+        Command::Completions(args) => Ok(completions::print(args)),
+    }
+}

@@ -1,0 +1,127 @@
+//! `masq policy check`, `explain` and `schema`.
+
+use crate::cli::{ExplainArgs, PolicyArgs, PolicyCommand};
+use crate::output::{BAD, GOOD, Output};
+use crate::{CliError, ps};
+use masq_policy::{EndpointId, Explanation, Policy, PolicyErrors, Request};
+use std::io::IsTerminal as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub(crate) fn execute(
+    run_dir: &Path,
+    args: &PolicyArgs,
+    out: &Output,
+) -> Result<ExitCode, CliError> {
+    match &args.command {
+        PolicyCommand::Check { file } => check(file, out),
+        PolicyCommand::Explain(args) => explain(run_dir, args, out),
+        PolicyCommand::Schema => {
+            out.line(&serde_json::to_string_pretty(&masq_policy::json_schema())?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Reads the file; whatever keeps it from being a policy is the inner error.
+fn read(file: &Path) -> Result<Result<Policy, PolicyErrors>, CliError> {
+    let failed = |source| CliError::Read {
+        path: file.to_owned(),
+        source,
+    };
+    let bytes = std::fs::read(file).map_err(failed)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))?;
+    Ok(Policy::parse(&file.to_string_lossy(), &text))
+}
+
+fn check(file: &Path, out: &Output) -> Result<ExitCode, CliError> {
+    let policy = match read(file)? {
+        Ok(policy) => policy,
+        Err(errors) if out.is_json() => {
+            out.line(&serde_json::to_string_pretty(&errors)?)?;
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(errors) => return Err(refused(&errors)),
+    };
+    if out.is_json() {
+        let value = serde_json::json!({ "errors": [], "warnings": policy.warnings() });
+        out.line(&serde_json::to_string_pretty(&value)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for warning in policy.warnings() {
+        anstream::eprintln!("{}\n", warning.render(true));
+    }
+    let rules: usize = policy.tenants().map(|t| t.rules().len()).sum();
+    out.line(&format!(
+        "{}: {GOOD}good{GOOD:#}, {} tenants, {} endpoints, {rules} rules, {} warnings",
+        file.display(),
+        policy.tenants().len(),
+        policy.endpoints().count(),
+        policy.warnings().len(),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refused(errors: &PolicyErrors) -> CliError {
+    CliError::Policy(errors.render(std::io::stderr().is_terminal()))
+}
+
+fn explain(run_dir: &Path, args: &ExplainArgs, out: &Output) -> Result<ExitCode, CliError> {
+    let file = match &args.policy {
+        Some(file) => file.clone(),
+        None => PathBuf::from(ps::overview(run_dir)?.policy_file),
+    };
+    let policy = read(&file)?.map_err(|errors| refused(&errors))?;
+    let explanation = ask(&policy, args, &file)?;
+    out.emit(&explanation, || render(&explanation))?;
+    Ok(if explanation.verdict.allowed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn ask(policy: &Policy, args: &ExplainArgs, file: &Path) -> Result<Explanation, CliError> {
+    if policy.endpoint(&args.from).is_none() {
+        return Err(unknown(policy, &args.from, file));
+    }
+    if let Ok(to) = args.to.parse::<IpAddr>() {
+        return Ok(policy.explain(&Request::Connect {
+            from: &args.from,
+            to,
+            qp_type: args.qp_type,
+            service: args.service,
+        }));
+    }
+    let to: EndpointId = args.to.parse().map_err(|e| {
+        CliError::Usage(format!(
+            "--to {}: neither an address nor an endpoint TENANT/NAME: {e}",
+            args.to
+        ))
+    })?;
+    policy
+        .explain_between(&args.from, &to, args.qp_type, args.service)
+        .ok_or_else(|| unknown(policy, &to, file))
+}
+
+fn unknown(policy: &Policy, id: &EndpointId, file: &Path) -> CliError {
+    let known: Vec<_> = policy.endpoints().map(|e| e.id().to_string()).collect();
+    CliError::NotFound(format!(
+        "{} has no endpoint {id}\n  it has: {}",
+        file.display(),
+        known.join(", ")
+    ))
+}
+
+fn render(explanation: &Explanation) -> String {
+    let text = explanation.to_string();
+    let verdict = explanation.verdict.to_string();
+    let style = if explanation.verdict.allowed {
+        GOOD
+    } else {
+        BAD
+    };
+    text.replacen(&verdict, &format!("{style}{verdict}{style:#}"), 1)
+}

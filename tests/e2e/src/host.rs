@@ -1,0 +1,235 @@
+//! A masqd of its own for each test.
+
+use crate::binaries::{Binaries, workspace};
+use crate::process::{Finished, Running, spawn};
+use anyhow::{Context as _, bail};
+use masq_admin::{Answer, EndpointReport, Overview, Request, SessionDetail};
+use rustix::process::Signal;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const START: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running masqd with its run directory; both end with it.
+#[derive(Debug)]
+pub struct Host {
+    masqd: Running,
+    binaries: Binaries,
+    policy: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    /// With `policy/examples/two-tenants.yaml`.
+    ///
+    /// # Errors
+    /// masqd does not come up; the error holds its log.
+    pub fn start() -> anyhow::Result<Self> {
+        let file = workspace().join("policy/examples/two-tenants.yaml");
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        Self::with_policy(&text)
+    }
+
+    /// With this policy.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn with_policy(text: &str) -> anyhow::Result<Self> {
+        Self::with_binaries(Binaries::find()?, text)
+    }
+
+    /// With these programs and this policy.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn with_binaries(binaries: Binaries, policy: &str) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("masq-").tempdir()?;
+        let file = dir.path().join("policy.yaml");
+        std::fs::write(&file, policy)?;
+        let run_dir = dir.path().join("run");
+        let mut command = Command::new(binaries.masqd());
+        command.arg("--policy").arg(&file);
+        command.arg("--run-dir").arg(&run_dir);
+        command.env("RUST_BACKTRACE", "1");
+        let mut host = Self {
+            masqd: spawn(command)?,
+            binaries,
+            policy: file,
+            dir,
+        };
+        let end = Instant::now() + START;
+        while host.overview().is_err() {
+            if !host.masqd.is_running() || Instant::now() > end {
+                bail!("masqd did not come up; its log:\n{}", host.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(host)
+    }
+
+    /// masqd's run directory.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// A directory that ends with the host.
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The policy file that masqd reads.
+    pub fn policy_file(&self) -> &Path {
+        &self.policy
+    }
+
+    /// The programs in use.
+    pub fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    /// masqd's process id.
+    pub fn pid(&self) -> u32 {
+        self.masqd.pid()
+    }
+
+    /// masqd's log so far.
+    pub fn log(&self) -> String {
+        self.masqd.output()
+    }
+
+    /// Whether masqd still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.masqd.is_running()
+    }
+
+    /// Sends masqd a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.masqd.signal(signal);
+    }
+
+    /// Kills masqd, as a crash would; the run directory stays.
+    pub fn kill(&mut self) {
+        self.masqd.signal(Signal::KILL);
+        while self.masqd.is_running() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// `masq` with the run directory.
+    pub fn masq(&self) -> Command {
+        let mut command = Command::new(self.binaries.masq());
+        command.arg("--run-dir").arg(self.run_dir());
+        command
+    }
+
+    /// Runs `masq ARGS` to its end.
+    ///
+    /// # Errors
+    /// It cannot be started or hangs; a failure is in the status.
+    pub fn masq_output<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Finished> {
+        let mut command = self.masq();
+        command.args(args);
+        spawn(command)?.wait(PATIENCE)
+    }
+
+    /// The command that runs `program` as `endpoint`.
+    pub fn command(&self, endpoint: &str, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.masq();
+        command.args(["run", "--endpoint", endpoint]);
+        command.arg("--library").arg(self.binaries.library());
+        command.arg("--").arg(program);
+        command
+    }
+
+    /// Starts `program ARGS` as `endpoint`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_as<S: AsRef<OsStr>>(
+        &self,
+        endpoint: &str,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Running> {
+        let mut command = self.command(endpoint, program);
+        command.args(args);
+        spawn(command)
+    }
+
+    /// Runs `program ARGS` as `endpoint` to its end.
+    ///
+    /// # Errors
+    /// It cannot be started or hangs; a failure is in the status.
+    pub fn run_as<S: AsRef<OsStr>>(
+        &self,
+        endpoint: &str,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Finished> {
+        self.start_as(endpoint, program, args)?.wait(PATIENCE)
+    }
+
+    /// Everything in short.
+    ///
+    /// # Errors
+    /// masqd does not answer.
+    pub fn overview(&self) -> anyhow::Result<Overview> {
+        match masq_admin::call(&self.run_dir(), &Request::Overview)? {
+            Answer::Overview(overview) => Ok(overview),
+            other => bail!("not an overview: {other:?}"),
+        }
+    }
+
+    /// One endpoint with its sessions.
+    ///
+    /// # Errors
+    /// masqd does not answer, or has no such endpoint.
+    pub fn endpoint(&self, name: &str) -> anyhow::Result<(Vec<SessionDetail>, EndpointReport)> {
+        let request = Request::Endpoint {
+            endpoint: name.to_owned(),
+        };
+        match masq_admin::call(&self.run_dir(), &request)? {
+            Answer::Detail(sessions, Some(endpoint)) => Ok((sessions, endpoint)),
+            other => bail!("not an endpoint: {other:?}"),
+        }
+    }
+
+    /// Waits until no session is left and nothing of any quota is in use.
+    ///
+    /// # Errors
+    /// Something is left after ten seconds; the error says what.
+    pub fn wait_until_empty(&self) -> anyhow::Result<()> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = leftovers(&self.overview()?);
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                bail!("masqd did not forget: {}", left.join(", "));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn leftovers(overview: &Overview) -> Vec<String> {
+    let mut left: Vec<_> = overview
+        .sessions
+        .iter()
+        .map(|s| format!("session {} of {} ({})", s.id, s.endpoint, s.program))
+        .collect();
+    for endpoint in &overview.endpoints {
+        for (quota, count) in endpoint.quotas.iter().filter(|(_, q)| q.used > 0) {
+            left.push(format!("{} {quota} of {}", count.used, endpoint.endpoint));
+        }
+    }
+    left
+}
