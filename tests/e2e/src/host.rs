@@ -39,14 +39,14 @@ impl Host {
     /// # Errors
     /// As [`Self::start`].
     pub fn with_policy(text: &str) -> anyhow::Result<Self> {
-        Self::with_binaries(Binaries::find()?, text)
+        Self::launch(Binaries::find()?, text, &[])
     }
 
-    /// With these programs and this policy.
+    /// With these programs, this policy, and further arguments of masqd.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn with_binaries(binaries: Binaries, policy: &str) -> anyhow::Result<Self> {
+    pub fn launch(binaries: Binaries, policy: &str, args: &[&str]) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("masq-").tempdir()?;
         let file = dir.path().join("policy.yaml");
         std::fs::write(&file, policy)?;
@@ -54,6 +54,7 @@ impl Host {
         let mut command = Command::new(binaries.masqd());
         command.arg("--policy").arg(&file);
         command.arg("--run-dir").arg(&run_dir);
+        command.args(args);
         command.env("RUST_BACKTRACE", "1");
         let mut host = Self {
             masqd: spawn(command)?,

@@ -1,0 +1,137 @@
+//! `cargo xtask test` and `cargo xtask ci`.
+
+use crate::build::{build, cargo};
+use crate::progress::{heading, say};
+use crate::setup;
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, ValueEnum};
+use masq_e2e::{BIN_DIR, workspace};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only e2e\n  \
+                        cargo xtask test --only e2e -- pingpong"
+)]
+pub(crate) struct TestArgs {
+    /// Only these suites.
+    #[arg(long, value_enum)]
+    only: Vec<Suite>,
+    /// For unit and e2e: only tests whose name holds this.
+    #[arg(last = true)]
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Tests of each crate.
+    Unit,
+    /// Examples in the documentation.
+    Doc,
+    /// Unmodified programs through masqd.
+    E2e,
+}
+
+impl Suite {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Unit => "Tests of each crate",
+            Self::Doc => "Examples in the documentation",
+            Self::E2e => "Unmodified programs through masqd",
+        }
+    }
+}
+
+pub(crate) fn test(args: &TestArgs) -> anyhow::Result<()> {
+    let chosen = |suite: &Suite| args.only.is_empty() || args.only.contains(suite);
+    heading("Getting ready");
+    setup::ensure_installed()?;
+    let bin_dir = build()?;
+    let mut results = Vec::new();
+    for suite in Suite::value_variants().iter().filter(|s| chosen(s)) {
+        heading(suite.title());
+        let since = Instant::now();
+        let result = match suite {
+            Suite::Unit => unit(args.filter.as_deref()),
+            Suite::Doc => cargo(&["test", "--quiet", "--workspace", "--doc"]),
+            Suite::E2e => e2e(&bin_dir, args.filter.as_deref()),
+        };
+        results.push((suite.title(), result, since.elapsed()));
+    }
+    heading("In short");
+    let mut failed = 0;
+    for (title, result, took) in results {
+        let word = match &result {
+            Ok(()) => "passed".to_owned(),
+            Err(error) => {
+                failed += 1;
+                format!("FAILED: {error:#}")
+            }
+        };
+        say(&format!(
+            "{title:<36} {:>6.1} s  {word}",
+            took.as_secs_f64()
+        ));
+    }
+    ensure!(failed == 0, "{failed} of the suites failed");
+    Ok(())
+}
+
+fn unit(filter: Option<&str>) -> anyhow::Result<()> {
+    let mut args = if has_nextest() {
+        vec!["nextest", "run", "--no-fail-fast", "--no-tests", "pass"]
+    } else {
+        vec!["test", "--no-fail-fast", "--lib", "--bins", "--tests"]
+    };
+    args.extend(["--workspace", "--exclude", "masq-e2e"]);
+    args.extend(filter);
+    cargo(&args)
+}
+
+/// One test at a time: two polling programs and the NIC fill two cores.
+fn e2e(bin_dir: &Path, filter: Option<&str>) -> anyhow::Result<()> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace()).env(BIN_DIR, bin_dir);
+    if has_nextest() {
+        command.args(["nextest", "run", "-p", "masq-e2e", "--no-fail-fast", "-j1"]);
+        command.args(filter);
+    } else {
+        command.args(["test", "-p", "masq-e2e", "--no-fail-fast"]);
+        command.args(filter);
+        command.args(["--", "--test-threads=1"]);
+    }
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("some of them failed; each failure above shows the outputs of both programs");
+    }
+    Ok(())
+}
+
+fn has_nextest() -> bool {
+    Command::new("cargo")
+        .args(["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+pub(crate) fn ci() -> anyhow::Result<()> {
+    heading("Formatting");
+    cargo(&["fmt", "--all", "--check"])?;
+    heading("Clippy");
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    test(&TestArgs {
+        only: Vec::new(),
+        filter: None,
+    })
+}
