@@ -155,9 +155,8 @@ pub(crate) fn library(named: Option<&Path>) -> Result<PathBuf, CliError> {
 fn candidates(exe: Option<&Path>) -> Vec<PathBuf> {
     let mut list = Vec::new();
     if let Some(dir) = exe.and_then(Path::parent) {
-        list.push(dir.join("masq").join(LIBRARY));
+        list.push(dir.join("lib/masq").join(LIBRARY));
         if let Some(above) = dir.parent() {
-            list.push(above.join("masq").join(LIBRARY));
             list.push(above.join("lib/masq").join(LIBRARY));
         }
     }
@@ -180,7 +179,7 @@ mod tests {
     #[test]
     fn a_build_directory_and_an_installed_package_are_both_searched() {
         let list = candidates(Some(Path::new("/usr/bin/masq")));
-        assert!(list.contains(&PathBuf::from("/usr/bin/masq/libibverbs.so.1")));
+        assert!(list.contains(&PathBuf::from("/usr/bin/lib/masq/libibverbs.so.1")));
         assert!(list.contains(&PathBuf::from("/usr/lib/masq/libibverbs.so.1")));
     }
 

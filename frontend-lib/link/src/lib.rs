@@ -80,7 +80,7 @@ pub fn link(profile_dir: &Path, out_dir: &Path) -> Result<PathBuf, LinkError> {
 }
 
 /// Builds the static library with cargo, then [`link`]s it into
-/// `TARGET_DIR/PROFILE/masq/`.
+/// `TARGET_DIR/PROFILE/lib/masq/`.
 ///
 /// # Errors
 /// As [`link`]; cargo's own messages go to the terminal.
@@ -94,7 +94,7 @@ pub fn build_and_link(target_dir: &Path, release: bool) -> Result<PathBuf, LinkE
     }
     run(&mut cargo)?;
     let profile = target_dir.join(if release { "release" } else { "debug" });
-    link(&profile, &profile.join("masq"))
+    link(&profile, &profile.join("lib/masq"))
 }
 
 fn run(command: &mut Command) -> Result<(), LinkError> {

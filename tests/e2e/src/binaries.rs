@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Environment variable with the directory that holds `masqd`, `masq` and
-/// `masq/libibverbs.so.1`. Unset, they are built in release mode.
+/// `lib/masq/libibverbs.so.1`. Unset, they are built in release mode.
 pub const BIN_DIR: &str = "MASQ_BIN_DIR";
 
 /// The built programs.
@@ -64,16 +64,11 @@ impl Binaries {
             "-p",
             "masq",
             "-p",
-            "masq-link",
+            "masq-ibverbs",
         ])?;
-        let link = target.join("release/link-libibverbs");
-        let status = Command::new(&link)
-            .args(["--release".as_ref(), target.as_os_str()])
-            .stdout(std::process::Stdio::null())
-            .status()
-            .with_context(|| format!("cannot run {}", link.display()))?;
-        ensure!(status.success(), "linking libibverbs.so.1 failed");
-        Ok(target.join("release"))
+        let dir = target.join("release");
+        masq_link::link(&dir, &dir.join("lib/masq")).context("linking libibverbs.so.1 failed")?;
+        Ok(dir)
     }
 
     /// The daemon.
@@ -88,7 +83,7 @@ impl Binaries {
 
     /// The library.
     pub fn library(&self) -> PathBuf {
-        self.dir.join("masq/libibverbs.so.1")
+        self.dir.join("lib/masq/libibverbs.so.1")
     }
 }
 
