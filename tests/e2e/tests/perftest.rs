@@ -44,7 +44,12 @@ fn run_all(option: &str, args: &[&str], expected: usize) -> anyhow::Result<()> {
     let tools: Vec<_> = tools().filter(|tool| lists(tool, option)).collect();
     assert_eq!(tools.len(), expected, "{option} is listed by {tools:?}");
     for tool in tools {
-        run(&host, tool, args)?;
+        // Atomics have one size, and refuse to be told it.
+        let size = args.iter().position(|arg| *arg == "-s");
+        match size.filter(|_| tool.contains("atomic")) {
+            Some(at) => run(&host, tool, &[&args[..at], &args[at + 2..]].concat())?,
+            None => run(&host, tool, args)?,
+        }
     }
     host.wait_until_empty()
 }
@@ -155,4 +160,29 @@ fn huge_pages_where_the_machine_has_them() -> anyhow::Result<()> {
         return Ok(());
     }
     run_all("--use_hugepages", &["--use_hugepages", "-n", "1000"], 8)
+}
+
+#[test]
+fn by_ibv_wr_calls_with_inline_data() -> anyhow::Result<()> {
+    let policy =
+        std::fs::read_to_string(masq_e2e::workspace().join("policy/examples/two-tenants.yaml"))?;
+    // perftest knows this part, and posts by ibv_wr_* and inline for it.
+    let args = ["--vendor-id", "0x2c9", "--vendor-part-id", "4123"];
+    let host = Host::launch(masq_e2e::Binaries::find()?, &policy, &args)?;
+    for tool in tools() {
+        let out = Pair::new(tool)
+            .args(["-x", "3", "-F", "-n", "1000"])
+            .run(&host)?;
+        let line = out
+            .client
+            .output
+            .lines()
+            .find(|l| l.contains("ibv_wr* API"));
+        let line = line.expect("perftest names its API");
+        assert!(line.contains("ON"), "{}", out.client);
+    }
+    for tool in ["ib_send_bw", "ib_send_lat"] {
+        run(&host, tool, &["-c", "UD", "-n", "1000", "-s", "1024"])?;
+    }
+    host.wait_until_empty()
 }

@@ -25,11 +25,12 @@ fn two_endpoints_without_a_rule_cannot_connect_and_everybody_learns_why() -> any
     let host = Host::start()?;
     let out = Pair::new("ibv_rc_pingpong")
         .args(["-g", "3"])
-        .between("red/a", "red/b")
+        // The server connects its queue pair first.
+        .between("red/b", "red/a")
         .outcome(&host)?;
     assert!(!out.client.status.success(), "{}", out.client);
     assert!(!out.server.status.success(), "{}", out.server);
-    assert!(out.client.output.contains("Failed to modify QP to RTR"));
+    assert!(out.server.output.contains("Failed to modify QP to RTR"));
 
     let overview = host.overview()?;
     let counted = overview

@@ -8,9 +8,8 @@ use masq_e2e::{Binaries, Finished, Host, Pair, workspace};
 pub(crate) fn demo() -> anyhow::Result<()> {
     heading("Getting ready");
     setup::ensure_installed()?;
-    let building = step("build (the first time takes minutes)");
+    say("  building in release mode; the first time takes minutes");
     let dir = build::build()?;
-    building.done("");
     let file = workspace().join("policy/examples/two-tenants.yaml");
     let policy = std::fs::read_to_string(&file)
         .with_context(|| format!("cannot read {}", file.display()))?;
@@ -37,7 +36,8 @@ pub(crate) fn demo() -> anyhow::Result<()> {
     let refusing = step("ibv_rc_pingpong from red/b to red/a");
     let out = Pair::new("ibv_rc_pingpong")
         .args(["-g", "3"])
-        .between("red/a", "red/b")
+        // The server connects its queue pair first, and is refused.
+        .between("red/b", "red/a")
         .outcome(&host)?;
     ensure!(
         !out.client.status.success() && !out.server.status.success(),
@@ -45,11 +45,11 @@ pub(crate) fn demo() -> anyhow::Result<()> {
         out.client,
         out.server
     );
-    let words = last_line(&out.client);
-    refusing.done(&format!("{}: {words}", out.client.status));
+    let words = complaint(&out.server);
+    refusing.done(&format!("{}: {words}", out.server.status));
     rows.push(vec![
         "ibv_rc_pingpong".to_owned(),
-        "red/a, red/b".to_owned(),
+        "red/b, red/a".to_owned(),
         format!("refused ({words})"),
     ]);
 
@@ -140,9 +140,13 @@ fn perftest_row(out: &Finished) -> anyhow::Result<Vec<&str>> {
         .context("perftest printed no row of numbers")
 }
 
-fn last_line(out: &Finished) -> String {
-    let line = out.output.lines().rfind(|line| !line.trim().is_empty());
-    line.unwrap_or("no output").trim().to_owned()
+/// The line in which a pingpong says what failed.
+fn complaint(out: &Finished) -> String {
+    let line = out
+        .output
+        .lines()
+        .find(|line| line.starts_with("Failed") || line.starts_with("Couldn't"));
+    line.unwrap_or("no complaint").trim().to_owned()
 }
 
 fn quote(text: &str) {
