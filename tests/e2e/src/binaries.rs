@@ -97,7 +97,10 @@ pub fn workspace() -> PathBuf {
 }
 
 /// Where cargo puts what it builds.
-fn target_dir() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// The working directory is gone.
+pub fn target_dir() -> anyhow::Result<PathBuf> {
     if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
         return Ok(std::path::absolute(PathBuf::from(dir))?);
     }

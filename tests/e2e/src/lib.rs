@@ -18,7 +18,7 @@ mod pair;
 mod ports;
 mod process;
 
-pub use binaries::{BIN_DIR, Binaries, workspace};
+pub use binaries::{BIN_DIR, Binaries, target_dir, workspace};
 pub use cc::compile;
 pub use host::Host;
 pub use pair::{Pair, PairOutput};

@@ -1,6 +1,7 @@
 //! Building everything.
 
 use anyhow::{Context as _, ensure};
+pub(crate) use masq_e2e::target_dir;
 use masq_e2e::{Binaries, workspace};
 use std::path::PathBuf;
 use std::process::Command;

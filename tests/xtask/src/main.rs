@@ -1,6 +1,7 @@
 //! Chores of the project: `cargo xtask --help`.
 
 mod build;
+mod conformance;
 mod demo;
 mod progress;
 mod setup;
@@ -37,6 +38,8 @@ enum Command {
     Demo,
     /// Run every test.
     Test(suites::TestArgs),
+    /// Run rdma-core's own Python tests through masq.
+    Conformance(conformance::ConformanceArgs),
     /// Formatting, clippy, then every test.
     Ci,
 }
@@ -66,6 +69,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Demo => demo::demo()?,
         Command::Test(args) => suites::test(args)?,
+        Command::Conformance(args) => conformance::conformance(args)?,
         Command::Ci => suites::ci()?,
     }
     Ok(ExitCode::SUCCESS)

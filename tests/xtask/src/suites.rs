@@ -1,6 +1,7 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
 use crate::build::{build, cargo};
+use crate::conformance::{self, ConformanceArgs};
 use crate::progress::{heading, say};
 use crate::setup;
 use anyhow::{Context as _, bail, ensure};
@@ -32,6 +33,8 @@ enum Suite {
     Doc,
     /// Unmodified programs through masqd.
     E2e,
+    /// rdma-core's own Python tests.
+    Conformance,
 }
 
 impl Suite {
@@ -40,6 +43,7 @@ impl Suite {
             Self::Unit => "Tests of each crate",
             Self::Doc => "Examples in the documentation",
             Self::E2e => "Unmodified programs through masqd",
+            Self::Conformance => "rdma-core's own Python tests",
         }
     }
 }
@@ -57,6 +61,7 @@ pub(crate) fn test(args: &TestArgs) -> anyhow::Result<()> {
             Suite::Unit => unit(args.filter.as_deref()),
             Suite::Doc => cargo(&["test", "--quiet", "--workspace", "--doc"]),
             Suite::E2e => e2e(&bin_dir, args.filter.as_deref()),
+            Suite::Conformance => conformance::suite(&bin_dir, &ConformanceArgs::default()),
         };
         results.push((suite.title(), result, since.elapsed()));
     }
