@@ -79,6 +79,11 @@ pub(crate) enum Command {
     /// Check a policy file, ask it, or print its schema.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Policy(PolicyArgs),
+    /// Say what this host can and cannot do: exit status 1 if something does not work.
+    #[command(after_long_help = "Examples:\n  masq doctor\n  masq doctor --json")]
+    Doctor(DoctorArgs),
+    /// Print masqd's counters in the text format of Prometheus.
+    Metrics,
     /// Print a completion script for a shell.
     #[command(
         after_long_help = "Examples:\n  masq completions bash > /etc/bash_completion.d/masq\n  \
@@ -172,6 +177,13 @@ pub(crate) struct ExplainArgs {
     /// Policy file; by default the one that masqd reads.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The library to look at, as for `masq run`.
+    #[arg(long, env = "MASQ_LIBRARY", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) library: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,11 @@
 //! The `masq` command as a library, so that its manual pages and completions
 //! can be made, and its parts tested, without the binary.
 
-#![forbid(unsafe_code)]
-
 mod cli;
 mod completions;
+mod doctor;
 mod error;
+mod metrics;
 mod output;
 mod policy;
 mod ps;
@@ -33,6 +33,8 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Show(args) => show::print(&cli.run_dir, args, &out),
         Command::Reload => reload::reload(&cli.run_dir, &out),
         Command::Policy(args) => policy::execute(&cli.run_dir, args, &out),
+        Command::Doctor(args) => doctor::examine(&cli.run_dir, args, &out),
+        Command::Metrics => metrics::print(&cli.run_dir, &out),
         Command::Completions(args) => Ok(completions::print(args)),
     }
 }

@@ -151,7 +151,7 @@ fn unpack(packaged: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Reads `unittest -v`: a test's id begins a line, its outcome ends that line
-/// or the one after it.
+/// or a later one.
 fn read(output: &str) -> Outcomes {
     let mut outcomes = Outcomes::new();
     let mut current = None;
@@ -159,9 +159,8 @@ fn read(output: &str) -> Outcomes {
         if let Some(id) = test_id(line) {
             current = Some(id);
         }
-        let Some((_, word)) = line.rsplit_once(" ... ") else {
-            continue;
-        };
+        // A test that prints has its outcome on a line of its own.
+        let word = line.rsplit_once(" ... ").map_or(line, |(_, word)| word);
         let outcome = match word.trim() {
             "ok" => Outcome::Ok,
             "FAIL" | "ERROR" => Outcome::Failed,
@@ -287,6 +286,7 @@ Ran 3 tests in 0.1s
         assert_eq!(get("test_a"), Some(&Outcome::Ok));
         let why = "Create XRCD is not supported".to_owned();
         assert_eq!(get("test_b"), Some(&Outcome::Skipped(why)));
+        assert_eq!(get("test_c"), Some(&Outcome::Failed));
         assert_eq!(get("test_d"), Some(&Outcome::Failed));
     }
 

@@ -1,8 +1,11 @@
 //! Chores of the project: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod conformance;
 mod demo;
+mod fuzz;
+mod man;
 mod progress;
 mod setup;
 mod suites;
@@ -40,6 +43,12 @@ enum Command {
     Test(suites::TestArgs),
     /// Run rdma-core's own Python tests through masq.
     Conformance(conformance::ConformanceArgs),
+    /// Measure, against TCP over a bridge and against memcpy.
+    Bench(bench::BenchArgs),
+    /// Run the property tests with many more cases.
+    Fuzz(fuzz::FuzzArgs),
+    /// Make manual pages and completions.
+    Man,
     /// Formatting, clippy, then every test.
     Ci,
 }
@@ -70,6 +79,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Demo => demo::demo()?,
         Command::Test(args) => suites::test(args)?,
         Command::Conformance(args) => conformance::conformance(args)?,
+        Command::Bench(args) => bench::bench(args)?,
+        Command::Fuzz(args) => fuzz::fuzz(args)?,
+        Command::Man => man::man()?,
         Command::Ci => suites::ci()?,
     }
     Ok(ExitCode::SUCCESS)

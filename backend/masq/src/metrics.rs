@@ -1,0 +1,160 @@
+//! `masq metrics`: masqd's reports in the text format of Prometheus.
+
+use crate::output::Output;
+use crate::{CliError, ps};
+use masq_admin::Overview;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Endpoint {
+    tenant: String,
+    endpoint: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Quota {
+    tenant: String,
+    endpoint: String,
+    quota: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Refusal {
+    tenant: String,
+    endpoint: String,
+    verb: String,
+    rule: String,
+}
+
+pub(crate) fn print(run_dir: &Path, out: &Output) -> Result<ExitCode, CliError> {
+    out.line(&exposition(&ps::overview(run_dir)?))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn split(endpoint: &str) -> Endpoint {
+    let (tenant, name) = endpoint.split_once('/').unwrap_or(("", endpoint));
+    Endpoint {
+        tenant: tenant.to_owned(),
+        endpoint: name.to_owned(),
+    }
+}
+
+fn gauge(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn exposition(overview: &Overview) -> String {
+    let mut registry = Registry::with_prefix("masq");
+    let info = Info::new(vec![
+        ("version", overview.version.clone()),
+        ("device", overview.device.clone()),
+    ]);
+    registry.register("build", "Version of masqd and its device", info);
+
+    let sessions = Family::<Endpoint, Gauge>::default();
+    let pinned = Family::<Endpoint, Gauge>::default();
+    let commands = Family::<Endpoint, Gauge>::default();
+    let used = Family::<Quota, Gauge>::default();
+    let limit = Family::<Quota, Gauge>::default();
+    for endpoint in &overview.endpoints {
+        let labels = split(&endpoint.endpoint);
+        sessions.get_or_create(&labels).set(0);
+        pinned.get_or_create(&labels).set(0);
+        for (quota, count) in &endpoint.quotas {
+            let labels = Quota {
+                tenant: labels.tenant.clone(),
+                endpoint: labels.endpoint.clone(),
+                quota: quota.clone(),
+            };
+            used.get_or_create(&labels).set(gauge(count.used));
+            limit.get_or_create(&labels).set(gauge(count.limit));
+        }
+    }
+    for session in &overview.sessions {
+        let labels = split(&session.endpoint);
+        sessions.get_or_create(&labels).inc();
+        pinned
+            .get_or_create(&labels)
+            .inc_by(gauge(session.pinned_bytes));
+        commands
+            .get_or_create(&labels)
+            .inc_by(gauge(session.commands_total));
+    }
+    let refusals = Family::<Refusal, Counter>::default();
+    for refusal in &overview.refusals_total {
+        let labels = Refusal {
+            tenant: refusal.tenant.clone(),
+            endpoint: refusal.endpoint.clone(),
+            verb: refusal.verb.clone(),
+            rule: refusal.rule.clone(),
+        };
+        refusals.get_or_create(&labels).inc_by(refusal.count);
+    }
+    registry.register("sessions", "Open sessions", sessions);
+    registry.register_with_unit("registered", "Registered memory", Unit::Bytes, pinned);
+    registry.register(
+        "session_commands",
+        "Control commands served for the sessions that are open",
+        commands,
+    );
+    registry.register("quota_used", "Used of the quota of the endpoint", used);
+    registry.register("quota_limit", "Quota of the endpoint", limit);
+    registry.register("refusals", "Refused commands", refusals);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use masq_admin::{EndpointReport, QuotaUse, RefusalCount, SessionReport};
+
+    #[test]
+    fn sessions_quotas_and_refusals_have_their_labels() {
+        let quota = QuotaUse {
+            used: 3,
+            limit: 128,
+            ..Default::default()
+        };
+        let overview = Overview {
+            endpoints: vec![EndpointReport {
+                endpoint: "blue/a".into(),
+                quotas: [("qps".to_owned(), quota)].into(),
+                ..Default::default()
+            }],
+            sessions: vec![SessionReport {
+                endpoint: "blue/a".into(),
+                pinned_bytes: 4096,
+                ..Default::default()
+            }],
+            refusals_total: vec![RefusalCount {
+                tenant: "red".into(),
+                endpoint: "b".into(),
+                verb: "modify_qp".into(),
+                rule: "default deny".into(),
+                count: 5,
+            }],
+            ..Default::default()
+        };
+        let text = exposition(&overview);
+        for line in [
+            "masq_sessions{tenant=\"blue\",endpoint=\"a\"} 1",
+            "masq_registered_bytes{tenant=\"blue\",endpoint=\"a\"} 4096",
+            "masq_quota_used{tenant=\"blue\",endpoint=\"a\",quota=\"qps\"} 3",
+            "masq_quota_limit{tenant=\"blue\",endpoint=\"a\",quota=\"qps\"} 128",
+            "masq_refusals_total{tenant=\"red\",endpoint=\"b\",verb=\"modify_qp\",rule=\"default deny\"} 5",
+            "# TYPE masq_refusals counter",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What TCP does between the namespaces.
+
+use super::network::{Network, Side};
+use super::tools::Latency;
+use anyhow::Context as _;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const PORT: &str = "18600";
+
+/// Half round trips of 14 bytes, the least that sockperf sends.
+pub(crate) fn sockperf(network: &Network) -> anyhow::Result<Latency> {
+    let address = network.server();
+    let mut server = network.command(Side::Server, "sockperf");
+    server.args(["server", "--tcp", "-i", &address, "-p", PORT]);
+    let server = masq_e2e::spawn(server)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let mut client = network.command(Side::Client, "sockperf");
+    client.args(["ping-pong", "--tcp", "-i", &address, "-p", PORT]);
+    client.args(["-t", "4", "-m", "14"]);
+    let out = masq_e2e::spawn(client)?.wait(LIMIT)?.success()?;
+    drop(server);
+    percentiles(&out.output)
+}
+
+fn percentiles(output: &str) -> anyhow::Result<Latency> {
+    let find = |name: &str| -> anyhow::Result<f64> {
+        let line = output
+            .lines()
+            .find(|line| line.contains(&format!("percentile {name}")));
+        let number = line.and_then(|line| line.rsplit('=').next()?.trim().parse().ok());
+        number.with_context(|| format!("sockperf told no percentile {name}:\n{output}"))
+    };
+    Ok(Latency {
+        p50: find("50.000")?,
+        p99: find("99.000")?,
+        p999: find("99.900")?,
+    })
+}
+
+/// Megabytes (10^6) a second of one stream.
+pub(crate) fn iperf3(network: &Network) -> anyhow::Result<f64> {
+    let address = network.server();
+    let mut server = network.command(Side::Server, "iperf3");
+    server.args(["-s", "-1", "-B", &address]);
+    let server = masq_e2e::spawn(server)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let mut client = network.command(Side::Client, "iperf3");
+    client.args(["-c", &address, "-t", "4", "-J"]);
+    let out = masq_e2e::spawn(client)?.wait(LIMIT)?.success()?;
+    drop(server);
+    let value: serde_json::Value = serde_json::from_str(&out.output)?;
+    let bits = value["end"]["sum_received"]["bits_per_second"].as_f64();
+    Ok(bits.context("iperf3 told no rate")? / 8e6)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn percentiles_are_read_from_sockperf() {
+        let text = "sockperf: ---> percentile 99.900 =   35.410\n\
+                    sockperf: ---> percentile 99.000 =   22.000\n\
+                    sockperf: ---> percentile 50.000 =   15.500\n";
+        let latency = super::percentiles(text).unwrap();
+        assert_eq!((latency.p50, latency.p999), (15.5, 35.41));
+    }
+}

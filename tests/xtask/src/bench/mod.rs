@@ -1,0 +1,198 @@
+//! `cargo xtask bench`: ratios, measured in one run on one machine.
+
+mod baseline;
+mod daemon;
+mod memcpy;
+mod network;
+mod plot;
+mod report;
+mod tools;
+
+use crate::progress::{heading, say, step};
+use crate::{build, setup};
+use anyhow::Context as _;
+use clap::Args;
+use masq_e2e::{Binaries, Host};
+use report::{Report, Row, Sense};
+use std::fs;
+
+/// Quotas that let one endpoint hold what the measurements need.
+const POLICY: &str = "\
+version: 1
+tenants:
+  blue:
+    quotas: { sessions: 1000, qps: 20000, cqs: 20000, event_queues: 4096, windows: 65536 }
+    endpoints:
+      a: { address: 10.0.0.1 }
+      b: { address: 10.0.0.2 }
+    rules:
+      - { from: a, to: b, both_ways: true, action: allow }
+";
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --write\n\n\
+                        Namespaces and a bridge are made for TCP, which needs root."
+)]
+pub(crate) struct BenchArgs {
+    /// Put the table into docs/benchmarks.md.
+    #[arg(long)]
+    write: bool,
+    /// Leave out what needs root: TCP over a bridge.
+    #[arg(long)]
+    no_network: bool,
+}
+
+pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    heading("Getting ready");
+    setup::ensure_installed()?;
+    let binaries = Binaries::at(&build::build()?)?;
+    let host = Host::launch(binaries, POLICY, &["--log", "warn"])?;
+    let mut report = Report::new();
+
+    heading("TCP over veth and a bridge");
+    let tcp = if args.no_network {
+        None
+    } else {
+        let network = network::Network::make()?;
+        let measuring = step("sockperf, 14 B ping-pong");
+        let latency = baseline::sockperf(&network)?;
+        measuring.done(&format!("p50 {:.2} us", latency.p50));
+        let measuring = step("iperf3, one stream");
+        let bandwidth = baseline::iperf3(&network)?;
+        measuring.done(&format!("{bandwidth:.0} MB/s"));
+        Some((latency, bandwidth))
+    };
+
+    heading("masq");
+    let measuring = step("memcpy, 1 MiB between two shared mappings");
+    let copy = memcpy::megabytes_per_second()?;
+    measuring.done(&format!("{copy:.0} MB/s"));
+
+    let measuring = step("ib_send_lat, 2 B");
+    let latency = tools::latency(&host, "ib_send_lat")?;
+    measuring.done(&format!(
+        "p50 {:.2} us, p99 {:.2}, p99.9 {:.2}",
+        latency.p50, latency.p99, latency.p999
+    ));
+    let measuring = step("ib_write_bw, 64 KiB");
+    let at_64k = tools::bandwidth(&host, "ib_write_bw", 65_536, 40_000)?;
+    measuring.done(&format!("{:.0} MB/s", at_64k.megabytes));
+    let measuring = step("ib_write_bw, 1 MiB");
+    let at_1m = tools::bandwidth(&host, "ib_write_bw", 1 << 20, 5_000)?;
+    measuring.done(&format!("{:.0} MB/s", at_1m.megabytes));
+    let measuring = step("ib_write_bw, 2 B");
+    let small = tools::bandwidth(&host, "ib_write_bw", 2, 2_000_000)?;
+    measuring.done(&format!("{:.2} M messages/s", small.million_messages));
+    let measuring = step("control verbs");
+    let control = tools::control(&host)?;
+    measuring.done(&format!(
+        "median {:.2} us, {:.0} connections/s",
+        control.verb_us, control.connections_per_second
+    ));
+    let measuring = step("system calls of ib_write_lat (strace)");
+    let calls = tools::system_calls(&host)?;
+    measuring.done(&format!(
+        "{:.4} a message, and {:.2} sched_yield",
+        calls.others, calls.yields
+    ));
+    let measuring = step("masqd with 200 idle sessions, then 1,000 queue pairs");
+    let idle = daemon::idle(&host)?;
+    measuring.done(&format!(
+        "{:.3} % of a core, {:.1} KiB a session, {:.1} KiB a queue pair",
+        idle.cpu_percent, idle.kib_per_session, idle.kib_per_qp
+    ));
+
+    if let Some((tcp_latency, tcp_bandwidth)) = &tcp {
+        report.push(Row::ratio(
+            "ib_send_lat 2 B, p50, against sockperf TCP",
+            format!("{:.2} us", latency.p50),
+            format!("{:.2} us", tcp_latency.p50),
+            latency.p50 / tcp_latency.p50,
+            Sense::AtMost(0.2, 0.1),
+        ));
+        report.push(Row::ratio(
+            "ib_write_bw 64 KiB, against iperf3",
+            format!("{:.0} MB/s", at_64k.megabytes),
+            format!("{tcp_bandwidth:.0} MB/s"),
+            at_64k.megabytes / tcp_bandwidth,
+            Sense::AtLeast(3.0, 5.0),
+        ));
+    }
+    report.push(Row::ratio(
+        "ib_write_bw 1 MiB, against memcpy",
+        format!("{:.0} MB/s", at_1m.megabytes),
+        format!("{copy:.0} MB/s"),
+        at_1m.megabytes / copy,
+        Sense::AtLeast(0.7, 0.9),
+    ));
+    report.push(Row::value(
+        "ib_write_bw 2 B, million messages a second",
+        small.million_messages,
+        Sense::AtLeast(1.0, 3.0),
+    ));
+    report.push(Row::value(
+        "control verb, median, us",
+        control.verb_us,
+        Sense::AtMost(8.0, 8.0),
+    ));
+    report.push(Row::value(
+        "connections set up a second",
+        control.connections_per_second,
+        Sense::AtLeast(5000.0, 5000.0),
+    ));
+    report.push(Row::value(
+        "system calls a message, without sched_yield",
+        calls.others,
+        Sense::AtMost(0.01, 0.0),
+    ));
+    report.push(Row::value(
+        "sched_yield a message",
+        calls.yields,
+        Sense::Shown,
+    ));
+    report.push(Row::value(
+        "masqd with 200 idle sessions, % of a core",
+        idle.cpu_percent,
+        Sense::AtMost(0.5, 0.1),
+    ));
+    report.push(Row::value(
+        "masqd, KiB an idle session",
+        idle.kib_per_session,
+        Sense::Shown,
+    ));
+    report.push(Row::value(
+        "masqd, KiB a queue pair",
+        idle.kib_per_qp,
+        Sense::Shown,
+    ));
+    report.push(Row::value(
+        "ib_send_lat 2 B, p99, us",
+        latency.p99,
+        Sense::Shown,
+    ));
+    report.push(Row::value(
+        "ib_send_lat 2 B, p99.9, us",
+        latency.p999,
+        Sense::Shown,
+    ));
+
+    heading("In short");
+    let markdown = report.markdown();
+    say(&markdown);
+    let out = build::target_dir()?.join("bench");
+    fs::create_dir_all(&out).context("cannot make target/bench")?;
+    fs::write(out.join("bench.md"), &markdown)?;
+    fs::write(out.join("bench.json"), report.json()?)?;
+    let mut series = vec![("masq", latency)];
+    if let Some((tcp_latency, _)) = tcp {
+        series.push(("TCP", tcp_latency));
+    }
+    plot::latency(&out.join("latency.svg"), &series)?;
+    say(&format!("written to {}", out.display()));
+    if args.write {
+        report.write_into(&masq_e2e::workspace().join("docs/benchmarks.md"))?;
+        say("docs/benchmarks.md is updated");
+    }
+    Ok(())
+}
