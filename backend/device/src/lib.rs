@@ -100,7 +100,7 @@ pub trait Session: Send {
     /// the caller asks again until it has let go, which a deadline bounds.
     fn deregister(&mut self, mr: Handle) -> Result<Region>;
     /// Changes the protection domain and the rights of a region, and returns
-    /// its key, which stays. [`DeviceError::Again`] as for [`Self::deregister`].
+    /// its key, which stays. What was checked before may still be carried out.
     fn change_mr(&mut self, mr: Handle, pd: Handle, access: Access) -> Result<u32> {
         let _ = (mr, pd, access);
         Err(DeviceError::Unsupported("changing a memory region"))

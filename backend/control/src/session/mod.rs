@@ -62,6 +62,8 @@ pub(crate) struct Session {
     qps: Handles<qp::Qp>,
     ahs: Handles<address::Ah>,
     groups: Vec<(Handle, masq_spec::verbs::Gid)>,
+    /// Whether the device was told whom its datagrams to groups may reach.
+    sends_to_groups: bool,
 }
 
 /// What a session is opened with.
@@ -104,6 +106,7 @@ impl Session {
             qps: Handles::default(),
             ahs: Handles::default(),
             groups: Vec::new(),
+            sends_to_groups: false,
         })
     }
 

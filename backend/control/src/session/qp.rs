@@ -334,6 +334,7 @@ impl Session {
                 qp.connection = None;
             }
         }
+        self.recheck_reach(world);
         count + self.recheck_ahs(world)
     }
 }

@@ -190,13 +190,9 @@ impl Engine {
     ) -> Result<u32> {
         let session = self.session(s)?;
         let key = *session.mrs.get(&handle).ok_or(NO_OBJECT)?;
-        let helper_busy = session.helper.is_busy();
         let entry = self.keys.get_mut(key).ok_or(NO_OBJECT)?;
         if matches!(entry.kind, KeyKind::Region { windows } if windows > 0) {
             return Err(DeviceError::Busy("a memory window"));
-        }
-        if helper_busy && entry.region.as_ref().is_some_and(|r| r.has_remote()) {
-            return Err(DeviceError::Again);
         }
         entry.facts.pd = (s, pd);
         entry.facts.access = access;
