@@ -1,6 +1,8 @@
 //! Who is at the other end of a socket, by the kernel's word.
 #![allow(unsafe_code)] // getsockopt(SO_PEERPIDFD), which no crate wraps yet
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -21,17 +23,23 @@ pub(crate) struct Peer {
 impl Peer {
     /// The process that connected `socket`.
     pub(crate) fn of(socket: &UnixStream) -> io::Result<Self> {
-        let cred = rustix::net::sockopt::socket_peercred(socket)?;
-        let pid = cred.pid.as_raw_nonzero().get();
+        // The raw number: it is 0 for a process of another pid namespace.
+        let cred = getsockopt(socket, PeerCredentials)?;
+        let pid = cred.pid();
         let pidfd = match peer_pidfd(socket.as_fd()) {
             Ok(pidfd) => pidfd,
             // Before 6.5 the number must do; it is checked again by whoever
             // opens the memory of the process.
-            Err(_) => rustix::process::pidfd_open(cred.pid, rustix::process::PidfdFlags::empty())?,
+            Err(_) => {
+                let pid = rustix::process::Pid::from_raw(pid).ok_or_else(|| {
+                    io::Error::other("the process is in a pid namespace that masqd does not see")
+                })?;
+                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?
+            }
         };
         Ok(Self {
             pid,
-            uid: cred.uid.as_raw(),
+            uid: cred.uid(),
             pidfd,
         })
     }

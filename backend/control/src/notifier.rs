@@ -6,21 +6,24 @@ use crate::vring::Vring;
 use crossbeam_queue::SegQueue;
 use masq_device::{EventSink, Handle};
 use masq_spec::event::{AsyncEvent, COMPLETION, Event};
-use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::Signal;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
 /// Events that may wait; a session that lets more pile up is ended.
 const BACKLOG: usize = 65_536;
-/// How often a full event queue is looked at again.
+/// How soon a full event queue is looked at again, at first and at last: a
+/// session that never reads must cost nearly nothing.
 const RETRY: Duration = Duration::from_millis(1);
+const RETRY_MOST: Duration = Duration::from_millis(32);
 /// Interrupts a blocked write; its handler does nothing.
 pub(crate) const INTERRUPT: Signal = Signal::SIGUSR2;
 
@@ -35,7 +38,18 @@ enum Item {
 /// An event queue and its call eventfd.
 pub(crate) struct EventQueue {
     pub(crate) vring: Vring,
-    pub(crate) call: File,
+    pub(crate) call: Arc<File>,
+}
+
+/// `None` once it was taken away while the thread looked at it.
+type Slot = Arc<Mutex<Option<EventQueue>>>;
+
+/// What became of an event.
+enum Handed {
+    Over,
+    Full,
+    NoQueue,
+    Broken,
 }
 
 /// Shared between the control side, the device and the thread.
@@ -44,12 +58,17 @@ pub(crate) struct Notifier {
     items: SegQueue<Item>,
     waiting: AtomicUsize,
     overflowed: AtomicBool,
+    broken: AtomicBool,
     stop: AtomicBool,
-    finished: AtomicBool,
-    thread: OnceLock<(Thread, Pthread)>,
     starting: AtomicBool,
-    queues: Mutex<HashMap<u32, Arc<Mutex<EventQueue>>>>,
+    wake: OnceLock<Thread>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+    queues: Mutex<HashMap<u32, Slot>>,
     control: Mutex<Option<Arc<File>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Notifier {
@@ -59,38 +78,45 @@ impl Notifier {
             items: SegQueue::new(),
             waiting: AtomicUsize::new(0),
             overflowed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            finished: AtomicBool::new(false),
-            thread: OnceLock::new(),
             starting: AtomicBool::new(false),
+            wake: OnceLock::new(),
+            handle: Mutex::default(),
             queues: Mutex::default(),
             control: Mutex::default(),
         })
     }
 
-    /// Adds or replaces an event queue.
-    pub(crate) fn set_queue(&self, number: u32, queue: EventQueue) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.insert(number, Arc::new(Mutex::new(queue)));
+    /// Adds an event queue, or puts another in its place; `make` runs when the
+    /// thread has let go of the old one, and no event is lost meanwhile.
+    pub(crate) fn set_queue<E>(
+        &self,
+        number: u32,
+        make: impl FnOnce() -> Result<EventQueue, E>,
+    ) -> Result<(), E> {
+        let slot = Arc::clone(lock(&self.queues).entry(number).or_default());
+        let mut slot = lock(&slot);
+        *slot = None;
+        *slot = Some(make()?);
+        Ok(())
     }
 
-    /// Takes an event queue away; events for it are dropped.
+    /// Takes an event queue away; events for it are dropped, and its memory is
+    /// not touched after the return.
     pub(crate) fn remove_queue(&self, number: u32) {
-        self.queues
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&number);
+        let slot = lock(&self.queues).remove(&number);
+        if let Some(slot) = slot {
+            *lock(&slot) = None;
+        }
     }
 
     pub(crate) fn has_queue(&self, number: u32) -> bool {
-        self.queues
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(&number)
+        lock(&self.queues).contains_key(&number)
     }
 
     pub(crate) fn set_control_call(&self, call: Option<Arc<File>>) {
-        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = call;
+        *lock(&self.control) = call;
     }
 
     /// Has the control queue's call eventfd written.
@@ -98,140 +124,176 @@ impl Notifier {
         self.push(Item::Control);
     }
 
-    /// Whether the session let too many events pile up.
-    pub(crate) fn overflowed(&self) -> bool {
-        self.overflowed.load(Ordering::Relaxed)
+    /// Why the session has to end, if it has.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        if self.overflowed.load(Ordering::Relaxed) {
+            Some("too many events were left unread")
+        } else if self.broken.load(Ordering::Relaxed) {
+            Some("an event ring broke the rules")
+        } else {
+            None
+        }
     }
 
     /// Ends the thread. Returns whether it has ended; if not, it was
     /// interrupted and this is to be called again.
     pub(crate) fn stop(&self) -> bool {
         self.stop.store(true, Ordering::SeqCst);
-        match self.thread.get() {
+        let mut handle = lock(&self.handle);
+        match handle.take() {
             None => !self.starting.load(Ordering::SeqCst),
-            Some(_) if self.finished.load(Ordering::SeqCst) => true,
-            Some((thread, id)) => {
-                thread.unpark();
-                // It has not finished, so the thread and its id still exist.
-                let _ = pthread_kill(*id, INTERRUPT);
-                self.finished.load(Ordering::SeqCst)
+            Some(thread) if thread.is_finished() => {
+                let _ = thread.join();
+                self.starting.store(false, Ordering::SeqCst);
+                true
+            }
+            Some(thread) => {
+                thread.thread().unpark();
+                // It was not joined, so its id still names it.
+                let _ = pthread_kill(thread.as_pthread_t(), INTERRUPT);
+                *handle = Some(thread);
+                false
             }
         }
     }
 
     fn push(self: &Arc<Self>, item: Item) {
+        if self.stop.load(Ordering::SeqCst) {
+            return;
+        }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= BACKLOG {
             self.overflowed.store(true, Ordering::Relaxed);
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         self.items.push(item);
-        if let Some((thread, _)) = self.thread.get() {
+        if let Some(thread) = self.wake.get() {
             thread.unpark();
         } else if !self.starting.swap(true, Ordering::SeqCst) {
-            let notifier = Arc::clone(self);
-            let spawned = std::thread::Builder::new()
-                .name("masq-events".into())
-                .stack_size(64 << 10)
-                .spawn(move || notifier.run());
-            if let Err(error) = spawned {
+            self.start();
+        }
+    }
+
+    fn start(self: &Arc<Self>) {
+        let notifier = Arc::clone(self);
+        // Held while it starts, so that `stop` finds the handle.
+        let mut handle = lock(&self.handle);
+        let spawned = std::thread::Builder::new()
+            .name("masq-events".into())
+            .stack_size(64 << 10)
+            .spawn(move || notifier.run());
+        match spawned {
+            Ok(thread) => *handle = Some(thread),
+            Err(error) => {
                 tracing::error!(session = self.label, %error, "no thread for events");
-                self.overflowed.store(true, Ordering::Relaxed);
+                self.broken.store(true, Ordering::Relaxed);
                 self.starting.store(false, Ordering::SeqCst);
             }
         }
     }
 
     fn run(&self) {
-        let _ = self.thread.set((std::thread::current(), pthread_self()));
-        let mut backlog: VecDeque<(u32, Event)> = VecDeque::new();
+        // Before the first look: whoever pushes later finds whom to wake.
+        let _ = self.wake.set(std::thread::current());
+        let mut backlog: BTreeMap<u32, VecDeque<Event>> = BTreeMap::new();
+        let mut retry = RETRY;
         while !self.stop.load(Ordering::SeqCst) {
-            let mut idle = true;
+            let mut busy = false;
             while let Some(item) = self.items.pop() {
-                idle = false;
+                busy = true;
                 match item {
                     Item::Event(queue, event) => {
-                        backlog.push_back((queue, event));
+                        backlog.entry(queue).or_default().push_back(event);
                     }
                     Item::Control => {
                         self.waiting.fetch_sub(1, Ordering::Relaxed);
-                        let control = self
-                            .control
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .clone();
+                        let control = lock(&self.control).clone();
                         if let Some(call) = control {
                             self.signal(&call);
                         }
                     }
                 }
                 if self.stop.load(Ordering::SeqCst) {
-                    break;
+                    return;
                 }
             }
-            let before = backlog.len();
-            self.deliver(&mut backlog);
-            if !idle || backlog.len() != before {
-                continue;
-            }
-            if backlog.is_empty() {
+            busy |= self.deliver(&mut backlog);
+            if busy {
+                retry = RETRY;
+            } else if backlog.is_empty() {
                 std::thread::park();
             } else {
-                std::thread::park_timeout(RETRY);
+                std::thread::park_timeout(retry);
+                retry = (retry * 2).min(RETRY_MOST);
             }
         }
-        self.finished.store(true, Ordering::SeqCst);
     }
 
-    /// Delivers what fits; an event that finds its queue full keeps its place.
-    fn deliver(&self, backlog: &mut VecDeque<(u32, Event)>) {
-        for _ in 0..backlog.len() {
-            if self.stop.load(Ordering::SeqCst) {
-                return;
-            }
-            let Some((number, event)) = backlog.pop_front() else {
-                return;
-            };
-            let queue = self
-                .queues
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(&number)
-                .cloned();
-            let Some(queue) = queue else {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                continue;
-            };
-            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            let taken = match queue.vring.take() {
-                Ok(taken) => taken,
-                Err(_) => {
-                    self.overflowed.store(true, Ordering::Relaxed);
-                    self.waiting.fetch_sub(1, Ordering::Relaxed);
-                    continue;
+    /// Delivers what fits, in the order of each queue; whether anything did.
+    fn deliver(&self, backlog: &mut BTreeMap<u32, VecDeque<Event>>) -> bool {
+        let mut moved = false;
+        backlog.retain(|number, events| {
+            while let Some(event) = events.front() {
+                if self.stop.load(Ordering::SeqCst) {
+                    return true;
                 }
-            };
-            match taken {
-                None => backlog.push_back((number, event)),
-                Some(chain) => {
-                    self.waiting.fetch_sub(1, Ordering::Relaxed);
-                    if queue.vring.answer(&chain, event.as_bytes()).is_ok() {
-                        let EventQueue { call, .. } = &*queue;
-                        self.signal(call);
+                match self.hand_over(*number, event) {
+                    Handed::Full => return true,
+                    Handed::Over => {
+                        events.pop_front();
+                        self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    Handed::Broken => {
+                        self.broken.store(true, Ordering::Relaxed);
+                        self.waiting.fetch_sub(events.len(), Ordering::Relaxed);
+                        return false;
+                    }
+                    Handed::NoQueue => {
+                        self.waiting.fetch_sub(events.len(), Ordering::Relaxed);
+                        return false;
                     }
                 }
+                moved = true;
             }
-        }
+            false
+        });
+        moved
+    }
+
+    fn hand_over(&self, number: u32, event: &Event) -> Handed {
+        let slot = lock(&self.queues).get(&number).cloned();
+        let Some(slot) = slot else {
+            return Handed::NoQueue;
+        };
+        let call = {
+            let mut queue = lock(&slot);
+            let Some(queue) = queue.as_mut() else {
+                return Handed::NoQueue;
+            };
+            match queue.vring.take() {
+                Ok(None) => return Handed::Full,
+                Ok(Some(chain)) => match queue.vring.answer(&chain, event.as_bytes()) {
+                    Ok(()) => Arc::clone(&queue.call),
+                    Err(_) => return Handed::Broken,
+                },
+                Err(_) => return Handed::Broken,
+            }
+        };
+        // Without the lock: this may block until the tenant reads.
+        self.signal(&call);
+        Handed::Over
     }
 
     /// Adds one to an eventfd; may block until the tenant reads it, or until
     /// [`Self::stop`] interrupts.
     fn signal(&self, mut call: &File) {
+        let mut retry = RETRY;
         while !self.stop.load(Ordering::SeqCst) {
             match call.write(&1u64.to_ne_bytes()) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    std::thread::park_timeout(RETRY);
+                    std::thread::sleep(retry);
+                    retry = (retry * 2).min(RETRY_MOST);
                 }
                 _ => return,
             }

@@ -2,22 +2,21 @@
 //! decides nothing; [`crate::server`] looks at what changed after each message.
 
 use crate::identity::is_eventfd;
+use crate::notifier::Notifier;
 use crate::vring::VringConfig;
 use masq_memory::{DoorbellPage, SharedFile};
-use masq_spec::device::{Config, Features, MAX_QUEUE_SIZE, MAX_QUEUES, SHMID_DOORBELL};
+use masq_spec::device::{CONTROL_QUEUE, Config, Features, MAX_QUEUE_SIZE, MAX_QUEUES};
 use masq_spec::doorbell::PAGE_LEN;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
-    VhostUserLog, VhostUserMMap, VhostUserMMapFlags, VhostUserMemoryRegion,
-    VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
-    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
+    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig,
+    VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
 };
-use vhost::vhost_user::{
-    Backend, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut, VhostUserFrontendReqHandler,
-};
+use vhost::vhost_user::{Backend, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 use zerocopy::IntoBytes;
 
 /// A change that the server has to act on.
@@ -27,6 +26,8 @@ pub(crate) enum Change {
     Started(u8),
     /// This virtqueue stopped.
     Stopped(u8),
+    /// This event queue would exceed the quota.
+    OverQuota,
 }
 
 /// State of one connection.
@@ -36,12 +37,18 @@ pub(crate) struct Protocol {
     pub(crate) accepted: Option<Features>,
     pub(crate) memory: Option<Arc<SharedFile>>,
     pub(crate) doorbell: Option<Arc<DoorbellPage>>,
+    /// Where events are delivered, and the number of queue 0 there.
+    pub(crate) events: (Arc<Notifier>, u32),
+    /// Event queues that the quota still allows; set before each message.
+    pub(crate) event_queues_left: u64,
+    /// Protocol features that the frontend accepted.
+    pub(crate) accepted_protocol: u64,
     vrings: Vec<VringConfig>,
     changes: Vec<Change>,
 }
 
 impl Protocol {
-    pub(crate) fn new(config: Config, offered: Features) -> Self {
+    pub(crate) fn new(config: Config, offered: Features, events: Arc<Notifier>) -> Self {
         let vrings = (0..MAX_QUEUES).map(|_| VringConfig::default()).collect();
         Self {
             config,
@@ -49,6 +56,9 @@ impl Protocol {
             accepted: None,
             memory: None,
             doorbell: None,
+            events: (events, 0),
+            event_queues_left: 0,
+            accepted_protocol: 0,
             vrings,
             changes: Vec::new(),
         }
@@ -70,13 +80,32 @@ impl Protocol {
     }
 
     /// A virtqueue starts once it is enabled and complete.
-    fn started(&mut self, index: u8) {
-        let running = self
-            .vring(index)
-            .is_some_and(|v| v.enabled && v.size > 0 && v.kick.is_some() && v.call.is_some());
-        if running {
-            self.changes.push(Change::Started(index));
+    fn started(&mut self, index: u8) -> Result<()> {
+        let left = self.event_queues_left;
+        let vring = self.vring_mut(u32::from(index))?;
+        let complete = vring.size > 0 && vring.kick.is_some() && vring.call.is_some();
+        if !vring.enabled || !complete {
+            return Ok(());
         }
+        let is_new_event_queue = index != CONTROL_QUEUE && !vring.charged;
+        if is_new_event_queue && left == 0 {
+            vring.enabled = false;
+            self.changes.push(Change::OverQuota);
+            return Err(Error::InvalidOperation("the quota of event queues"));
+        }
+        vring.charged = index != CONTROL_QUEUE;
+        self.changes.push(Change::Started(index));
+        Ok(())
+    }
+
+    /// An event queue has been let go of when this returns; the control queue
+    /// when the change is acted on, which its only reader does first.
+    fn stopped(&mut self, index: u8) {
+        if index != CONTROL_QUEUE {
+            let (events, base) = &self.events;
+            events.remove_queue(base + u32::from(index));
+        }
+        self.changes.push(Change::Stopped(index));
     }
 
     fn set_fd(&mut self, index: u8, fd: Option<File>, is_kick: bool) -> Result<()> {
@@ -89,8 +118,7 @@ impl Protocol {
         } else {
             vring.call = fd;
         }
-        self.started(index);
-        Ok(())
+        self.started(index)
     }
 }
 
@@ -158,16 +186,18 @@ impl VhostUserBackendReqHandlerMut for Protocol {
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
         let base = u16::try_from(base).map_err(|_| Error::InvalidParam)?;
-        self.vring_mut(index)?.base = base;
+        let position = &self.vring_mut(index)?.position;
+        position.store(base, Ordering::Relaxed);
         Ok(())
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let vring = self.vring_mut(index)?;
-        vring.enabled = false;
+        (vring.enabled, vring.charged) = (false, false);
         (vring.kick, vring.call) = (None, None);
-        let base = u32::from(vring.base);
-        self.changes.push(Change::Stopped(index as u8));
+        let position = Arc::clone(&vring.position);
+        self.stopped(index as u8);
+        let base = u32::from(position.load(Ordering::Relaxed));
         Ok(VhostUserVringState::new(index, base))
     }
 
@@ -193,7 +223,8 @@ impl VhostUserBackendReqHandlerMut for Protocol {
             | VhostUserProtocolFeatures::SHMEM)
     }
 
-    fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
+    fn set_protocol_features(&mut self, features: u64) -> Result<()> {
+        self.accepted_protocol = features;
         Ok(())
     }
 
@@ -202,13 +233,13 @@ impl VhostUserBackendReqHandlerMut for Protocol {
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
-        self.vring_mut(index)?.enabled = enable;
-        let index = index as u8;
+        let vring = self.vring_mut(index)?;
+        vring.enabled = enable;
         if enable {
-            self.started(index);
-        } else {
-            self.changes.push(Change::Stopped(index));
+            return self.started(index as u8);
         }
+        vring.charged = false;
+        self.stopped(index as u8);
         Ok(())
     }
 
@@ -234,29 +265,9 @@ impl VhostUserBackendReqHandlerMut for Protocol {
         ))
     }
 
-    fn set_backend_req_fd(&mut self, backend: Backend) {
-        let Some(doorbell) = self.doorbell.clone() else {
-            return;
-        };
-        backend.set_shmem_flag(true);
-        let map = VhostUserMMap {
-            shmid: SHMID_DOORBELL,
-            len: PAGE_LEN as u64,
-            flags: VhostUserMMapFlags::WRITABLE.bits(),
-            ..Default::default()
-        };
-        // The socket is the tenant's and may be full: a thread of its own waits
-        // for it, and ends at the latest with the process.
-        let send = move || {
-            if let Err(error) = backend.shmem_map(&map, &doorbell.as_fd()) {
-                tracing::debug!(%error, "the doorbell page was not taken");
-            }
-        };
-        let thread = std::thread::Builder::new().name("masq-doorbell".into());
-        if let Err(error) = thread.stack_size(64 << 10).spawn(send) {
-            tracing::error!(%error, "no thread to send the doorbell page");
-        }
-    }
+    /// The server takes this message itself ([`crate::server`]): the crate
+    /// would write to a socket that the tenant can fill.
+    fn set_backend_req_fd(&mut self, _: Backend) {}
 
     fn set_gpu_socket(&mut self, _: GpuBackend) -> Result<()> {
         Err(Error::InvalidOperation("not a GPU"))

@@ -6,7 +6,8 @@ use masq_spec::command::{MAX_CHAIN, MAX_COMMAND_LEN};
 use masq_spec::device::{MAX_QUEUE_SIZE, PAGE_SIZE};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
@@ -41,10 +42,14 @@ pub(crate) struct VringConfig {
     pub(crate) desc: u64,
     pub(crate) avail: u64,
     pub(crate) used: u64,
-    pub(crate) base: u16,
+    /// Running index of the next chain: where the queue begins, and where it
+    /// stopped.
+    pub(crate) position: Arc<AtomicU16>,
     pub(crate) kick: Option<File>,
     pub(crate) call: Option<File>,
     pub(crate) enabled: bool,
+    /// Whether it counts against the quota of event queues.
+    pub(crate) charged: bool,
 }
 
 /// A running virtqueue.
@@ -53,6 +58,7 @@ pub(crate) struct Vring {
     queue: Queue,
     desc: GuestAddress,
     avail: GuestAddress,
+    position: Arc<AtomicU16>,
 }
 
 /// A piece of a chain.
@@ -119,8 +125,9 @@ impl Vring {
         queue
             .try_set_used_ring_address(GuestAddress(config.used))
             .map_err(geometry)?;
-        queue.set_next_avail(config.base);
-        queue.set_next_used(config.base);
+        let base = config.position.load(Ordering::Relaxed);
+        queue.set_next_avail(base);
+        queue.set_next_used(base);
         queue.set_ready(true);
         if !queue.is_valid(&memory) {
             return Err(RingError::Geometry);
@@ -130,6 +137,7 @@ impl Vring {
             queue,
             desc: GuestAddress(config.desc),
             avail: GuestAddress(config.avail),
+            position: Arc::clone(&config.position),
         })
     }
 
@@ -246,6 +254,10 @@ impl Vring {
         let written = (response.len() - rest.len()) as u32;
         self.queue
             .add_used(&self.memory, chain.head, written)
-            .map_err(|_| RingError::Memory)
+            .map_err(|_| RingError::Memory)?;
+        // A chain that was taken and not answered is taken again.
+        let next = self.position.load(Ordering::Relaxed).wrapping_add(1);
+        self.position.store(next, Ordering::Relaxed);
+        Ok(())
     }
 }

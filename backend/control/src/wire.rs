@@ -1,12 +1,13 @@
 //! Whether a whole vhost-user message waits, so that reading it cannot block.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::os::fd::AsFd;
 
 /// Bytes of a vhost-user header.
-const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// Largest message that is taken.
 const MAX_MESSAGE: usize = 4096;
 
@@ -17,8 +18,8 @@ pub(crate) enum Waiting {
     Nothing,
     /// A message that is not complete.
     Part,
-    /// A complete message.
-    Message,
+    /// A complete message: its request code and the bytes of its body.
+    Message(u32, usize),
     /// The end.
     Closed,
     /// Something that is no message.
@@ -39,14 +40,23 @@ pub(crate) fn peek(socket: impl AsFd) -> io::Result<Waiting> {
     if got < HEADER {
         return Ok(Waiting::Part);
     }
-    let size = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) as usize;
+    let [c0, c1, c2, c3, _, _, _, _, s0, s1, s2, s3] = header;
+    let code = u32::from_ne_bytes([c0, c1, c2, c3]);
+    let size = u32::from_ne_bytes([s0, s1, s2, s3]) as usize;
     if size > MAX_MESSAGE {
         return Ok(Waiting::Garbage);
     }
     let waiting = ioctl_fionread(&socket)? as usize;
     Ok(if waiting >= HEADER + size {
-        Waiting::Message
+        Waiting::Message(code, size)
     } else {
         Waiting::Part
     })
+}
+
+/// Whether an answer of any length fits the socket's buffer, so that writing
+/// it cannot block: poll says so while less than a quarter is in use.
+pub(crate) fn has_room(socket: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }

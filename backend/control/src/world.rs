@@ -124,6 +124,17 @@ impl World {
         Ok(self.ledger.charge(&self.policy, id, kind, n)?)
     }
 
+    /// How much more an endpoint may use.
+    pub(crate) fn left(&self, id: &EndpointId, kind: Kind) -> u64 {
+        let (used, tenant_used) = self.ledger.used(id, kind);
+        let tenant = self.policy.tenant(id.tenant().as_str());
+        let of_tenant = tenant.map_or(0, |t| kind.limit(t.quotas()));
+        let of_endpoint = kind.limit(self.policy.quotas(id));
+        of_endpoint
+            .saturating_sub(used)
+            .min(of_tenant.saturating_sub(tenant_used))
+    }
+
     /// The configuration space that an endpoint's frontends read.
     pub(crate) fn config(&self, id: &EndpointId) -> Config {
         let mut device_name = [0; 32];

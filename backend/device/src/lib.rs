@@ -19,7 +19,7 @@ use masq_memory::{MappedRing, Region};
 use masq_spec::command::Status;
 use masq_spec::device::Features;
 use masq_spec::event::AsyncEvent;
-use masq_spec::verbs::{DeviceAttr, Gid, SrqAttr, State};
+use masq_spec::verbs::{Access, DeviceAttr, Gid, SrqAttr, State};
 
 /// Why a device refuses.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,12 @@ pub trait Session: Send {
     /// revoked already, but a helper still reaches memory outside the windows;
     /// the caller asks again until it has let go, which a deadline bounds.
     fn deregister(&mut self, mr: Handle) -> Result<Region>;
+    /// Changes the protection domain and the rights of a region, and returns
+    /// its key, which stays. What was checked before may still be carried out.
+    fn change_mr(&mut self, mr: Handle, pd: Handle, access: Access) -> Result<u32> {
+        let _ = (mr, pd, access);
+        Err(DeviceError::Unsupported("changing a memory region"))
+    }
     /// Allocates a memory window and returns its first rkey.
     fn alloc_mw(&mut self, mw: MwSpec) -> Result<u32>;
     /// Revokes a memory window.

@@ -7,6 +7,7 @@ use masq_control::{DeviceIdentity, Server, ServerConfig, ServerHandle};
 use masq_policy::Policy;
 use masq_soft::{SoftConfig, SoftDevice};
 use nix::sys::signal::{SigSet, Signal};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -27,6 +28,7 @@ pub fn run(args: &Args) -> Result<()> {
         signals.add(signal);
     }
     signals.thread_block().context("block signals")?;
+    raise_descriptors();
     let device = SoftDevice::start(&soft_config(args)?).context("start the data-path threads")?;
     let config = ServerConfig {
         run_dir: args.run_dir.clone(),
@@ -55,6 +57,25 @@ pub fn run(args: &Args) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Each session takes about eight descriptors, each completion channel four:
+/// all that the host allows may be needed.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let result = setrlimit(Resource::Nofile, wanted);
+    let now = getrlimit(Resource::Nofile).current;
+    match (result, now) {
+        (Ok(()), Some(descriptors)) => tracing::info!(descriptors, "limit of open descriptors"),
+        (Ok(()), None) => {}
+        (Err(error), now) => {
+            tracing::warn!(%error, ?now, "the limit of open descriptors was not raised");
+        }
+    }
 }
 
 fn start_log(args: &Args) -> Result<()> {

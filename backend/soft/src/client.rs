@@ -10,7 +10,7 @@ use masq_device::{
 };
 use masq_memory::{MappedRing, Region};
 use masq_spec::device::Features;
-use masq_spec::verbs::{DeviceAttr, Gid, SrqAttr, State};
+use masq_spec::verbs::{Access, DeviceAttr, Gid, SrqAttr, State};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -85,6 +85,10 @@ impl Session for SoftSession {
     fn deregister(&mut self, mr: Handle) -> Result<Region> {
         let region = self.call(move |engine, s| engine.deregister(s, mr))??;
         Ok(Arc::try_unwrap(region).unwrap_or_else(|shared| (*shared).clone()))
+    }
+
+    fn change_mr(&mut self, mr: Handle, pd: Handle, access: Access) -> Result<u32> {
+        self.call(move |engine, s| engine.change_mr(s, mr, pd, access))?
     }
 
     fn alloc_mw(&mut self, mw: MwSpec) -> Result<u32> {

@@ -1,6 +1,6 @@
 //! Connections: handshake, control ring, end.
 
-use super::{Server, Token};
+use super::{Server, Token, back_channel};
 use crate::identity::Peer;
 use crate::ledger::Kind;
 use crate::notifier::{EventQueue, Notifier, Sink};
@@ -15,8 +15,8 @@ use masq_memory::{DoorbellPage, RemoteMemory};
 use masq_policy::EndpointId;
 use masq_spec::command::{Opcode, RequestHeader, Status};
 use masq_spec::device::{
-    ASYNC_EVENT_QUEUE, CONTROL_QUEUE, Features, QUEUE_LAYOUT_MASQ, SPEC_VERSION, version_str,
-    version_text,
+    ASYNC_EVENT_QUEUE, CONTROL_QUEUE, FIRST_EVENT_QUEUE, Features, MAX_QUEUES, QUEUE_LAYOUT_MASQ,
+    SPEC_VERSION, VersionText, version_str, version_text,
 };
 use masq_spec::verbs::{Hello, HelloReply, Join};
 use rustix::event::epoll;
@@ -25,13 +25,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use vhost::vhost_user::BackendReqHandler;
+use vhost::vhost_user::{BackendReqHandler, VhostUserProtocolFeatures};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// How long a handshake, or a message that has begun, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// vhost-user messages of one connection in one turn.
+const MESSAGES_PER_TURN: u32 = 64;
 /// Commands of one connection in one turn.
 const COMMANDS_PER_TURN: u32 = 16;
+
+/// Event queues of a joined connection.
+const QUEUES_OF_JOINED: u64 = MAX_QUEUES as u64 - FIRST_EVENT_QUEUE as u64;
 
 /// The control queue of a connection.
 struct Control {
@@ -59,14 +64,22 @@ pub(super) struct Conn {
     handler: BackendReqHandler<Mutex<Protocol>>,
     protocol: Arc<Mutex<Protocol>>,
     peer: Option<Peer>,
+    /// Signals its control queue, and delivers the events of its session.
     notifier: Arc<Notifier>,
+    /// Delivers the events of its queues: of the session that it joined, or
+    /// its own.
+    events: Arc<Notifier>,
     control: Option<Control>,
     role: Role,
     /// Event queues that were charged, by index.
     event_queues: Vec<u8>,
     born: Instant,
     part_since: Option<Instant>,
+    has_back_channel: bool,
+    /// It waits for its turn.
     pub(super) queued: bool,
+    /// It had a turn a moment ago.
+    pub(super) hot: bool,
 }
 
 impl Conn {
@@ -86,13 +99,6 @@ impl Conn {
 
     pub(super) fn endpoint(&self) -> &EndpointId {
         &self.endpoint
-    }
-
-    /// Whether it waits for the device.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.control
-            .as_ref()
-            .is_some_and(|control| control.stalled.is_some())
     }
 
     pub(super) fn has_command(&self) -> bool {
@@ -119,9 +125,7 @@ impl Conn {
         {
             return Some("a message was not finished");
         }
-        self.notifier
-            .overflowed()
-            .then_some("too many events were left unread")
+        self.notifier.trouble()
     }
 
     fn protocol(&self) -> std::sync::MutexGuard<'_, Protocol> {
@@ -138,10 +142,20 @@ impl Server {
         // One each turn: other work goes on between two of a flood.
         let socket = match listener.accept() {
             Ok((socket, _)) => socket,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
             Err(error) => {
-                tracing::error!(endpoint = %id, %error, "a connection was not accepted");
-                std::thread::sleep(Duration::from_millis(1));
+                if error.raw_os_error().is_some_and(is_out_of_descriptors) {
+                    // Whoever waits hears that it waits in vain.
+                    self.spare = None;
+                    drop(listener.accept());
+                    self.spare = File::open("/dev/null").ok();
+                }
+                let quiet = |since: Instant| since.elapsed() < Duration::from_secs(1);
+                if error.kind() != std::io::ErrorKind::WouldBlock
+                    && !self.accept_failed.is_some_and(quiet)
+                {
+                    self.accept_failed = Some(Instant::now());
+                    tracing::error!(endpoint = %id, %error, "connections are not accepted");
+                }
                 return;
             }
         };
@@ -161,7 +175,9 @@ impl Server {
     fn new_conn(&mut self, id: &EndpointId, socket: UnixStream) -> std::io::Result<usize> {
         socket.set_nonblocking(true)?;
         let peer = Peer::of(&socket)?;
-        let mut protocol = Protocol::new(self.world.config(id), self.world.device.features());
+        let notifier = Notifier::new(id.to_string());
+        let (config, features) = (self.world.config(id), self.world.device.features());
+        let mut protocol = Protocol::new(config, features, Arc::clone(&notifier));
         let page = DoorbellPage::new().map_err(std::io::Error::other)?;
         protocol.doorbell = Some(Arc::new(page));
         let protocol = Arc::new(Mutex::new(protocol));
@@ -187,27 +203,32 @@ impl Server {
             handler,
             protocol,
             peer: Some(peer),
-            notifier: Notifier::new(id.to_string()),
+            events: Arc::clone(&notifier),
+            notifier,
             control: None,
             role: Role::New,
             event_queues: Vec::new(),
             born: Instant::now(),
             part_since: None,
+            has_back_channel: false,
             queued: false,
+            hot: false,
         });
         Ok(index)
     }
 
+    /// Serves the messages of a connection, so many a turn.
     pub(super) fn on_socket(&mut self, index: usize, generation: u32) {
-        loop {
+        for _ in 0..MESSAGES_PER_TURN {
+            let left = self.event_queues_left(index);
             let Some(conn) = self.conns.get_mut(index) else {
                 return;
             };
             if conn.generation != generation {
                 return;
             }
-            match wire::peek(&conn.socket) {
-                Ok(Waiting::Message) => {}
+            let (code, len) = match wire::peek(&conn.socket) {
+                Ok(Waiting::Message(code, len)) => (code, len),
                 Ok(Waiting::Nothing) => {
                     conn.part_since = None;
                     return;
@@ -220,9 +241,19 @@ impl Server {
                 Ok(Waiting::Garbage) | Err(_) => {
                     return self.close(index, "the frontend sent no vhost-user message");
                 }
-            }
+            };
             conn.part_since = None;
-            if let Err(error) = conn.handler.handle_request() {
+            // The crate would try again and again to write an answer.
+            if !wire::has_room(&conn.socket) {
+                return self.close(index, "the frontend does not read the answers");
+            }
+            conn.protocol().event_queues_left = left;
+            if code == back_channel::REQUEST {
+                if let Err(error) = conn.take_back_channel(len) {
+                    tracing::info!(endpoint = %conn.endpoint, %error, "back channel refused");
+                    return self.close(index, "a back channel that cannot be used");
+                }
+            } else if let Err(error) = conn.handler.handle_request() {
                 tracing::info!(endpoint = %conn.endpoint, %error, "vhost-user request refused");
                 // The crate acknowledged what it could; an unanswered request
                 // or a broken stream ends the connection.
@@ -242,6 +273,13 @@ impl Server {
                 }
             }
         }
+        self.sockets.push_back((index, generation));
+    }
+
+    /// Event queues that the quota still allows a connection's endpoint.
+    fn event_queues_left(&self, index: usize) -> u64 {
+        let id = self.conns.get(index).map(|conn| &conn.endpoint);
+        id.map_or(0, |id| self.world.left(id, Kind::EventQueues))
     }
 
     fn on_change(&mut self, index: usize, change: Change) -> Result<(), String> {
@@ -267,9 +305,16 @@ impl Server {
                 self.stop_control(index);
                 Ok(())
             }
+            Change::OverQuota => {
+                let id = conn.endpoint.clone();
+                if let Err(refused) = self.world.charge(&id, Kind::EventQueues, 1) {
+                    self.world.refusals.record(&id, 0, "event_queue", &refused);
+                } else {
+                    self.world.ledger.refund(&id, Kind::EventQueues, 1);
+                }
+                Ok(())
+            }
             Change::Stopped(queue) => {
-                let number = conn.queue_number(queue);
-                conn.notifier.remove_queue(number);
                 if let Some(at) = conn.event_queues.iter().position(|q| *q == queue) {
                     conn.event_queues.swap_remove(at);
                     let id = conn.endpoint.clone();
@@ -331,13 +376,12 @@ impl Server {
         let protocol = conn.protocol();
         let memory = protocol.memory.clone().ok_or("no memory was shared")?;
         let config = protocol.vring(queue).ok_or("no such queue")?;
-        let vring = Vring::new(&memory, config).map_err(|e| e.to_string())?;
         let call = config.call.as_ref().ok_or("no descriptor")?;
-        let call = call.try_clone().map_err(|e| e.to_string())?;
-        drop(protocol);
-        conn.notifier
-            .set_queue(conn.queue_number(queue), EventQueue { vring, call });
-        Ok(())
+        let call = Arc::new(call.try_clone().map_err(|e| e.to_string())?);
+        conn.events.set_queue(conn.queue_number(queue), || {
+            let vring = Vring::new(&memory, config).map_err(|e| e.to_string())?;
+            Ok(EventQueue { vring, call })
+        })
     }
 
     /// Serves the commands of a connection; whether there were any.
@@ -371,7 +415,8 @@ impl Server {
             };
             let outcome = match &mut conn.role {
                 Role::Session(session) => session.serve(&mut self.world, &chain.request),
-                _ => Outcome::Answer(self.first_command(index, &chain.request)),
+                Role::Joined { .. } => Outcome::Answer(response(Status::Invalid, &[])),
+                Role::New => Outcome::Answer(self.first_command(index, &chain.request)),
             };
             let Some(conn) = self.conns.get_mut(index) else {
                 return true;
@@ -382,6 +427,7 @@ impl Server {
             match outcome {
                 Outcome::Again => {
                     control.stalled = Some(chain);
+                    self.stalled.push(index);
                     return served;
                 }
                 Outcome::Answer(answer) => {
@@ -435,7 +481,7 @@ impl Server {
             backend_version: version_text(VERSION),
         };
         let conn = self.conns.get_mut(index).ok_or_else(gone)?;
-        let frontend_version = version_str(&hello.frontend_version);
+        let frontend_version = printable(&hello.frontend_version);
         let major_differs = hello.spec_version >> 16 != SPEC_VERSION >> 16;
         if major_differs || hello.queue_layout != QUEUE_LAYOUT_MASQ {
             let reason = format!("library {frontend_version} and masqd {VERSION} do not agree");
@@ -491,7 +537,7 @@ impl Server {
             id: number,
             endpoint: id.clone(),
             peer,
-            program: version_str(&hello.program),
+            program: printable(&hello.program),
             frontend_version,
             notifier,
             memory,
@@ -513,40 +559,56 @@ impl Server {
     }
 
     fn join(&mut self, index: usize, join: &Join) -> Result<Vec<u8>, Refused> {
-        let id = self.conns.get(index).map(|conn| conn.endpoint.clone());
-        let same = |conn: &Conn| {
+        let Some(id) = self.conns.get(index).map(|conn| conn.endpoint.clone()) else {
+            return Ok(Vec::new());
+        };
+        let same = |conn: &&Conn| {
             conn.session().is_some_and(|s| {
-                s.id == join.session && s.secret == join.secret && Some(&s.endpoint) == id.as_ref()
+                s.id == join.session && s.endpoint == id && equal(&s.secret, &join.secret)
             })
         };
-        let found = self.conns.iter().find(|(_, conn)| same(conn));
-        let notifier = found
-            .map(|(_, conn)| Arc::clone(&conn.notifier))
+        let mut conns = self.conns.iter().map(|(_, conn)| conn);
+        let events = conns
+            .find(same)
+            .map(|conn| Arc::clone(&conn.events))
             .ok_or_else(|| {
                 Refused::new(Status::Denied, "interface", "no such session or secret")
             })?;
-        let taken = self.conns.iter().any(|(_, conn)| {
-            Arc::ptr_eq(&conn.notifier, &notifier)
-                && matches!(conn.role, Role::Joined { base } if base == join.base)
-        });
-        if join.base == 0 || !join.base.is_multiple_of(256) || taken {
+        let bases: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| Arc::ptr_eq(&conn.events, &events))
+            .filter_map(|(_, conn)| match conn.role {
+                Role::Joined { base } => Some(base),
+                _ => None,
+            })
+            .collect();
+        if join.base == 0 || !join.base.is_multiple_of(256) || bases.contains(&join.base) {
             return Err(Refused::invalid("base is no unused multiple of 256"));
+        }
+        // No more than a session with all the event queues of the quota needs.
+        let most = self.world.policy.quotas(&id).event_queues / QUEUES_OF_JOINED + 1;
+        if bases.len() as u64 >= most {
+            let reason = format!("{most} connections of the session joined already");
+            return Err(Refused::new(Status::NoMemory, "quota event_queues", reason));
         }
         let Some(conn) = self.conns.get_mut(index) else {
             return Ok(Vec::new());
         };
-        // The queues that it has set up move to the session's event thread.
-        let own = std::mem::replace(&mut conn.notifier, notifier);
-        own.stop();
+        // The queues that it has set up move to the session's event thread;
+        // its control queue does not.
+        conn.events = events;
         conn.role = Role::Joined { base: join.base };
+        conn.protocol().events = (Arc::clone(&conn.events), join.base);
         for queue in conn.event_queues.clone() {
+            if let Some(conn) = self.conns.get(index) {
+                conn.notifier.remove_queue(u32::from(queue));
+            }
             self.start_events(index, queue)
                 .map_err(|reason| Refused::new(Status::Invalid, "interface", reason))?;
         }
         // A joined connection is no further session.
-        if let Some(id) = id {
-            self.world.ledger.refund(&id, Kind::Sessions, 1);
-        }
+        self.world.ledger.refund(&id, Kind::Sessions, 1);
         Ok(response(Status::Ok, &[]))
     }
 
@@ -576,8 +638,9 @@ impl Server {
                     let _ = epoll::delete(&self.epoll, &peer.pidfd);
                 }
                 for queue in conn.event_queues {
-                    conn.notifier.remove_queue(base + u32::from(queue));
+                    conn.events.remove_queue(base + u32::from(queue));
                 }
+                self.end_notifier(conn.notifier);
             }
             Role::Session(session) => {
                 let _ = epoll::delete(&self.epoll, &session.peer.pidfd);
@@ -587,6 +650,15 @@ impl Server {
                 tracing::info!(
                     endpoint = %conn.endpoint, session = id, commands, reason, "session closed"
                 );
+                let joined: Vec<usize> = self
+                    .conns
+                    .iter()
+                    .filter(|(_, other)| Arc::ptr_eq(&other.events, &conn.events))
+                    .map(|(index, _)| index)
+                    .collect();
+                for index in joined {
+                    self.close(index, "its session was closed");
+                }
                 self.end_notifier(conn.notifier);
             }
         }
@@ -600,6 +672,25 @@ impl Server {
 }
 
 impl Conn {
+    /// Takes the back channel and sends the doorbell page on it.
+    fn take_back_channel(&mut self, len: usize) -> std::io::Result<()> {
+        let (wants_ack, channel) = back_channel::receive(&self.socket, len)?;
+        let (page, accepted) = {
+            let protocol = self.protocol();
+            (protocol.doorbell.clone(), protocol.accepted_protocol)
+        };
+        let has = |feature: VhostUserProtocolFeatures| accepted & feature.bits() != 0;
+        let page = page.filter(|_| has(VhostUserProtocolFeatures::BACKEND_REQ));
+        // Once: pages under way count against masqd.
+        let page = page.filter(|_| !std::mem::replace(&mut self.has_back_channel, true));
+        let page = page.ok_or(std::io::ErrorKind::InvalidInput)?;
+        back_channel::send_page(&channel, &page)?;
+        if wants_ack && has(VhostUserProtocolFeatures::REPLY_ACK) {
+            back_channel::acknowledge(&self.socket)?;
+        }
+        Ok(())
+    }
+
     /// The session's number of an event queue of this connection.
     fn queue_number(&self, queue: u8) -> u32 {
         let base = match self.role {
@@ -608,4 +699,20 @@ impl Conn {
         };
         base + u32::from(queue)
     }
+}
+
+/// Text of a tenant, without what would command a terminal.
+fn printable(text: &VersionText) -> String {
+    let keep = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    version_str(text).chars().map(keep).collect()
+}
+
+/// Compares in a time that does not depend on where the first difference is.
+fn equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    let differ = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(differ) == 0
+}
+
+fn is_out_of_descriptors(errno: i32) -> bool {
+    [nix::libc::EMFILE, nix::libc::ENFILE].contains(&errno)
 }

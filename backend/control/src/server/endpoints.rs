@@ -65,52 +65,64 @@ impl Endpoints {
             .join(SOCKET)
     }
 
-    /// Opens sockets of new endpoints and removes those of old ones.
+    /// Opens sockets of new endpoints and removes those of old ones; nothing
+    /// changes if one cannot be opened.
     pub(super) fn update(&mut self, policy: &Policy, epoll: &OwnedFd) -> Result<(), ServerError> {
+        let before = self.next;
+        let mut added = Ok(());
+        for endpoint in policy.endpoints() {
+            if !self.numbers.contains_key(endpoint.id()) {
+                added = added.and_then(|()| self.add(endpoint.id(), epoll));
+            }
+        }
+        let unwanted = |id: &EndpointId, number: u32| match &added {
+            Ok(()) => policy.endpoint(id).is_none(),
+            Err(_) => number >= before,
+        };
         let gone: Vec<EndpointId> = self
             .numbers
-            .keys()
-            .filter(|id| policy.endpoint(id).is_none())
-            .cloned()
+            .iter()
+            .filter(|(id, number)| unwanted(id, **number))
+            .map(|(id, _)| id.clone())
             .collect();
         for id in gone {
-            if let Some(number) = self.numbers.remove(&id)
-                && let Some((_, listener)) = self.listeners.remove(&number)
-            {
-                let _ = epoll::delete(epoll, &listener);
-            }
-            let _ = fs::remove_dir_all(
-                self.root
-                    .join(id.tenant().as_str())
-                    .join(id.name().as_str()),
-            );
+            self.forget(&id, epoll);
         }
-        for endpoint in policy.endpoints() {
-            let id = endpoint.id();
-            if self.numbers.contains_key(id) {
-                continue;
-            }
-            let path = self.path(id);
-            let listener = self.listen(&path).map_err(|source| ServerError::Path {
-                path,
-                source,
-                remedy: "the endpoint's socket cannot be made there",
-            })?;
-            let number = self.next;
-            self.next += 1;
-            epoll::add(
-                epoll,
-                &listener,
-                Token::Listener(number).data(),
-                epoll::EventFlags::IN,
-            )
-            .map_err(|e| ServerError::Host {
-                what: "epoll",
-                source: e.into(),
-            })?;
-            self.numbers.insert(id.clone(), number);
-            self.listeners.insert(number, (id.clone(), listener));
+        added
+    }
+
+    fn forget(&mut self, id: &EndpointId, epoll: &OwnedFd) {
+        if let Some(number) = self.numbers.remove(id)
+            && let Some((_, listener)) = self.listeners.remove(&number)
+        {
+            let _ = epoll::delete(epoll, &listener);
         }
+        if let Some(dir) = self.path(id).parent() {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+
+    fn add(&mut self, id: &EndpointId, epoll: &OwnedFd) -> Result<(), ServerError> {
+        let path = self.path(id);
+        let listener = self.listen(&path).map_err(|source| ServerError::Path {
+            path,
+            source,
+            remedy: "the endpoint's socket cannot be made there",
+        })?;
+        let number = self.next;
+        self.next += 1;
+        epoll::add(
+            epoll,
+            &listener,
+            Token::Listener(number).data(),
+            epoll::EventFlags::IN,
+        )
+        .map_err(|e| ServerError::Host {
+            what: "epoll",
+            source: e.into(),
+        })?;
+        self.numbers.insert(id.clone(), number);
+        self.listeners.insert(number, (id.clone(), listener));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The epoll loop.
 
 mod admin;
+mod back_channel;
 mod connection;
 mod endpoints;
 mod reload;
@@ -14,6 +15,7 @@ use masq_policy::Policy;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use slab::Slab;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -151,6 +153,13 @@ pub struct Server {
     generation: u32,
     /// Connections that may have commands waiting.
     ready: VecDeque<usize>,
+    /// Connections that may have messages waiting, with their generations.
+    sockets: VecDeque<(usize, u32)>,
+    /// Connections whose command waits for the device.
+    stalled: Vec<usize>,
+    /// A descriptor to give away when there are no more.
+    spare: Option<File>,
+    accept_failed: Option<Instant>,
     /// Event threads of closed sessions that have not ended yet.
     ending: Vec<Arc<crate::notifier::Notifier>>,
     messages: Receiver<Message>,
@@ -158,6 +167,7 @@ pub struct Server {
     /// When to stop, once asked to.
     deadline: Option<Instant>,
     last_tick: Instant,
+    last_scan: Instant,
 }
 
 impl Server {
@@ -196,11 +206,16 @@ impl Server {
             conns: Slab::new(),
             generation: 0,
             ready: VecDeque::new(),
+            sockets: VecDeque::new(),
+            stalled: Vec::new(),
+            spare: File::open("/dev/null").ok(),
+            accept_failed: None,
             ending: Vec::new(),
             messages,
             handle,
             deadline: None,
             last_tick: Instant::now(),
+            last_scan: Instant::now(),
         })
     }
 
@@ -235,6 +250,11 @@ impl Server {
                     self.on_event(token);
                 }
             }
+            for _ in 0..self.sockets.len() {
+                if let Some((index, generation)) = self.sockets.pop_front() {
+                    self.on_socket(index, generation);
+                }
+            }
             self.serve_ready();
             if self.last_tick.elapsed() >= SHORT_TICK {
                 self.tick();
@@ -246,10 +266,10 @@ impl Server {
     }
 
     fn timeout(&self) -> Timespec {
-        let waits = !self.ending.is_empty() || self.deadline.is_some();
-        let wait = if !self.ready.is_empty() {
+        let waits = !self.ending.is_empty() || self.deadline.is_some() || !self.stalled.is_empty();
+        let wait = if !self.ready.is_empty() || !self.sockets.is_empty() {
             Duration::ZERO
-        } else if waits || self.conns.iter().any(|(_, conn)| conn.is_stalled()) {
+        } else if waits {
             SHORT_TICK
         } else {
             TICK
@@ -341,10 +361,17 @@ impl Server {
         true
     }
 
-    /// Deadlines, and what is being waited for.
+    /// What is being waited for; deadlines, less often.
     fn tick(&mut self) {
         self.last_tick = Instant::now();
         self.ending.retain(|notifier| !notifier.stop());
+        for index in std::mem::take(&mut self.stalled) {
+            self.make_ready(index);
+        }
+        if self.last_scan.elapsed() < TICK {
+            return;
+        }
+        self.last_scan = self.last_tick;
         let late: Vec<(usize, &'static str)> = self
             .conns
             .iter()
@@ -352,15 +379,6 @@ impl Server {
             .collect();
         for (index, reason) in late {
             self.close(index, reason);
-        }
-        let again: Vec<usize> = self
-            .conns
-            .iter()
-            .filter(|(_, c)| c.is_stalled())
-            .map(|(index, _)| index)
-            .collect();
-        for index in again {
-            self.make_ready(index);
         }
     }
 
@@ -379,7 +397,8 @@ impl Server {
         if self.ready.is_empty() {
             return;
         }
-        let mut idle_since = Instant::now();
+        let began = Instant::now();
+        let mut idle_since = began;
         let mut hot: Vec<usize> = Vec::new();
         let mut empty = 0;
         loop {
@@ -389,22 +408,24 @@ impl Server {
                     break;
                 };
                 served |= self.serve(index);
-                if !hot.contains(&index) {
+                if let Some(conn) = self.conns.get_mut(index)
+                    && !conn.hot
+                {
+                    conn.hot = true;
                     hot.push(index);
                 }
             }
-            hot.retain(|index| self.conns.contains(*index));
             for index in &hot {
                 if self.conns.get(*index).is_some_and(Conn::has_command) {
                     self.make_ready(*index);
                 }
             }
+            // Sockets and operators are not kept waiting.
+            if began.elapsed() >= SHORT_TICK {
+                break;
+            }
             if served {
                 (idle_since, empty) = (Instant::now(), 0);
-                // Sockets and operators are not kept waiting.
-                if self.last_tick.elapsed() >= SHORT_TICK {
-                    break;
-                }
                 continue;
             }
             if self.ready.is_empty() && idle_since.elapsed() >= POLL {
@@ -416,7 +437,10 @@ impl Server {
             }
         }
         for index in hot {
-            let waits = self.conns.get_mut(index).is_some_and(Conn::want_kicks);
+            let waits = self.conns.get_mut(index).is_some_and(|conn| {
+                conn.hot = false;
+                conn.want_kicks()
+            });
             if waits {
                 self.make_ready(index);
             }

@@ -54,6 +54,9 @@ impl Server {
     }
 
     fn apply(&mut self, policy: Policy) -> Result<ReloadReport, String> {
+        if self.deadline.is_some() {
+            return Err("masqd is stopping".into());
+        }
         let diff = Policy::diff(&self.world.policy, &policy);
         let mut report = ReloadReport::default();
         if diff.is_empty() {
@@ -94,7 +97,8 @@ impl Server {
             .map(|(index, _)| index)
             .collect();
         for index in gone {
-            report.sessions_closed += 1;
+            let is_session = |c: &super::connection::Conn| c.session().is_some();
+            report.sessions_closed += u64::from(self.conns.get(index).is_some_and(is_session));
             self.close(index, "the policy took its endpoint or address away");
         }
         for (_, conn) in &mut self.conns {

@@ -4,10 +4,11 @@ use super::{Reply, Session, created, no_handle};
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::world::World;
-use masq_device::{AhSpec, Handle};
+use masq_device::{AhSpec, Destination, Handle};
 use masq_policy::{Request, Service, VirtualAddress};
 use masq_spec::verbs::{CreateAh, Multicast, QpType};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// An address handle.
 #[derive(Debug)]
@@ -21,6 +22,9 @@ impl Session {
         self.pd(request.pd)?;
         // An address handle serves UD queue pairs only.
         let (to, destination, _) = self.resolve(world, &request.attr, QpType::Ud)?;
+        if matches!(destination, Destination::Multicast(_)) && !self.sends_to_groups {
+            self.set_reach(world)?;
+        }
         self.charge(world, Kind::Ahs, 1)?;
         let handle = self.ahs.reserve();
         let spec = AhSpec {
@@ -48,6 +52,42 @@ impl Session {
         // A handle that the policy revoked is gone from the device already.
         let _ = self.device.destroy_ah(handle);
         Ok(Vec::new())
+    }
+
+    /// Tells the device which members of a group the policy lets this session
+    /// reach.
+    fn set_reach(&mut self, world: &mut World) -> Result<(), Refused> {
+        let policy = Arc::clone(&world.policy);
+        let tenant = policy.tenant(self.endpoint.tenant().as_str());
+        let reach = |to| Request::Connect {
+            from: &self.endpoint,
+            to,
+            qp_type: masq_policy::QpType::Ud,
+            service: Service::Verbs,
+        };
+        let allowed = tenant
+            .into_iter()
+            .flat_map(|t| t.endpoints())
+            .filter(|endpoint| policy.decide(&reach(endpoint.address())).allowed)
+            .map(|endpoint| world.endpoint_key(endpoint.id()))
+            .collect();
+        self.device.set_multicast_reach(allowed)?;
+        self.sends_to_groups = true;
+        Ok(())
+    }
+
+    /// The same after the policy changed.
+    pub(super) fn recheck_reach(&mut self, world: &mut World) {
+        if self.sends_to_groups
+            && let Err(refused) = self.set_reach(world)
+        {
+            let reason = refused.reason;
+            tracing::error!(
+                session = self.id,
+                reason,
+                "the reach of datagrams was not set"
+            );
+        }
     }
 
     /// Takes address handles that the policy no longer allows from the device.

@@ -1,11 +1,10 @@
 //! Completion queues and shared receive queues (SPEC clauses 9.5, 9.6).
 
-use super::{Reply, Session, created, device_error, no_handle};
+use super::{Reply, Session, created, device_error, map_ring, no_handle};
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::world::World;
 use masq_device::{CqSpec, Handle, SrqSpec};
-use masq_memory::MappedRing;
 use masq_spec::queue::{CQE_LEN, RECV_DATA, Sge};
 use masq_spec::verbs::{
     CqResized, CreateCq, CreateSrq, ModifySrq, NO_EVENT_QUEUE, ResizeCq, Ring, SrqMask,
@@ -39,9 +38,8 @@ impl Session {
         };
         self.charge(world, Kind::Cqs, 1)?;
         let handle = self.cqs.reserve();
-        let made = MappedRing::map(&self.memory, request.ring)
-            .map_err(Refused::from)
-            .and_then(|ring| {
+        let made = map_ring(&self.memory, request.ring, request.cqe, u64::from(CQE_LEN)).and_then(
+            |ring| {
                 let spec = CqSpec {
                     handle,
                     ring,
@@ -51,7 +49,8 @@ impl Session {
                     ignore_overrun: request.flags & CreateCq::IGNORE_OVERRUN != 0,
                 };
                 self.device.create_cq(spec).map_err(Refused::from)
-            });
+            },
+        );
         if let Err(refused) = made {
             self.refund(world, Kind::Cqs, 1);
             return Err(refused);
@@ -73,7 +72,7 @@ impl Session {
             .cqs
             .get_mut(request.handle)
             .ok_or_else(|| no_handle("completion queue"))?;
-        let ring = MappedRing::map(&self.memory, request.ring)?;
+        let ring = map_ring(&self.memory, request.ring, request.cqe, u64::from(CQE_LEN))?;
         let first_index = self.device.resize_cq(request.handle, ring, request.cqe)?;
         cq.cqe = request.cqe;
         Ok(CqResized {
@@ -109,19 +108,18 @@ impl Session {
         self.pd(request.pd)?;
         self.charge(world, Kind::Srqs, 1)?;
         let handle = self.srqs.reserve();
-        let made = MappedRing::map(&self.memory, request.ring)
-            .map_err(Refused::from)
-            .and_then(|ring| {
-                let spec = SrqSpec {
-                    handle,
-                    pd: request.pd,
-                    max_wr: request.max_wr,
-                    max_sge: request.max_sge,
-                    limit: request.limit,
-                    ring,
-                };
-                self.device.create_srq(spec).map_err(Refused::from)
-            });
+        let slot = receive_len(request.max_sge);
+        let made = map_ring(&self.memory, request.ring, request.max_wr, slot).and_then(|ring| {
+            let spec = SrqSpec {
+                handle,
+                pd: request.pd,
+                max_wr: request.max_wr,
+                max_sge: request.max_sge,
+                limit: request.limit,
+                ring,
+            };
+            self.device.create_srq(spec).map_err(Refused::from)
+        });
         if let Err(refused) = made {
             self.refund(world, Kind::Srqs, 1);
             return Err(refused);
@@ -178,5 +176,10 @@ fn check_cqe(world: &World, quota: u64, cqe: u32, ring: &Ring) -> Result<(), Ref
 
 /// Whether a receive with that many elements fits a slot.
 pub(super) fn receive_fits(ring: &Ring, max_sge: u32) -> bool {
-    u64::from(ring.stride) >= RECV_DATA as u64 + u64::from(max_sge) * size_of::<Sge>() as u64
+    u64::from(ring.stride) >= receive_len(max_sge)
+}
+
+/// Bytes of a receive with that many elements.
+pub(super) fn receive_len(max_sge: u32) -> u64 {
+    RECV_DATA as u64 + u64::from(max_sge) * size_of::<Sge>() as u64
 }

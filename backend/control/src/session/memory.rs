@@ -23,7 +23,6 @@ pub(super) struct Mr {
     pub(super) addr: u64,
     pub(super) len: u64,
     pub(super) iova: u64,
-    pub(super) segments: Vec<Segment>,
     pub(super) windows: u64,
     pub(super) remote_bytes: u64,
 }
@@ -115,7 +114,6 @@ impl Session {
                     addr: reg.addr,
                     len: reg.len,
                     iova: reg.iova,
-                    segments,
                     windows,
                     remote_bytes,
                 };
@@ -180,8 +178,8 @@ impl Session {
         Ok(Vec::new())
     }
 
-    /// Takes the region away and registers its new form under the same handle.
-    /// If that fails the region is gone, as the verbs API allows.
+    /// Changes a region. One that moves is taken away and registered in its new
+    /// form under the same handle.
     pub(super) fn rereg_mr(&mut self, world: &mut World, body: &[u8]) -> Reply {
         let (head, rest) = ReregMr::read_from_prefix(body)
             .map_err(|_| Refused::invalid("the body has the wrong length"))?;
@@ -211,17 +209,37 @@ impl Session {
             segments: 0,
             reserved: 0,
         };
-        let segments = if moved {
-            segments
-        } else {
-            old.segments.clone()
-        };
-        self.check_access(world, reg.access)?;
+        let access = self.check_access(world, reg.access)?;
         self.pd(reg.pd)?;
+        if !moved {
+            return self.change_mr(head.handle, reg.pd, access);
+        }
         self.dereg_mr(world, head.handle)?;
+        // If this fails the region is gone, as the verbs API allows.
         let key = self.register(world, head.handle, &reg, segments)?;
         let reply = MrCreated {
             handle: head.handle,
+            lkey: key,
+            rkey: key,
+            reserved: 0,
+        };
+        Ok(reply.as_bytes().to_vec())
+    }
+
+    /// Changes rights and protection domain in place: the keys stay.
+    fn change_mr(&mut self, handle: Handle, pd: Handle, access: Access) -> Reply {
+        let key = self
+            .device
+            .change_mr(handle, pd, access)
+            .map_err(device_error)?;
+        if let Some(mr) = self.mrs.get_mut(handle) {
+            let old = std::mem::replace(&mut mr.pd, pd);
+            mr.access = access;
+            self.leave_pd(old);
+            self.pd(pd)?.users += 1;
+        }
+        let reply = MrCreated {
+            handle,
             lkey: key,
             rkey: key,
             reserved: 0,

@@ -14,10 +14,10 @@ use crate::notifier::Notifier;
 use crate::refusal::{Refused, verb_name};
 use crate::world::World;
 use masq_device::Handle;
-use masq_memory::SharedFile;
+use masq_memory::{MappedRing, SharedFile};
 use masq_policy::EndpointId;
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, RequestHeader, ResponseHeader, Status};
-use masq_spec::verbs::Created;
+use masq_spec::verbs::{Created, Ring};
 use std::sync::Arc;
 use std::time::Instant;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -62,6 +62,8 @@ pub(crate) struct Session {
     qps: Handles<qp::Qp>,
     ahs: Handles<address::Ah>,
     groups: Vec<(Handle, masq_spec::verbs::Gid)>,
+    /// Whether the device was told whom its datagrams to groups may reach.
+    sends_to_groups: bool,
 }
 
 /// What a session is opened with.
@@ -104,6 +106,7 @@ impl Session {
             qps: Handles::default(),
             ahs: Handles::default(),
             groups: Vec::new(),
+            sends_to_groups: false,
         })
     }
 
@@ -227,6 +230,29 @@ fn device_error(error: masq_device::DeviceError) -> Refused {
         masq_device::DeviceError::Again => Refused::new(Status::Busy, AGAIN, ""),
         other => other.into(),
     }
+}
+
+/// Maps a ring for `entries`, of which each needs `entry_len` bytes. Rings are
+/// not charged as registered memory, so they may not be much larger than that.
+fn map_ring(
+    memory: &SharedFile,
+    ring: Ring,
+    entries: u32,
+    entry_len: u64,
+) -> Result<MappedRing, Refused> {
+    let most_slots = u64::from(entries.max(1)).next_power_of_two() * 2;
+    let most_stride = entry_len.max(64).next_power_of_two() * 2;
+    if u64::from(ring.slots) > most_slots || u64::from(ring.stride) > most_stride {
+        return Err(Refused::invalid("the ring is larger than it needs to be"));
+    }
+    MappedRing::map(memory, ring).map_err(|error| match Refused::from(error) {
+        // An address is an attribute here; only registered memory says EFAULT.
+        refused if refused.status == Status::Fault => Refused {
+            status: Status::Invalid,
+            ..refused
+        },
+        refused => refused,
+    })
 }
 
 /// An unknown handle is a malformed request: verbs say EINVAL.

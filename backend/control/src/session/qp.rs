@@ -1,18 +1,18 @@
 //! Queue pairs: creation, RConnrename at RTR, RConntrack for their life (SPEC
 //! clause 9.7).
 
-use super::completion::receive_fits;
-use super::{Reply, Session, device_error, no_handle};
+use super::completion::{receive_fits, receive_len};
+use super::{Reply, Session, device_error, map_ring, no_handle};
 use crate::gid::GidTable;
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::world::World;
 use masq_device::{Destination, Handle, QpChange, QpSpec};
-use masq_memory::MappedRing;
 use masq_policy::{RemoteAccess, RemoteRight, Request, Service};
 use masq_spec::queue::{SEND_DATA, Sge};
 use masq_spec::verbs::{
-    Access, AhAttr, CreateQp, ModifyQp, NO_HANDLE, QpCreated, QpMask, QpState, QpType, State,
+    Access, AhAttr, CreateQp, ModifyQp, NO_HANDLE, QpCaps, QpCreated, QpMask, QpState, QpType,
+    State,
 };
 use std::net::IpAddr;
 use zerocopy::IntoBytes;
@@ -34,6 +34,12 @@ pub(crate) struct Connection {
     pub(crate) qpn: u32,
     /// The rule that allowed it.
     pub(crate) rule: String,
+}
+
+/// Bytes of a send slot.
+fn send_len(caps: &QpCaps) -> u64 {
+    let elements = u64::from(caps.max_send_sge) * size_of::<Sge>() as u64;
+    SEND_DATA as u64 + elements.max(u64::from(caps.max_inline_data))
 }
 
 /// The policy's word for a type.
@@ -101,9 +107,15 @@ impl Session {
         srq: Option<Handle>,
         request: &CreateQp,
     ) -> Result<(u32, u32), Refused> {
-        let sq = MappedRing::map(&self.memory, request.sq)?;
+        let caps = &request.caps;
+        let slot = send_len(caps);
+        let sq = map_ring(&self.memory, request.sq, caps.max_send_wr, slot)?;
         let rq = match srq {
-            None if request.rq.slots > 0 => Some(MappedRing::map(&self.memory, request.rq)?),
+            None if request.rq.slots > 0 => {
+                let slot = receive_len(caps.max_recv_sge);
+                let rq = map_ring(&self.memory, request.rq, caps.max_recv_wr, slot)?;
+                Some(rq)
+            }
             _ => None,
         };
         Ok(self.device.create_qp(QpSpec {
@@ -138,10 +150,8 @@ impl Session {
         if too_many {
             return Err(Refused::invalid("capacities above the device's"));
         }
-        let elements = u64::from(caps.max_send_sge) * size_of::<Sge>() as u64;
-        let slot = SEND_DATA as u64 + elements.max(u64::from(caps.max_inline_data));
         let sends_fit =
-            request.sq.slots >= caps.max_send_wr && u64::from(request.sq.stride) >= slot;
+            request.sq.slots >= caps.max_send_wr && u64::from(request.sq.stride) >= send_len(caps);
         let receives_fit = request.srq != NO_HANDLE
             || caps.max_recv_wr == 0
             || (request.rq.slots >= caps.max_recv_wr
@@ -255,6 +265,9 @@ impl Session {
             .decide(&asked)
             .map_err(|r| r.about(format!("-> {to} ({qp_type:?})")))?;
         let rule = verdict.rule.to_string();
+        if to.is_multicast() && qp_type != QpType::Ud {
+            return Err(Refused::invalid("only datagrams go to groups"));
+        }
         if to.is_multicast() {
             return Ok((to, Destination::Multicast(ah.dgid), rule));
         }
@@ -321,6 +334,7 @@ impl Session {
                 qp.connection = None;
             }
         }
+        self.recheck_reach(world);
         count + self.recheck_ahs(world)
     }
 }

@@ -57,6 +57,25 @@ impl Engine {
         Ok(region)
     }
 
+    /// Changes a region in place; its key stays.
+    pub(crate) fn change_mr(
+        &mut self,
+        s: usize,
+        handle: Handle,
+        pd: Handle,
+        access: Access,
+    ) -> Result<u32> {
+        let session = self.session(s)?;
+        let key = *session.mrs.get(&handle).ok_or(NO_OBJECT)?;
+        let entry = self.keys.get_mut(key).ok_or(NO_OBJECT)?;
+        if matches!(entry.kind, KeyKind::Region { windows } if windows > 0) {
+            return Err(DeviceError::Busy("a memory window"));
+        }
+        entry.facts.pd = (s, pd);
+        entry.facts.access = access;
+        Ok(entry.facts.key)
+    }
+
     pub(crate) fn alloc_mw(&mut self, s: usize, mw: &MwSpec) -> Result<u32> {
         let key = self.keys.fresh().ok_or(DeviceError::Exhausted("keys"))?;
         self.session(s)?.mws.insert(mw.handle, key >> 8);
