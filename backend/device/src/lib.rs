@@ -112,6 +112,7 @@ pub trait Session: Send {
     /// Creates a completion queue.
     fn create_cq(&mut self, cq: CqSpec) -> Result<()>;
     /// Moves a CQ to another ring; returns the first running index there.
+    /// [`DeviceError::Again`]: sends are about to complete that may not fit.
     fn resize_cq(&mut self, cq: Handle, ring: MappedRing, cqe: u32) -> Result<u32>;
     /// Destroys a CQ that no queue pair uses.
     fn destroy_cq(&mut self, cq: Handle) -> Result<()>;

@@ -73,7 +73,8 @@ impl Session {
             .get_mut(request.handle)
             .ok_or_else(|| no_handle("completion queue"))?;
         let ring = map_ring(&self.memory, request.ring, request.cqe, u64::from(CQE_LEN))?;
-        let first_index = self.device.resize_cq(request.handle, ring, request.cqe)?;
+        let resized = self.device.resize_cq(request.handle, ring, request.cqe);
+        let first_index = resized.map_err(device_error)?;
         cq.cqe = request.cqe;
         Ok(CqResized {
             first_index,

@@ -212,8 +212,8 @@ pub(crate) struct Qp {
     pub(crate) lane: usize,
     /// Until then a request that finds no receive goes on waiting as it did.
     pub(crate) rnr_until: Nanos,
-    /// An unreliable message waited for a receive here in vain, and none has
-    /// been taken since: the next ones are dropped at once.
+    /// No receive was ever taken here, or none since an unreliable message
+    /// waited for one in vain: such messages are dropped at once.
     pub(crate) starved: bool,
     /// Jobs up to this one may still touch memory of posted work: it is
     /// flushed after them.

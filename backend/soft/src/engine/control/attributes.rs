@@ -7,6 +7,14 @@ use masq_spec::verbs::{Access, QpAttr, QpMask, State};
 use masq_transport::{Retry, mtu_bytes};
 
 impl Qp {
+    /// Sends that are posted and not completed.
+    pub(super) fn posted(&self) -> u32 {
+        let is_posted = |n: &u32| self.sq.is_published(self.sq_head.wrapping_add(*n));
+        (0..self.attr.caps.max_send_wr.max(1))
+            .take_while(is_posted)
+            .count() as u32
+    }
+
     /// Back to RESET: nothing posted is remembered, nothing is completed.
     pub(super) fn reset(&mut self) {
         self.state = State::Reset;
@@ -29,7 +37,7 @@ impl Qp {
         self.waiting = Waiting::Nothing;
         self.epoch = self.epoch.wrapping_add(1);
         self.rnr_until = 0;
-        self.starved = false;
+        self.starved = true;
         self.deliveries = 0;
         self.taken.clear();
         self.held = None;

@@ -77,7 +77,7 @@ impl Engine {
             epoch: 0,
             lane,
             rnr_until: 0,
-            starved: false,
+            starved: true,
             flush_after: 0,
             deliveries: 0,
             joined: Vec::new(),
@@ -171,14 +171,11 @@ impl Engine {
         let mut attr = qp.attr;
         attr.qp_state = qp.state as u32;
         attr.cur_qp_state = qp.state as u32;
-        let posted = (0..qp.attr.caps.max_send_wr.max(1))
-            .take_while(|n| qp.sq.is_published(qp.sq_head.wrapping_add(*n)))
-            .count();
         Ok(QpReport {
             attr,
             qpn: qp.qpn,
             qp_type: qp.qp_type,
-            send_queue: posted as u32,
+            send_queue: qp.posted(),
             counters: qp.counters,
             cause: qp.cause,
         })

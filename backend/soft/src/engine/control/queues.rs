@@ -2,7 +2,7 @@
 
 use super::NO_OBJECT;
 use crate::engine::Engine;
-use crate::engine::objects::{Cq, ReceiveQueue, Srq};
+use crate::engine::objects::{Cq, Qp, ReceiveQueue, Srq, Waiting};
 use masq_device::{CqSpec, DeviceError, Handle, Result, SrqSpec};
 use masq_memory::MappedRing;
 use masq_spec::queue::{HDR_CQ_ARM, HDR_CQ_CONSUMER};
@@ -47,9 +47,23 @@ impl Engine {
             return Err(DeviceError::Invalid("cqe does not fit the ring"));
         }
         let consumer = cq.ring.load_header(HDR_CQ_CONSUMER);
-        if cq.index.wrapping_sub(consumer) > cqe {
+        let waiting = cq.index.wrapping_sub(consumer);
+        if waiting > cqe {
             return Err(DeviceError::Invalid("more completions wait than would fit"));
         }
+        // Sends that wait for a helper complete soon, and may then not fit.
+        let session = self.sessions.get(s).ok_or(DeviceError::Gone)?;
+        let soon: u32 = session
+            .qps
+            .values()
+            .filter_map(|q| self.qps.get(*q))
+            .filter(|qp| qp.send_cq == index && matches!(qp.waiting, Waiting::Job { .. }))
+            .map(Qp::posted)
+            .sum();
+        if waiting.saturating_add(soon) > cqe && soon > 0 {
+            return Err(DeviceError::Again);
+        }
+        let cq = self.cqs.get_mut(index).ok_or(NO_OBJECT)?;
         // What was polled and what was armed hold for the new ring.
         ring.begin_cq(cq.index, consumer, cq.ring.load_header(HDR_CQ_ARM));
         let old = std::mem::replace(&mut cq.ring, ring);
