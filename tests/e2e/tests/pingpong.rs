@@ -50,8 +50,9 @@ fn ibv_rc_pingpong_sizes() -> anyhow::Result<()> {
 fn ibv_rc_pingpong_by_ibv_wr_and_with_timestamps() -> anyhow::Result<()> {
     let host = Host::start()?;
     run(&host, "ibv_rc_pingpong", (4096, 1000), &["-N"])?;
-    run(&host, "ibv_rc_pingpong", (4096, 1000), &["-t"])?;
-    run(&host, "ibv_rc_pingpong", (4096, 1000), &["-t", "-e"])
+    // Not with -e: the tool takes an event whose completion it has polled
+    // already for a failure, on any device.
+    run(&host, "ibv_rc_pingpong", (4096, 1000), &["-t"])
 }
 
 #[test]
