@@ -252,8 +252,9 @@ impl Shared {
     fn sleep<'a>(&'a self, mut engine: MutexGuard<'a, Engine>) -> Option<MutexGuard<'a, Engine>> {
         engine.set_armed(true);
         if !engine.has_work() && self.calls.is_empty() {
-            let timeout = engine.next_timer().map(|at| {
-                let left = at.saturating_sub(monotonic());
+            let now = monotonic();
+            let timeout = engine.next_wake(now).map(|at| {
+                let left = at.saturating_sub(now);
                 Timespec {
                     tv_sec: (left / 1_000_000_000) as i64,
                     tv_nsec: (left % 1_000_000_000) as i64,

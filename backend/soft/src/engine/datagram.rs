@@ -170,12 +170,7 @@ impl Engine {
         // While a helper is writing a datagram, later ones queue up behind it:
         // receives complete in the order in which they were posted.
         let (in_order, epoch, peer_session) = (peer.deliveries > 0, peer.epoch, peer.session);
-        let blocked = in_order
-            && !self
-                .sessions
-                .get(peer_session)
-                .is_some_and(|s| s.helper.takes_datagrams());
-        if !taken || blocked || !self.receive_ready(p) {
+        if !taken || !self.receive_ready(p) {
             if let Some(peer) = self.qps.get_mut(p) {
                 peer.counters.dropped += 1;
             }

@@ -114,6 +114,9 @@ impl Default for GrhBuffer {
     }
 }
 
+/// How often a sleeping thread looks for receives that something waits for.
+const RECEIVE_LOOK: Nanos = 500_000;
+
 /// What became of the request that had its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -161,7 +164,19 @@ impl Engine {
             || self.sessions.iter().any(|(_, s)| s.doorbell.is_rung())
     }
 
+    /// When to wake at the latest: the next timer, and soon if something waits
+    /// for a receive, since receives ring no doorbell.
+    pub(crate) fn next_wake(&self, now: Nanos) -> Option<Nanos> {
+        let timer = self.timers.next();
+        if self.rnr_waiters.is_empty() {
+            return timer;
+        }
+        let look = now.saturating_add(RECEIVE_LOOK);
+        Some(timer.map_or(look, |at| at.min(look)))
+    }
+
     /// When the next timer fires.
+    #[cfg(test)]
     pub(crate) fn next_timer(&self) -> Option<Nanos> {
         self.timers.next()
     }

@@ -62,13 +62,18 @@ impl ReceiveQueue {
 }
 
 impl Engine {
-    /// Whether a message for `p` would find a receive.
+    /// Whether a message for `p` would find a receive, and a helper that has
+    /// room for it if datagrams before it wait for one.
     pub(super) fn receive_ready(&self, p: usize) -> bool {
         let Some(qp) = self.qps.get(p) else {
             return false;
         };
         if qp.held.is_some() {
             return true;
+        }
+        let helper = self.sessions.get(qp.session).map(|s| &s.helper);
+        if qp.deliveries > 0 && !helper.is_some_and(|helper| helper.takes_datagrams()) {
+            return false;
         }
         match qp.srq {
             Some(srq) => self.srqs.get(srq).is_some_and(|srq| srq.queue.is_ready()),

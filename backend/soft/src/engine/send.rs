@@ -13,7 +13,7 @@ use masq_transport::{
 use zerocopy::{FromZeros, IntoBytes};
 
 /// How long an unreliable message waits for a receive.
-const HOLD: Nanos = 10_000_000;
+const HOLD: Nanos = 100_000_000;
 /// Largest message (IBA 9.7.7.1.2).
 const MAX_MESSAGE: u64 = 1 << 31;
 
