@@ -98,6 +98,8 @@ int main(void)
 	struct itimerval often = { { 0, 2000 }, { 0, 2000 } }, never = { { 0, 0 }, { 0, 0 } };
 	EXPECT(!sigaction(SIGPROF, &action, NULL) && !setitimer(ITIMER_PROF, &often, NULL));
 
+	/* Where no poster works. */
+	char *apart = (char *)mr->addr + POSTERS * 65536;
 	pthread_t posters[POSTERS], registrars[2];
 	for (long i = 0; i < POSTERS; i++)
 		EXPECT(!pthread_create(&posters[i], NULL, poster, (void *)i));
@@ -107,7 +109,8 @@ int main(void)
 		EXPECT(!ibv_resize_cq(cq, 200 + i * 37 % 300));
 		struct ibv_qp *stray = loop(pd, cq, 16);
 		for (int k = 0; k < 16; k++)
-			EXPECT(!post_in(stray, IBV_WR_RDMA_READ, mr, STRAY));
+			EXPECT(!post(stray, IBV_WR_RDMA_READ, STRAY, apart, mr->lkey, apart + LEN,
+				     mr->rkey, LEN));
 		pid_t child = fork();
 		if (child == 0)
 			_exit(0);

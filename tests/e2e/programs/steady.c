@@ -9,7 +9,8 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-static unsigned long allocations;
+/* Of this thread: the one that watches the connection may still be starting. */
+static __thread unsigned long allocations;
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 
 void *malloc(size_t len)
