@@ -4,17 +4,29 @@ use crate::DriverError;
 use crate::vring::{DESC_WRITE, Vring};
 use crate::watch::Liveness;
 use masq_spec::event::Event;
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zerocopy::IntoBytes as _;
 
 /// Events that may wait before the device has to keep them back.
 const SIZE: u16 = 256;
 
+/// What a program that hangs on the descriptor finds when the backend is gone: enough
+/// for every thread that waits, and readable from then on.
+const GONE_TOKENS: u64 = 1 << 32;
+
+/// The ring, and what was taken out of it but not given out yet.
+#[derive(Debug)]
+struct Events {
+    ring: Vring,
+    kept: VecDeque<Event>,
+}
+
 /// One event queue.
 #[derive(Debug)]
 pub struct EventQueue {
-    ring: Mutex<Vring>,
+    events: Mutex<Events>,
     fd: RawFd,
     alive: Arc<Liveness>,
     name: u32,
@@ -29,7 +41,10 @@ impl EventQueue {
         }
         let fd = ring.call.as_raw_fd();
         Ok(Self {
-            ring: Mutex::new(ring),
+            events: Mutex::new(Events {
+                ring,
+                kept: VecDeque::new(),
+            }),
             fd,
             alive,
             name,
@@ -37,7 +52,11 @@ impl EventQueue {
     }
 
     pub(crate) fn with_ring<R>(&self, f: impl FnOnce(&Vring) -> R) -> R {
-        f(&self.ring.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&self.lock().ring)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number by which CREATE_CQ names the queue (clause 9.1, JOIN).
@@ -64,11 +83,33 @@ impl EventQueue {
             self.take_token()?;
             // The counter can be ahead of the ring: the device signals an event that
             // finds its ring full when it is raised, and writes it later.
-            if let Some(event) = self.pop() {
+            if let Some(event) = self.lock().pop() {
                 return Ok(event);
             }
         }
-        self.pop().ok_or(DriverError::Gone)
+        self.lock().pop().ok_or(DriverError::Gone)
+    }
+
+    /// Drops the events of an object that is no more, each with its token, so that the
+    /// descriptor is not readable for nothing. One whose token a reader has taken is
+    /// left to that reader.
+    pub fn discard(&self, is_stale: impl Fn(&Event) -> bool) {
+        if !self.alive.is_ours() {
+            return;
+        }
+        let mut events = self.lock();
+        while let Some(event) = events.pop_ring() {
+            events.kept.push_back(event);
+        }
+        let fd = self.fd;
+        events
+            .kept
+            .retain(|event| !(is_stale(event) && crate::watch::take_token_now(fd)));
+    }
+
+    /// Wakes everybody who waits, for good: the backend is gone.
+    pub(crate) fn wake_all(&self) {
+        let _ = self.with_ring(|ring| ring.call.write(GONE_TOKENS));
     }
 
     fn take_token(&self) -> Result<(), DriverError> {
@@ -77,9 +118,15 @@ impl EventQueue {
         crate::watch::read_exact(self.fd, &mut token)?;
         Ok(())
     }
+}
 
-    fn pop(&self) -> Option<Event> {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+impl Events {
+    fn pop(&mut self) -> Option<Event> {
+        self.kept.pop_front().or_else(|| self.pop_ring())
+    }
+
+    fn pop_ring(&mut self) -> Option<Event> {
+        let ring = &mut self.ring;
         let was_full = ring.waiting() >= ring.size();
         let (index, _) = ring.pop()?;
         let mut event = Event::default();

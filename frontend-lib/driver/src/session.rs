@@ -70,9 +70,7 @@ impl Session {
             config,
             features,
         };
-        session
-            .async_events
-            .with_ring(|r| session.alive.wakes(&r.call))?;
+        session.alive.wakes(&session.async_events);
         watch::start(&session.alive)?;
         Ok(session)
     }
@@ -189,8 +187,9 @@ impl Session {
         let link = &mut links[link];
         let started = EventQueue::new(name, Arc::clone(&self.alive)).and_then(|queue| {
             queue.with_ring(|ring| Connection::start_queue(&mut link.frontend, index, ring))?;
-            queue.with_ring(|ring| self.alive.wakes(&ring.call))?;
-            Ok(Arc::new(queue))
+            let queue = Arc::new(queue);
+            self.alive.wakes(&queue);
+            Ok(queue)
         });
         started.inspect_err(|_| link.release(index))
     }
@@ -235,7 +234,7 @@ impl Session {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.get_mut(link).ok_or(DriverError::Gone)?;
         stop_queue(&mut link.frontend, index)?;
-        queue.with_ring(|ring| self.alive.forgets(&ring.call));
+        self.alive.forgets(queue);
         link.release(index);
         Ok(())
     }

@@ -2,10 +2,11 @@
 #![allow(unsafe_code, reason = "poll, read and signal masks")]
 
 use crate::DriverError;
+use crate::event_queue::EventQueue;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 /// The state of the connection, shared by all parts of a session.
@@ -17,9 +18,8 @@ pub(crate) struct Liveness {
     owner: u32,
     /// A duplicate of the socket, to be polled for its end only.
     socket: OwnedFd,
-    /// Event descriptors that wake their readers once more when the backend is gone.
-    /// With the number under which each is known.
-    wake: Mutex<Vec<(RawFd, EventFd)>>,
+    /// Event queues whose readers are woken when the backend is gone.
+    wake: Mutex<Vec<Weak<EventQueue>>>,
     stop: EventFd,
 }
 
@@ -44,28 +44,28 @@ impl Liveness {
         self.owner == std::process::id()
     }
 
-    /// Has `fd` signalled when the backend hangs up.
-    pub(crate) fn wakes(&self, fd: &EventFd) -> Result<(), DriverError> {
-        let copy = fd.try_clone()?;
-        let mut wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
-        wake.push((fd.as_raw_fd(), copy));
+    fn wake(&self) -> MutexGuard<'_, Vec<Weak<EventQueue>>> {
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the readers of `queue` woken when the backend hangs up.
+    pub(crate) fn wakes(&self, queue: &Arc<EventQueue>) {
+        let mut wake = self.wake();
+        wake.push(Arc::downgrade(queue));
         if self.is_gone() {
-            let _ = fd.write(1);
+            queue.wake_all();
         }
-        Ok(())
     }
 
     /// Undoes [`Liveness::wakes`].
-    pub(crate) fn forgets(&self, fd: &EventFd) {
-        let mut wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
-        wake.retain(|(number, _)| *number != fd.as_raw_fd());
+    pub(crate) fn forgets(&self, queue: &EventQueue) {
+        self.wake().retain(|q| !std::ptr::eq(q.as_ptr(), queue));
     }
 
     fn hung_up(&self) {
         self.gone.store(true, Ordering::Release);
-        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, fd) in wake.iter() {
-            let _ = fd.write(1);
+        for queue in self.wake().iter().filter_map(Weak::upgrade) {
+            queue.wake_all();
         }
     }
 
@@ -119,6 +119,18 @@ pub(crate) fn read_exact(fd: RawFd, buffer: &mut [u8; 8]) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Err(io::Error::from_raw_os_error(libc::EIO))
+}
+
+/// Takes a token of an event descriptor if there is one now, whatever the program has
+/// set the descriptor to.
+pub(crate) fn take_token_now(fd: RawFd) -> bool {
+    let mut token = [0u8; 8];
+    let part = libc::iovec {
+        iov_base: token.as_mut_ptr().cast(),
+        iov_len: token.len(),
+    };
+    // SAFETY: one part of eight bytes; -1 is no offset.
+    unsafe { libc::preadv2(fd, &part, 1, -1, libc::RWF_NOWAIT) == 8 }
 }
 
 /// Starts the thread that waits for the backend to hang up. It takes no signal: the

@@ -22,7 +22,7 @@ pub(crate) struct Context {
     _cmd: File,
     pub(crate) attr: DeviceAttr,
     /// Live objects by handle, for events to find. A pointer is removed before its
-    /// object is destroyed.
+    /// object is freed.
     pub(crate) objects: Lock<Objects>,
     /// DEVICE_FATAL was given out.
     pub(crate) fatal_told: AtomicBool,
@@ -36,6 +36,13 @@ pub(crate) struct Objects {
     pub(crate) cqs: HashMap<u32, *mut cq::Cq>,
     pub(crate) qps: HashMap<u32, *mut qp::Qp>,
     pub(crate) srqs: HashMap<u32, *mut srq::Srq>,
+}
+
+/// Removes an object whose handle the device may have given to a new one already.
+pub(crate) fn forget<T>(table: &mut HashMap<u32, *mut T>, id: u32, object: *mut T) {
+    if table.get(&id) == Some(&object) {
+        table.remove(&id);
+    }
 }
 
 impl Context {

@@ -1,23 +1,23 @@
 //! Completion queues.
 
-use crate::context::Context;
+use crate::context::{Context, forget};
 use crate::errno;
-use crate::events::{Channel, acks, count_cq};
+use crate::events::{Channel, acks, count_cq, discard_async};
 use crate::lock::Lock;
 use crate::ring::{self, RingMemory, Shape};
 use libc::{c_int, c_void};
 use masq_driver::DriverError;
 use masq_regmem::SharedRegion;
 use masq_spec::command::{Opcode, Status};
+use masq_spec::event::AsyncEvent;
 use masq_spec::queue::{ARM_ANY, ARM_SOLICITED, CQE_LEN, Cqe, HDR_CQ_ARM, HDR_CQ_CONSUMER};
 use masq_spec::verbs::{CqResized, CreateCq, Created, NO_EVENT_QUEUE, ResizeCq};
 use masq_verbs_abi::*;
 use std::collections::VecDeque;
-use std::mem::offset_of;
-use std::sync::atomic::{AtomicU16, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// Flag that the driver itself sets on entries of a destroyed QP; no flag of the device.
-const DROPPED: u16 = 1 << 15;
+/// Bytes of an entry's stamp.
+const STAMP: usize = 4;
 /// Empty polls in a row after which a poller asks whether the backend is still there.
 const LIVENESS_INTERVAL: u32 = 1024;
 
@@ -29,6 +29,8 @@ pub(crate) struct Cq {
     /// Guarded by the lock of the context's table, as is the next.
     pub(crate) comp_events_given: u32,
     pub(crate) async_events_given: u32,
+    /// As `comp_events_given`, for arming to read without that lock.
+    pub(crate) events_seen: AtomicU32,
 }
 
 /// What polling changes.
@@ -39,6 +41,8 @@ pub(crate) struct CqState {
     old: VecDeque<(u32, RingMemory, SharedRegion)>,
     consumer: u32,
     arm_serial: u32,
+    /// Events that had been seen when completions of any kind were asked for last.
+    any_asked_at: Option<u32>,
     empty_polls: u32,
     /// The completion that an extended poll stands on.
     pub(crate) current: Cqe,
@@ -49,7 +53,8 @@ impl CqState {
     #[inline]
     fn ring(&mut self) -> RingMemory {
         while let Some((end, ring, _)) = self.old.front() {
-            if self.consumer != *end {
+            // Cleaning can have gone past the end.
+            if (end.wrapping_sub(self.consumer) as i32) > 0 {
                 return *ring;
             }
             self.old.pop_front();
@@ -60,20 +65,16 @@ impl CqState {
     /// Takes the next completion.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Cqe> {
-        loop {
-            let ring = self.ring();
-            if !ring.is_valid(self.consumer) {
-                return None;
-            }
-            // SAFETY: a published slot is 64 bytes, which the device leaves alone until
-            // the consumer index has passed it.
-            let cqe = unsafe { ring.slot(self.consumer).cast::<Cqe>().read() };
-            self.consumer = self.consumer.wrapping_add(1);
-            if cqe.flags & DROPPED == 0 {
-                self.empty_polls = 0;
-                return Some(cqe);
-            }
+        let ring = self.ring();
+        if !ring.is_valid(self.consumer) {
+            return None;
         }
+        // SAFETY: a published slot is 64 bytes, which the device leaves alone until
+        // the consumer index has passed it.
+        let cqe = unsafe { ring.slot(self.consumer).cast::<Cqe>().read() };
+        self.consumer = self.consumer.wrapping_add(1);
+        self.empty_polls = 0;
+        Some(cqe)
     }
 
     /// Tells the device how far the driver has polled.
@@ -84,24 +85,41 @@ impl CqState {
             .store(self.consumer, Ordering::Release);
     }
 
-    /// Marks the entries of a QP, that `drop` knows by its number, as nobody's.
+    /// The ring that holds entry `index`, which is not before the next one.
+    fn ring_of(&self, index: u32) -> RingMemory {
+        let behind = |end: u32| (end.wrapping_sub(index) as i32) > 0;
+        let old = self.old.iter().find(|(end, ..)| behind(*end));
+        old.map_or(self.ring, |(_, ring, _)| *ring)
+    }
+
+    /// Takes the entries of a QP out, and gives their places back to the device: other
+    /// entries move up behind the newest, in their order.
     fn clean(&mut self, qp_num: u32) {
-        let mut index = self.consumer;
-        let mut rings: Vec<(Option<u32>, RingMemory)> = Vec::new();
-        rings.extend(self.old.iter().map(|(end, ring, _)| (Some(*end), *ring)));
-        rings.push((None, self.ring));
-        for (end, ring) in rings {
-            while Some(index) != end && ring.is_valid(index) {
-                let slot = ring.slot(index);
-                // SAFETY: a published slot; the driver owns it until it is consumed.
-                unsafe {
-                    if (*slot.cast::<Cqe>()).qp_num == qp_num {
-                        let flags = slot.add(offset_of!(Cqe, flags)).cast::<u16>();
-                        AtomicU16::from_ptr(flags).fetch_or(DROPPED, Ordering::Relaxed);
-                    }
+        let mut end = self.consumer;
+        while self.ring_of(end).is_valid(end) {
+            end = end.wrapping_add(1);
+        }
+        let (mut from, mut to) = (end, end);
+        while from != self.consumer {
+            from = from.wrapping_sub(1);
+            let slot = self.ring_of(from).slot(from);
+            // SAFETY: published slots of 64 bytes; the driver owns them until they are
+            // consumed. A slot keeps its own stamp.
+            unsafe {
+                if (*slot.cast::<Cqe>()).qp_num == qp_num {
+                    continue;
                 }
-                index = index.wrapping_add(1);
+                to = to.wrapping_sub(1);
+                if to != from {
+                    let place = self.ring_of(to).slot(to);
+                    let rest = size_of::<Cqe>() - STAMP;
+                    std::ptr::copy_nonoverlapping(slot.add(STAMP), place.add(STAMP), rest);
+                }
             }
+        }
+        if to != self.consumer {
+            self.consumer = to;
+            self.publish_consumer();
         }
     }
 }
@@ -220,6 +238,7 @@ pub(crate) unsafe fn create(context: *mut ibv_context, new: NewCq) -> Result<Box
         old: VecDeque::new(),
         consumer: 0,
         arm_serial: 0,
+        any_asked_at: None,
         empty_polls: 0,
         current: Cqe::default(),
     };
@@ -228,6 +247,7 @@ pub(crate) unsafe fn create(context: *mut ibv_context, new: NewCq) -> Result<Box
         state: Lock::new(state),
         comp_events_given: 0,
         async_events_given: 0,
+        events_seen: AtomicU32::new(0),
     }))
 }
 
@@ -276,11 +296,16 @@ pub unsafe extern "C" fn ibv_destroy_cq(cq: *mut ibv_cq) -> c_int {
     // SAFETY: the caller's CQ.
     let (ctx, id) = unsafe { (Context::of((*cq).context), (*cq).handle) };
     let raw: *mut Cq = cq.cast();
-    ctx.objects.with(|objects| objects.cqs.remove(&id));
     if let Err(error) = ctx.session.destroy(Opcode::DestroyCq, id) {
-        ctx.objects.with(|objects| objects.cqs.insert(id, raw));
         return error.errno();
     }
+    ctx.objects
+        .with(|objects| forget(&mut objects.cqs, id, raw));
+    // SAFETY: the caller's CQ, whose channel outlives it.
+    if let Some(channel) = unsafe { (*cq).channel.cast::<Channel>().as_ref() } {
+        channel.queue.discard(|event| event.element == id);
+    }
+    discard_async(ctx, id, |kind| kind == AsyncEvent::CqErr as u32);
     // SAFETY: no event of it is given out any more; the box is the caller's last use.
     unsafe {
         acks!(cq, comp_events_completed).wait((*raw).comp_events_given);
@@ -385,12 +410,18 @@ pub(crate) unsafe extern "C" fn poll_cq(cq: *mut ibv_cq, count: c_int, wc: *mut 
 pub(crate) unsafe extern "C" fn req_notify_cq(cq: *mut ibv_cq, solicited_only: c_int) -> c_int {
     // SAFETY: the caller's CQ.
     let this = unsafe { Cq::of(cq) };
-    let kind = if solicited_only == 0 {
-        ARM_ANY
-    } else {
-        ARM_SOLICITED
-    };
     this.state.with(|state| {
+        let seen = this.events_seen.load(Ordering::Relaxed);
+        if solicited_only == 0 {
+            state.any_asked_at = Some(seen);
+        }
+        // Asking for less does not take back what was asked for and has not come yet
+        // (IBA 11.4.2.2).
+        let kind = if state.any_asked_at == Some(seen) {
+            ARM_ANY
+        } else {
+            ARM_SOLICITED
+        };
         state.arm_serial = state.arm_serial.wrapping_add(1);
         let word = state.arm_serial << 2 | kind;
         state.ring.header(HDR_CQ_ARM).store(word, Ordering::Release);

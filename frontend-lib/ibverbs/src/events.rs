@@ -164,7 +164,10 @@ pub unsafe extern "C" fn ibv_get_cq_event(
         let found = ctx.objects.with(|objects| {
             let found = *objects.cqs.get(&event.element)?;
             // SAFETY: live while it is in the table, whose lock is held.
-            unsafe { (*found).comp_events_given += 1 };
+            unsafe {
+                (*found).comp_events_given += 1;
+                (*found).events_seen.fetch_add(1, Ordering::Relaxed);
+            }
             Some(found)
         });
         if let Some(found) = found.filter(|_| event.kind == event::COMPLETION) {
@@ -222,6 +225,25 @@ fn fatal(ctx: &Context) -> Option<ibv_async_event> {
     })
 }
 
+/// Whether an event names a QP.
+pub(crate) fn is_qp_event(kind: u32) -> bool {
+    matches!(
+        kind,
+        IBV_EVENT_QP_FATAL..=IBV_EVENT_PATH_MIG_ERR | IBV_EVENT_QP_LAST_WQE_REACHED
+    )
+}
+
+/// Whether an event names an SRQ.
+pub(crate) fn is_srq_event(kind: u32) -> bool {
+    matches!(kind, IBV_EVENT_SRQ_ERR | IBV_EVENT_SRQ_LIMIT_REACHED)
+}
+
+/// Drops what waits of a destroyed object, whose descriptor must not stay readable.
+pub(crate) fn discard_async(ctx: &Context, id: u32, is_kind: impl Fn(u32) -> bool) {
+    let events = ctx.session.async_events();
+    events.discard(|event| event.element == id && is_kind(event.kind));
+}
+
 /// The object that an event names, counted as given out; `None` if it is gone.
 fn element(ctx: &Context, event: &Event) -> Option<ibv_async_element> {
     let id = event.element;
@@ -231,18 +253,16 @@ fn element(ctx: &Context, event: &Event) -> Option<ibv_async_element> {
             unsafe { (**cq).async_events_given += 1 };
             ibv_async_element { cq: cq.cast() }
         }),
-        IBV_EVENT_SRQ_ERR | IBV_EVENT_SRQ_LIMIT_REACHED => objects.srqs.get(&id).map(|srq| {
+        kind if is_srq_event(kind) => objects.srqs.get(&id).map(|srq| {
             // SAFETY: as above.
             unsafe { (**srq).events_given += 1 };
             ibv_async_element { srq: srq.cast() }
         }),
-        IBV_EVENT_QP_FATAL..=IBV_EVENT_PATH_MIG_ERR | IBV_EVENT_QP_LAST_WQE_REACHED => {
-            objects.qps.get(&id).map(|qp| {
-                // SAFETY: as above.
-                unsafe { (**qp).events_given += 1 };
-                ibv_async_element { qp: qp.cast() }
-            })
-        }
+        kind if is_qp_event(kind) => objects.qps.get(&id).map(|qp| {
+            // SAFETY: as above.
+            unsafe { (**qp).events_given += 1 };
+            ibv_async_element { qp: qp.cast() }
+        }),
         _ => Some(ibv_async_element {
             port_num: id as c_int,
         }),
@@ -257,12 +277,8 @@ pub unsafe extern "C" fn ibv_ack_async_event(event: *mut ibv_async_event) {
         let element = (*event).element;
         match (*event).event_type {
             IBV_EVENT_CQ_ERR => acks!(element.cq, async_events_completed).add(1),
-            IBV_EVENT_SRQ_ERR | IBV_EVENT_SRQ_LIMIT_REACHED => {
-                acks!(element.srq, events_completed).add(1);
-            }
-            IBV_EVENT_QP_FATAL..=IBV_EVENT_PATH_MIG_ERR | IBV_EVENT_QP_LAST_WQE_REACHED => {
-                acks!(element.qp, events_completed).add(1);
-            }
+            kind if is_srq_event(kind) => acks!(element.srq, events_completed).add(1),
+            kind if is_qp_event(kind) => acks!(element.qp, events_completed).add(1),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@
 //!    nothing, and makes no system call but the kick of a device that sleeps and, with
 //!    few processors, `sched_yield` on empty polls.
 //! 3. Events find their object by its handle under the context's lock; an object leaves
-//!    that table before it is destroyed, and is freed once its events are acknowledged.
+//!    that table once the device has destroyed it, and is freed when its events are acknowledged.
 //!
 //! # Environment
 //! `MASQ_SOCKET`: the endpoint's socket (see `masq-driver`; without one the list of

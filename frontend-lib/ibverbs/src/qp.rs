@@ -1,10 +1,10 @@
 //! Queue pairs.
 
 use crate::ah::{from_wire, to_wire};
-use crate::context::Context;
+use crate::context::{Context, forget};
 use crate::cq::Cq;
 use crate::errno;
-use crate::events::acks;
+use crate::events::{acks, discard_async, is_qp_event};
 use crate::lock::Lock;
 use crate::pd::handle;
 use crate::recv::RecvQueue;
@@ -251,11 +251,12 @@ pub unsafe extern "C" fn ibv_destroy_qp(qp: *mut ibv_qp) -> c_int {
     let (this, id) = unsafe { (Qp::of(qp), (*qp).handle) };
     let ctx = this.context();
     let raw: *mut Qp = qp.cast();
-    ctx.objects.with(|objects| objects.qps.remove(&id));
     if let Err(error) = ctx.session.destroy(Opcode::DestroyQp, id) {
-        ctx.objects.with(|objects| objects.qps.insert(id, raw));
         return error.errno();
     }
+    ctx.objects
+        .with(|objects| forget(&mut objects.qps, id, raw));
+    discard_async(ctx, id, is_qp_event);
     this.clean_cqs();
     // SAFETY: no event of it is given out any more; the box is the caller's last use.
     unsafe {

@@ -1,14 +1,13 @@
 //! Shared receive queues.
 
-use crate::context::Context;
+use crate::context::{Context, forget};
 use crate::errno;
-use crate::events::acks;
+use crate::events::{acks, discard_async, is_srq_event};
 use crate::lock::Lock;
 use crate::pd::handle;
 use crate::recv::RecvQueue;
 use crate::ring::{self, Shape, WorkRing};
 use libc::c_int;
-use masq_driver::DriverError;
 use masq_regmem::SharedRegion;
 use masq_spec::command::Opcode;
 use masq_spec::queue::{RECV_DATA, Sge};
@@ -173,17 +172,12 @@ pub unsafe extern "C" fn ibv_destroy_srq(srq: *mut ibv_srq) -> c_int {
     // SAFETY: the caller's SRQ.
     let (ctx, id) = unsafe { (Context::of((*srq).context), (*srq).handle) };
     let raw: *mut Srq = srq.cast();
-    ctx.objects.with(|objects| objects.srqs.remove(&id));
-    match ctx
-        .session
-        .command::<_, ()>(Opcode::DestroySrq, &handle(id))
-    {
-        Ok(()) | Err(DriverError::Gone) => {}
-        Err(error) => {
-            ctx.objects.with(|objects| objects.srqs.insert(id, raw));
-            return error.errno();
-        }
+    if let Err(error) = ctx.session.destroy(Opcode::DestroySrq, id) {
+        return error.errno();
     }
+    ctx.objects
+        .with(|objects| forget(&mut objects.srqs, id, raw));
+    discard_async(ctx, id, is_srq_event);
     // SAFETY: no event of it is given out any more; the box is the caller's last use.
     unsafe {
         acks!(srq, events_completed).wait((*raw).events_given);

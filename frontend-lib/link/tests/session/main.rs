@@ -73,7 +73,16 @@ fn program(name: &str) -> String {
         env!("CARGO_MANIFEST_DIR")
     );
     let out = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
-    let words = ["-Wall", "-Werror", "-O1", "-o", &out, &source, "-libverbs"];
+    let words = [
+        "-Wall",
+        "-Werror",
+        "-O1",
+        "-o",
+        &out,
+        &source,
+        "-libverbs",
+        "-lpthread",
+    ];
     let built = Command::new("cc").args(words).output().unwrap();
     assert!(built.status.success(), "{built:?}");
     out
