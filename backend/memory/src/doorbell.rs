@@ -7,7 +7,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// A doorbell page and the sealed memfd that a driver maps.
 #[derive(Debug)]
@@ -88,6 +88,8 @@ impl DoorbellPage {
                     break;
                 }
                 let mut bits = self.word(BITMAP + word * 8).swap(0, Ordering::SeqCst);
+                // A driver that still saw its bit set has published its stamps.
+                fence(Ordering::SeqCst);
                 while bits != 0 {
                     ring((word * 64) as u32 + bits.trailing_zeros());
                     bits &= bits - 1;

@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -251,6 +251,8 @@ impl Shared {
     /// Arms the doorbells, looks once more, and sleeps without the engine.
     fn sleep<'a>(&'a self, mut engine: MutexGuard<'a, Engine>) -> Option<MutexGuard<'a, Engine>> {
         engine.set_armed(true);
+        // Pairs with the driver's fence between its stamps and its look here.
+        fence(Ordering::SeqCst);
         if !engine.has_work() && self.calls.is_empty() {
             let now = monotonic();
             let timeout = engine.next_wake(now).map(|at| {
