@@ -171,24 +171,13 @@ impl Client {
 
     /// Asks for a memory region.
     pub fn try_register(&mut self, pd: u32, addr: u64, len: u64, kind: SegmentKind) -> Reply {
-        let reg = RegMr {
-            pd,
-            access: (Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ).bits(),
-            addr,
-            len,
-            iova: addr,
-            segments: 1,
-            reserved: 0,
-        };
-        let segment = Segment {
-            addr,
-            len,
-            kind: kind as u32,
-            reserved: 0,
-        };
-        let mut body = reg.as_bytes().to_vec();
-        body.extend_from_slice(segment.as_bytes());
-        self.call(Opcode::RegMr, &body)
+        self.call(Opcode::RegMr, &reg_request(pd, addr, len, kind))
+    }
+
+    /// As [`Self::try_register`], without waiting for the answer.
+    pub fn begin_register(&mut self, pd: u32, addr: u64, len: u64) {
+        let body = reg_request(pd, addr, len, SegmentKind::Window);
+        self.begin(Opcode::RegMr, &body);
     }
 
     /// A memory region in the shared file.
@@ -321,4 +310,23 @@ fn rtr_attr(to: Gid, qpn: u32) -> QpAttr {
         },
         ..Default::default()
     }
+}
+
+fn reg_request(pd: u32, addr: u64, len: u64, kind: SegmentKind) -> Vec<u8> {
+    let reg = RegMr {
+        pd,
+        access: (Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ).bits(),
+        addr,
+        len,
+        iova: addr,
+        segments: 1,
+        reserved: 0,
+    };
+    let segment = Segment {
+        addr,
+        len,
+        kind: kind as u32,
+        reserved: 0,
+    };
+    [reg.as_bytes(), segment.as_bytes()].concat()
 }

@@ -104,3 +104,40 @@ fn queues_that_are_stopped_and_started_over_and_over() {
         let _ = client.raw.ask(Code::GetVringBase, &index, &[]);
     });
 }
+
+#[test]
+fn registering_much_memory_that_nobody_has_touched() {
+    let masqd = Masqd::start();
+    let mut client = masqd.open("red/a");
+    let pd = client.alloc_pd();
+    let addr = client.alloc(32 << 20);
+    others_go_on(&masqd, || {
+        let mr = client.register(pd, addr, 32 << 20);
+        let handle = masq_hostile::words(&[u64::from(mr.handle)]);
+        let (status, _) = client.call(Opcode::DeregMr, &handle);
+        assert_eq!(status, masq_spec::command::Status::Ok);
+        use rustix::fs::{FallocateFlags, fallocate};
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&client.memory.fd, hole, addr, 32 << 20).expect("a hole");
+    });
+}
+
+#[test]
+fn a_session_that_ends_while_its_memory_is_faulted_in_leaves_nothing() {
+    let masqd = Masqd::start();
+    assert!(masqd.serves_others());
+    let before = masqd.counts();
+    for _ in 0..20 {
+        let mut client = masqd.open("red/a");
+        let pd = client.alloc_pd();
+        let addr = client.alloc(32 << 20);
+        client.begin_register(pd, addr, 32 << 20);
+    }
+    assert!(masq_hostile::eventually(|| {
+        let now = masqd.counts();
+        now.threads <= before.threads && now.fds <= before.fds
+    }));
+    let report = masqd.overview();
+    let mut quotas = report.endpoints.iter().flat_map(|e| e.quotas.values());
+    assert!(quotas.all(|quota| quota.used == 0));
+}

@@ -389,3 +389,60 @@ fn a_region_keeps_its_keys_when_only_its_rights_or_its_domain_change() {
     let none = change(ReregMask::PD, 9999, Access::empty());
     assert_eq!(b.call(Opcode::ReregMr, none.as_bytes()).0, Status::Invalid);
 }
+
+#[test]
+fn a_quota_that_is_raised_or_lowered_holds_from_then_on() {
+    // Of the tenant; what its endpoint has of its own is more.
+    let quota = |qps| {
+        format!(
+            "
+version: 1
+tenants:
+  red:
+    quotas: {{ qps: {qps} }}
+    endpoints:
+      a: {{ address: 10.0.0.1, quotas: {{ qps: {qps} }} }}
+"
+        )
+    };
+    let masqd = Masqd::with_policy(&quota(1));
+    let mut client = masqd.open("red/a");
+    let first = client.endpoint(2);
+    for (qps, expected) in [
+        (1, Status::NoMemory),
+        (2, Status::Ok),
+        (1, Status::NoMemory),
+        (3, Status::Ok),
+    ] {
+        assert!(masqd.reload(&quota(qps)).is_ok());
+        let (reply, _, _) = client.try_create_qp(first.pd, first.cq, 2);
+        assert_eq!(reply.0, expected, "{qps}");
+    }
+}
+
+#[test]
+fn a_quota_of_the_tenant_alone_may_change_too() {
+    let quota = |qps| {
+        format!(
+            "
+version: 1
+tenants:
+  red:
+    quotas: {{ qps: {qps} }}
+    endpoints:
+      a: {{ address: 10.0.0.1, quotas: {{ qps: 1 }} }}
+      b: {{ address: 10.0.0.2, quotas: {{ qps: 1 }} }}
+"
+        )
+    };
+    let masqd = Masqd::with_policy(&quota(1));
+    let (mut a, mut b) = (masqd.open("red/a"), masqd.open("red/b"));
+    a.endpoint(2);
+    let pd = b.alloc_pd();
+    let addr = b.alloc(ring_len(64, CQE_LEN));
+    let cq = cq_request(ring_at(addr, 64, CQE_LEN), 64);
+    assert_eq!(b.call(Opcode::CreateCq, cq.as_bytes()).0, Status::Ok);
+    assert_eq!(b.try_create_qp(pd, 1, 2).0.0, Status::NoMemory);
+    assert!(masqd.reload(&quota(2)).is_ok());
+    assert_eq!(b.try_create_qp(pd, 1, 2).0.0, Status::Ok);
+}
