@@ -23,5 +23,8 @@ mod vring;
 mod wire;
 mod world;
 
+#[cfg(test)]
+mod tests;
+
 pub use server::{Server, ServerConfig, ServerError, ServerHandle};
 pub use world::DeviceIdentity;

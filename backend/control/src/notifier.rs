@@ -19,7 +19,7 @@ use std::time::Duration;
 use zerocopy::IntoBytes;
 
 /// Events that may wait; a session that lets more pile up is ended.
-const BACKLOG: usize = 65_536;
+const BACKLOG: usize = 16_384;
 /// How soon a full event queue is looked at again, at first and at last: a
 /// session that never reads must cost nearly nothing.
 const RETRY: Duration = Duration::from_millis(1);

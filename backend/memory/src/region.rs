@@ -52,6 +52,38 @@ impl Region {
         len: u64,
         segments: &[Segment],
     ) -> Result<Self, MemoryError> {
+        Self::map_with(file, addr, len, segments, true)
+    }
+
+    /// As [`Self::map`], but pages are not faulted in: see [`Self::populate`].
+    ///
+    /// # Errors
+    /// As [`Self::map`].
+    pub fn map_lazily(
+        file: &SharedFile,
+        addr: u64,
+        len: u64,
+        segments: &[Segment],
+    ) -> Result<Self, MemoryError> {
+        Self::map_with(file, addr, len, segments, false)
+    }
+
+    /// Faults the pages of its windows in. Takes about a second for some GiB.
+    pub fn populate(&self, mut go_on: impl FnMut() -> bool) {
+        for segment in &self.segments {
+            if let MappedSegment::Window { window, .. } = segment {
+                window.populate(&mut go_on);
+            }
+        }
+    }
+
+    fn map_with(
+        file: &SharedFile,
+        addr: u64,
+        len: u64,
+        segments: &[Segment],
+        populate: bool,
+    ) -> Result<Self, MemoryError> {
         let mut at = addr;
         let mut mapped = Vec::with_capacity(segments.len());
         for segment in segments {
@@ -68,7 +100,7 @@ impl Region {
             at = end;
             let (addr, len) = (segment.addr, segment.len);
             mapped.push(if segment.kind == SegmentKind::Window as u32 {
-                let window = Arc::new(Window::map(file, addr, len, true)?);
+                let window = Arc::new(Window::map(file, addr, len, populate)?);
                 MappedSegment::Window { window, addr, len }
             } else if segment.kind == SegmentKind::Remote as u32 {
                 MappedSegment::Remote { addr, len }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // mmap, munmap
 
 use crate::{MemoryError, SharedFile};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::ptr::NonNull;
 
 /// A mapped, page-aligned range of a [`SharedFile`]; unmapped on drop.
@@ -55,6 +55,26 @@ impl Window {
             addr: start,
             len,
         })
+    }
+
+    /// Faults all its pages in, as far as the host can; stops between two
+    /// pieces when `go_on` says no.
+    pub fn populate(&self, mut go_on: impl FnMut() -> bool) {
+        const PIECE: u64 = 16 << 20;
+        let mut at = 0;
+        while at < self.len && go_on() {
+            let len = PIECE.min(self.len - at);
+            // SAFETY: the piece lies inside the mapping, which self owns.
+            let done = unsafe {
+                let start = self.base.add(at as usize).as_ptr();
+                madvise(start.cast(), len as usize, Advice::LinuxPopulateWrite)
+            };
+            if done.is_err() {
+                // Pages come one by one then, when they are first touched.
+                return;
+            }
+            at += len;
+        }
     }
 
     /// Address of its first byte in the tenant.

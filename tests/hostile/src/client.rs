@@ -264,18 +264,28 @@ impl Client {
 
     /// As [`Self::call`]; None if masqd hung up.
     pub fn try_call(&mut self, opcode: Opcode, body: &[u8]) -> Option<Reply> {
-        let header = RequestHeader {
-            opcode: opcode.raw(),
-            flags: 0,
-            len: body.len() as u32,
-        };
-        let mut request = header.as_bytes().to_vec();
-        request.extend_from_slice(body);
-        self.send(&request)
+        self.send(&request(opcode, body))
+    }
+
+    /// Sends a command and does not wait.
+    pub fn begin(&mut self, opcode: Opcode, body: &[u8]) {
+        self.submit(&request(opcode, body));
     }
 
     /// Sends a request of any bytes.
     pub fn send(&mut self, request: &[u8]) -> Option<Reply> {
+        let answer = self.submit(request);
+        if !self.is_answered() {
+            return None;
+        }
+        let bytes = self.memory.read(answer, MAX_COMMAND_LEN);
+        let (header, body) = ResponseHeader::read_from_prefix(&bytes).ok()?;
+        let status = Status::from_raw(header.status).expect("a status");
+        Some((status, body.get(..header.len as usize)?.to_vec()))
+    }
+
+    /// Where the answer will be.
+    fn submit(&mut self, request: &[u8]) -> u64 {
         assert!(
             request.len() <= MAX_COMMAND_LEN,
             "this chain is for good requests"
@@ -287,13 +297,7 @@ impl Client {
         memory.descriptor(queue.desc, buffer, request.len() as u32, 1, 1);
         memory.descriptor(queue.desc + 16, answer, MAX_COMMAND_LEN as u32, 2, 0);
         self.publish(&[0]);
-        if !self.is_answered() {
-            return None;
-        }
-        let bytes = self.memory.read(answer, MAX_COMMAND_LEN);
-        let (header, body) = ResponseHeader::read_from_prefix(&bytes).ok()?;
-        let status = Status::from_raw(header.status).expect("a status");
-        Some((status, body.get(..header.len as usize)?.to_vec()))
+        answer
     }
 
     /// Makes chains available and kicks.
@@ -325,7 +329,7 @@ impl Client {
         let mut looks = 0u32;
         while used.load(Ordering::Acquire) != self.next {
             looks += 1;
-            if looks % 64 == 0 {
+            if looks.is_multiple_of(64) {
                 if self.raw.looks_closed() {
                     return false;
                 }
@@ -342,4 +346,13 @@ impl Client {
         self.try_call(Opcode::QueryDevice, &[])
             .is_some_and(|(status, _)| status == Status::Ok)
     }
+}
+
+fn request(opcode: Opcode, body: &[u8]) -> Vec<u8> {
+    let header = RequestHeader {
+        opcode: opcode.raw(),
+        flags: 0,
+        len: body.len() as u32,
+    };
+    [header.as_bytes(), body].concat()
 }

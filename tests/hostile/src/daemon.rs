@@ -49,10 +49,13 @@ pub struct ProcessCounts {
     pub maps: usize,
 }
 
-/// Where cargo puts the binaries of this build; masqd is built once.
+/// `MASQD`, or the one of this build, which is built once.
 fn masqd_binary() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("MASQD") {
+            return path.into();
+        }
         let test = std::env::current_exe().expect("the test has a path");
         let dir = test
             .ancestors()

@@ -126,22 +126,6 @@ impl Client {
 
     /// RTR towards a queue pair of an address.
     pub fn rtr(&mut self, qp: u32, to: Gid, qpn: u32) -> Status {
-        let attr = QpAttr {
-            qp_state: State::Rtr as u32,
-            path_mtu: 3,
-            dest_qp_num: qpn,
-            max_dest_rd_atomic: 1,
-            min_rnr_timer: 12,
-            ah: AhAttr {
-                dgid: to,
-                sgid_index: 3,
-                hop_limit: 64,
-                is_global: 1,
-                port_num: 1,
-                ..Default::default()
-            },
-            ..Default::default()
-        };
         let mask = QpMask::STATE
             | QpMask::AV
             | QpMask::PATH_MTU
@@ -149,7 +133,14 @@ impl Client {
             | QpMask::RQ_PSN
             | QpMask::MAX_DEST_RD_ATOMIC
             | QpMask::MIN_RNR_TIMER;
-        self.modify(qp, mask, attr)
+        self.modify(qp, mask, rtr_attr(to, qpn))
+    }
+
+    /// RTR of a UC queue pair.
+    pub fn rtr_uc(&mut self, qp: u32, to: Gid, qpn: u32) -> Status {
+        let mask =
+            QpMask::STATE | QpMask::AV | QpMask::PATH_MTU | QpMask::DEST_QPN | QpMask::RQ_PSN;
+        self.modify(qp, mask, rtr_attr(to, qpn))
     }
 
     /// RTS.
@@ -180,24 +171,13 @@ impl Client {
 
     /// Asks for a memory region.
     pub fn try_register(&mut self, pd: u32, addr: u64, len: u64, kind: SegmentKind) -> Reply {
-        let reg = RegMr {
-            pd,
-            access: (Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ).bits(),
-            addr,
-            len,
-            iova: addr,
-            segments: 1,
-            reserved: 0,
-        };
-        let segment = Segment {
-            addr,
-            len,
-            kind: kind as u32,
-            reserved: 0,
-        };
-        let mut body = reg.as_bytes().to_vec();
-        body.extend_from_slice(segment.as_bytes());
-        self.call(Opcode::RegMr, &body)
+        self.call(Opcode::RegMr, &reg_request(pd, addr, len, kind))
+    }
+
+    /// As [`Self::try_register`], without waiting for the answer.
+    pub fn begin_register(&mut self, pd: u32, addr: u64, len: u64) {
+        let body = reg_request(pd, addr, len, SegmentKind::Window);
+        self.begin(Opcode::RegMr, &body);
     }
 
     /// A memory region in the shared file.
@@ -311,4 +291,42 @@ pub(crate) fn qp_request(pd: u32, cq: u32, qp_type: u32, sq: u64, rq: u64) -> Cr
 fn created((status, body): &Reply) -> u32 {
     assert_eq!(*status, Status::Ok, "the object was not made");
     Created::read_from_bytes(body).expect("a Created").handle
+}
+
+fn rtr_attr(to: Gid, qpn: u32) -> QpAttr {
+    QpAttr {
+        qp_state: State::Rtr as u32,
+        path_mtu: 3,
+        dest_qp_num: qpn,
+        max_dest_rd_atomic: 1,
+        min_rnr_timer: 12,
+        ah: AhAttr {
+            dgid: to,
+            sgid_index: 3,
+            hop_limit: 64,
+            is_global: 1,
+            port_num: 1,
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+fn reg_request(pd: u32, addr: u64, len: u64, kind: SegmentKind) -> Vec<u8> {
+    let reg = RegMr {
+        pd,
+        access: (Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ).bits(),
+        addr,
+        len,
+        iova: addr,
+        segments: 1,
+        reserved: 0,
+    };
+    let segment = Segment {
+        addr,
+        len,
+        kind: kind as u32,
+        reserved: 0,
+    };
+    [reg.as_bytes(), segment.as_bytes()].concat()
 }

@@ -4,6 +4,8 @@ mod admin;
 mod back_channel;
 mod connection;
 mod endpoints;
+mod limits;
+mod opening;
 mod reload;
 
 use crate::world::{DeviceIdentity, World};
@@ -197,6 +199,7 @@ impl Server {
         let mut endpoints = Endpoints::open(&config.run_dir, config.socket_mode)?;
         endpoints.update(&policy, &epoll)?;
         admin::serve(&config.run_dir, handle.clone())?;
+        limits::compare(&policy);
         let world = World::new(Arc::new(policy), device, config.identity.clone());
         Ok(Self {
             config,

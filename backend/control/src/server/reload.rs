@@ -59,12 +59,10 @@ impl Server {
         }
         let diff = Policy::diff(&self.world.policy, &policy);
         let mut report = ReloadReport::default();
-        if diff.is_empty() {
-            return Ok(report);
-        }
         self.endpoints
             .update(&policy, &self.epoll)
             .map_err(|e| e.to_string())?;
+        super::limits::compare(&policy);
         self.world.policy = Arc::new(policy);
         for id in &diff.endpoints_added {
             report.changes.push(format!("endpoint {id} added"));

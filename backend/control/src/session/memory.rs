@@ -13,6 +13,8 @@ use masq_spec::verbs::{
     Access, AllocMw, MAX_SEGMENTS, MrCreated, MwType, RegMr, ReregMask, ReregMr, Segment,
     SegmentKind,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A memory region.
@@ -33,33 +35,32 @@ pub(super) struct Mw {
     pd: Handle,
 }
 
+/// Bytes above which the kernel takes longer to map or unmap than other tenants
+/// should wait: a few milliseconds.
+const LARGE: u64 = 4 << 20;
+
 /// Access flags that programs may set and that change nothing (optional
 /// flags, bits 20 to 29).
 const OPTIONAL: u32 = 0x3ff0_0000;
 
 impl Session {
     pub(super) fn reg_mr(&mut self, world: &mut World, body: &[u8]) -> Reply {
+        if self.filling.is_some() {
+            return self.filled(world);
+        }
         let (reg, segments) = parse_reg(body)?;
         let handle = self.mrs.reserve();
-        let key = self.register(world, handle, &reg, segments)?;
-        Ok(MrCreated {
-            handle,
-            lkey: key,
-            rkey: key,
-            reserved: 0,
-        }
-        .as_bytes()
-        .to_vec())
+        self.register(world, handle, &reg, &segments)
     }
 
-    /// Checks, charges, maps and registers; undoes all if a step fails.
+    /// Checks, charges and maps; undoes all if a step fails.
     fn register(
         &mut self,
         world: &mut World,
         handle: Handle,
         reg: &RegMr,
-        segments: Vec<Segment>,
-    ) -> Result<u32, Refused> {
+        segments: &[Segment],
+    ) -> Reply {
         let about = format!("mr {:#x}+{}", reg.addr, reg.len);
         let access = self
             .check_access(world, reg.access)
@@ -93,38 +94,76 @@ impl Session {
             })
             .inspect_err(|_| self.refund(world, Kind::Mrs, 1));
         charged.map_err(|r| r.about(about.clone()))?;
-        let registered = Region::map(&self.memory, reg.addr, reg.len, &segments)
-            .map_err(Refused::from)
-            .and_then(|region| {
-                let spec = MrSpec {
-                    handle,
-                    pd: reg.pd,
-                    access,
-                    iova: reg.iova,
-                    region,
-                };
-                self.device.register(spec).map_err(Refused::from)
-            });
-        match registered {
-            Ok(key) => {
-                self.pd(reg.pd)?.users += 1;
-                let mr = Mr {
-                    pd: reg.pd,
-                    access,
-                    addr: reg.addr,
-                    len: reg.len,
-                    iova: reg.iova,
-                    windows,
-                    remote_bytes,
-                };
-                self.mrs.insert(handle, mr);
-                Ok(key)
-            }
-            Err(refused) => {
+        let is_large = reg.len > LARGE;
+        let mapped = if is_large {
+            Region::map_lazily(&self.memory, reg.addr, reg.len, segments)
+        } else {
+            Region::map(&self.memory, reg.addr, reg.len, segments)
+        };
+        let mr = Mr {
+            pd: reg.pd,
+            access,
+            addr: reg.addr,
+            len: reg.len,
+            iova: reg.iova,
+            windows,
+            remote_bytes,
+        };
+        match mapped {
+            Err(error) => {
                 self.refund_mr(world, reg.len, windows);
-                Err(refused.about(about))
+                Err(Refused::from(error).about(about))
+            }
+            Ok(region) if is_large => {
+                self.filling = Some(Filling::start(handle, mr, region));
+                Err(Refused::again())
+            }
+            Ok(region) => self.finish(world, handle, mr, region),
+        }
+    }
+
+    /// The same command again: whether its region is filled by now.
+    fn filled(&mut self, world: &mut World) -> Reply {
+        match self.filling.take() {
+            Some(Filling {
+                handle,
+                mr,
+                region,
+                running,
+            }) if running.is_done() => self.finish(world, handle, mr, region),
+            waiting => {
+                self.filling = waiting;
+                Err(Refused::again())
             }
         }
+    }
+
+    /// Forgets a registration whose command is not served again.
+    pub(super) fn give_up_filling(&mut self, world: &mut World) {
+        if let Some(filling) = self.filling.take() {
+            self.refund_mr(world, filling.mr.len, filling.mr.windows);
+        }
+    }
+
+    fn finish(&mut self, world: &mut World, handle: Handle, mr: Mr, region: Region) -> Reply {
+        let spec = MrSpec {
+            handle,
+            pd: mr.pd,
+            access: mr.access,
+            iova: mr.iova,
+            region,
+        };
+        let key = match self.device.register(spec) {
+            Ok(key) => key,
+            Err(error) => {
+                self.refund_mr(world, mr.len, mr.windows);
+                let about = format!("mr {:#x}+{}", mr.addr, mr.len);
+                return Err(Refused::from(error).about(about));
+            }
+        };
+        self.pd(mr.pd)?.users += 1;
+        self.mrs.insert(handle, mr);
+        Ok(registered(handle, key))
     }
 
     fn refund_mr(&mut self, world: &mut World, len: u64, windows: u64) {
@@ -170,8 +209,8 @@ impl Session {
             .device
             .deregister(handle)
             .map_err(|e| device_error(e).about(about))?;
-        drop(region);
         if let Some(mr) = self.mrs.remove(handle) {
+            drop_aside(mr.len, region);
             self.leave_pd(mr.pd);
             self.refund_mr(world, mr.len, mr.windows);
         }
@@ -181,6 +220,9 @@ impl Session {
     /// Changes a region. One that moves is taken away and registered in its new
     /// form under the same handle.
     pub(super) fn rereg_mr(&mut self, world: &mut World, body: &[u8]) -> Reply {
+        if self.filling.is_some() {
+            return self.filled(world);
+        }
         let (head, rest) = ReregMr::read_from_prefix(body)
             .map_err(|_| Refused::invalid("the body has the wrong length"))?;
         let segments = parse_segments(head.new.segments, rest)?;
@@ -216,14 +258,7 @@ impl Session {
         }
         self.dereg_mr(world, head.handle)?;
         // If this fails the region is gone, as the verbs API allows.
-        let key = self.register(world, head.handle, &reg, segments)?;
-        let reply = MrCreated {
-            handle: head.handle,
-            lkey: key,
-            rkey: key,
-            reserved: 0,
-        };
-        Ok(reply.as_bytes().to_vec())
+        self.register(world, head.handle, &reg, &segments)
     }
 
     /// Changes rights and protection domain in place: the keys stay.
@@ -238,13 +273,7 @@ impl Session {
             self.leave_pd(old);
             self.pd(pd)?.users += 1;
         }
-        let reply = MrCreated {
-            handle,
-            lkey: key,
-            rkey: key,
-            reserved: 0,
-        };
-        Ok(reply.as_bytes().to_vec())
+        Ok(registered(handle, key))
     }
 
     pub(super) fn alloc_mw(&mut self, world: &mut World, request: &AllocMw) -> Reply {
@@ -291,6 +320,73 @@ impl Session {
         }
         Ok(Vec::new())
     }
+}
+
+/// A large region whose pages are being faulted in by a thread, while others
+/// are served. Dropping it ends the thread soon.
+pub(super) struct Filling {
+    handle: Handle,
+    mr: Mr,
+    region: Region,
+    running: Running,
+}
+
+/// Held by the thread too; told to stop when dropped.
+struct Running(Arc<AtomicBool>);
+
+impl Filling {
+    fn start(handle: Handle, mr: Mr, region: Region) -> Self {
+        let running = Arc::new(AtomicBool::new(true));
+        let (wanted, pages) = (Arc::clone(&running), region.clone());
+        let fill = move || {
+            pages.populate(|| wanted.load(Ordering::Relaxed));
+            drop(pages);
+            drop(wanted);
+        };
+        let thread = std::thread::Builder::new().name("masq-fill".into());
+        if let Err(error) = thread.stack_size(64 << 10).spawn(fill) {
+            // Its pages come one by one then.
+            tracing::warn!(%error, "no thread to fault memory in");
+        }
+        Self {
+            handle,
+            mr,
+            region,
+            running: Running(running),
+        }
+    }
+}
+
+impl Running {
+    fn is_done(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Drops what holds `len` bytes of mappings; others are not kept waiting while
+/// the kernel unmaps them.
+pub(super) fn drop_aside<T: Send + 'static>(len: u64, what: T) {
+    if len > LARGE {
+        let thread = std::thread::Builder::new().name("masq-unmap".into());
+        // Without a thread it is dropped here, with the closure.
+        let _ = thread.stack_size(256 << 10).spawn(move || drop(what));
+    }
+}
+
+fn registered(handle: Handle, key: u32) -> Vec<u8> {
+    let reply = MrCreated {
+        handle,
+        lkey: key,
+        rkey: key,
+        reserved: 0,
+    };
+    reply.as_bytes().to_vec()
 }
 
 fn parse_reg(body: &[u8]) -> Result<(RegMr, Vec<Segment>), Refused> {

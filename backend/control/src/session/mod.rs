@@ -62,6 +62,10 @@ pub(crate) struct Session {
     qps: Handles<qp::Qp>,
     ahs: Handles<address::Ah>,
     groups: Vec<(Handle, masq_spec::verbs::Gid)>,
+    /// A registration under way.
+    filling: Option<memory::Filling>,
+    /// The command that is to be served again.
+    again: Vec<u8>,
     /// Whether the device was told whom its datagrams to groups may reach.
     sends_to_groups: bool,
 }
@@ -106,6 +110,8 @@ impl Session {
             qps: Handles::default(),
             ahs: Handles::default(),
             groups: Vec::new(),
+            filling: None,
+            again: Vec::new(),
             sends_to_groups: false,
         })
     }
@@ -113,6 +119,10 @@ impl Session {
     /// Serves one command. Whatever the bytes are, the answer is a response.
     pub(crate) fn serve(&mut self, world: &mut World, request: &[u8]) -> Outcome {
         self.commands += 1;
+        if self.filling.is_some() && self.again != request {
+            // Its queue was restarted meanwhile.
+            self.give_up_filling(world);
+        }
         let Ok((header, body)) = RequestHeader::read_from_prefix(request) else {
             return self.refuse(
                 world,
@@ -136,6 +146,9 @@ impl Session {
             Ok(body) => Outcome::Answer(response(Status::Ok, &body)),
             Err(refused) if refused.rule == AGAIN => {
                 self.commands -= 1;
+                if self.again != request {
+                    self.again = request.to_vec();
+                }
                 Outcome::Again
             }
             Err(refused) => self.refuse(world, verb_name(opcode), &refused),
@@ -199,7 +212,8 @@ impl Session {
                 .ledger
                 .refund(&self.endpoint, kind, self.charged.get(kind));
         }
-        drop(self.device);
+        let pinned = self.charged.get(Kind::PinnedBytes);
+        memory::drop_aside(pinned, (self.device, self.filling));
     }
 
     /// Shows the device's events that the session is over.
@@ -224,10 +238,16 @@ impl Session {
 /// Marks a refusal that is no refusal: the command is served again.
 const AGAIN: &str = "again";
 
+impl Refused {
+    fn again() -> Self {
+        Self::new(Status::Busy, AGAIN, "")
+    }
+}
+
 /// A device error, with [`masq_device::DeviceError::Again`] told apart.
 fn device_error(error: masq_device::DeviceError) -> Refused {
     match error {
-        masq_device::DeviceError::Again => Refused::new(Status::Busy, AGAIN, ""),
+        masq_device::DeviceError::Again => Refused::again(),
         other => other.into(),
     }
 }
