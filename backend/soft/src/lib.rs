@@ -17,7 +17,6 @@ mod client;
 mod config;
 mod engine;
 mod limits;
-mod slice;
 mod thread;
 
 pub use client::SoftDevice;

@@ -12,7 +12,6 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 type Call = Box<dyn FnOnce(&mut Engine) + Send>;
 
@@ -24,9 +23,6 @@ const GREEDY: Nanos = 300_000;
 /// How long the thread then sleeps instead of yielding; doubled each time that
 /// it happens again, up to the second.
 const SHUN: (Nanos, Nanos) = (10_000_000, 1_000_000_000);
-/// Scheduling slice that a data-path thread asks for: short slices are let in
-/// soon after they wake.
-const SLICE: Duration = Duration::from_micros(100);
 /// Tries before a waiting caller lets others run.
 const SPINS: u32 = 200;
 
@@ -201,9 +197,6 @@ impl Shared {
             if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
                 tracing::warn!(cpu, %error, "data-path thread cannot be pinned");
             }
-        }
-        if let Err(error) = crate::slice::set(SLICE) {
-            tracing::debug!(%error, "this kernel has no scheduling slices of one's own");
         }
         let idle = config.idle.as_nanos() as u64;
         let Ok(mut engine) = self.engine.lock() else {

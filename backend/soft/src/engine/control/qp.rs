@@ -161,7 +161,10 @@ impl Engine {
         }
         qp.state = to;
         qp.attr.qp_state = to as u32;
-        self.enqueue(q);
+        // The thread is woken only if there is something for it to do.
+        if qp.current.is_some() || qp.attr.sq_draining != 0 || qp.posted() > 0 {
+            self.enqueue(q);
+        }
         Ok(to)
     }
 
