@@ -106,6 +106,11 @@ fn a_large_group_takes_several_turns_and_leaves_nobody_out() {
     let mut members: Vec<_> = (0..300).map(|_| member(&mut w, 1, GROUP)).collect();
     let (mut a, wr) = sender(&mut w, 0);
     allow(&mut w, 0, &[2]);
+    // Together more than a turn moves.
+    let (src, _) = w.pattern(0, 2048, 1);
+    let wr = Wr::new(Op::Send, 1)
+        .sge(src.all())
+        .addressed(wr.wqe.ah, 0xff_ffff, 0x1111);
     w.post(&mut a, &wr);
     let mut turns = 0;
     while a.cq.poll().is_none() {

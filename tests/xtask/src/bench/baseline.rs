@@ -8,14 +8,25 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(30);
 const PORT: &str = "18600";
 
+/// A core for each side, where TCP does best.
+fn pinned(network: &Network, side: Side, program: &str) -> std::process::Command {
+    let core = match side {
+        Side::Server => "0",
+        Side::Client => "1",
+    };
+    let mut command = network.command(side, "taskset");
+    command.args(["-c", core, program]);
+    command
+}
+
 /// Half round trips of 14 bytes, the least that sockperf sends.
 pub(crate) fn sockperf(network: &Network) -> anyhow::Result<Latency> {
     let address = network.server();
-    let mut server = network.command(Side::Server, "sockperf");
+    let mut server = pinned(network, Side::Server, "sockperf");
     server.args(["server", "--tcp", "-i", &address, "-p", PORT]);
     let server = masq_e2e::spawn(server)?;
     std::thread::sleep(Duration::from_millis(500));
-    let mut client = network.command(Side::Client, "sockperf");
+    let mut client = pinned(network, Side::Client, "sockperf");
     client.args(["ping-pong", "--tcp", "-i", &address, "-p", PORT]);
     client.args(["-t", "4", "-m", "14"]);
     let out = masq_e2e::spawn(client)?.wait(LIMIT)?.success()?;
@@ -41,11 +52,11 @@ fn percentiles(output: &str) -> anyhow::Result<Latency> {
 /// Megabytes (10^6) a second of one stream.
 pub(crate) fn iperf3(network: &Network) -> anyhow::Result<f64> {
     let address = network.server();
-    let mut server = network.command(Side::Server, "iperf3");
+    let mut server = pinned(network, Side::Server, "iperf3");
     server.args(["-s", "-1", "-B", &address]);
     let server = masq_e2e::spawn(server)?;
     std::thread::sleep(Duration::from_millis(500));
-    let mut client = network.command(Side::Client, "iperf3");
+    let mut client = pinned(network, Side::Client, "iperf3");
     client.args(["-c", &address, "-t", "4", "-J"]);
     let out = masq_e2e::spawn(client)?.wait(LIMIT)?.success()?;
     drop(server);

@@ -101,11 +101,11 @@ pub(crate) fn control(host: &Host) -> anyhow::Result<Control> {
 }
 
 /// The difference of a long and a short run, so that setting up falls out.
-pub(crate) fn system_calls(host: &Host) -> anyhow::Result<Calls> {
+pub(crate) fn system_calls(host: &Host, tool: &str) -> anyhow::Result<Calls> {
     const SHORT: u32 = 1_000;
     const LONG: u32 = 21_000;
-    let short = traced(host, SHORT)?;
-    let long = traced(host, LONG)?;
+    let short = traced(host, tool, SHORT)?;
+    let long = traced(host, tool, LONG)?;
     let messages = f64::from(LONG - SHORT);
     Ok(Calls {
         yields: (long.yields - short.yields) / messages,
@@ -114,13 +114,13 @@ pub(crate) fn system_calls(host: &Host) -> anyhow::Result<Calls> {
 }
 
 /// Both programs' system calls in one run.
-fn traced(host: &Host, rounds: u32) -> anyhow::Result<Calls> {
+fn traced(host: &Host, tool: &str, rounds: u32) -> anyhow::Result<Calls> {
     let port = masq_e2e::free_port()?.to_string();
     let rounds = rounds.to_string();
     let file = host.scratch().join("calls");
     let file = file.to_string_lossy();
     let trace = ["-f", "-c", "-U", "calls,name", "-o", &file];
-    let tool = ["ib_write_lat", "-x", "3", "-F", "-n", &rounds, "-p", &port];
+    let tool = [tool, "-x", "3", "-F", "-n", &rounds, "-p", &port];
     let mut server = host.start_as("blue/a", tool[0], &tool[1..])?;
     masq_e2e::wait_for_listener(port.parse()?, Duration::from_secs(20), || {
         server.is_running()
