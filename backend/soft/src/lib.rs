@@ -15,6 +15,7 @@
 
 mod client;
 mod config;
+mod courtesy;
 mod engine;
 mod limits;
 mod thread;

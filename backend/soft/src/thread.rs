@@ -1,6 +1,7 @@
 //! A data-path thread: polls its engine, yields, sleeps.
 
 use crate::SoftConfig;
+use crate::courtesy::Courtesy;
 use crate::engine::{Engine, RemotePort};
 use crossbeam_queue::ArrayQueue;
 use masq_device::{DeviceError, Result};
@@ -17,12 +18,6 @@ type Call = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// Calls of the control side that may wait for one turn.
 const CALLS: usize = 64;
-/// A yield that lasts longer met a neighbour that does not yield back, such as
-/// a program that polls its memory.
-const GREEDY: Nanos = 300_000;
-/// How long the thread then sleeps instead of yielding; doubled each time that
-/// it happens again, up to the second.
-const SHUN: (Nanos, Nanos) = (10_000_000, 1_000_000_000);
 /// Tries before a waiting caller lets others run.
 const SPINS: u32 = 200;
 
@@ -204,8 +199,7 @@ impl Shared {
         };
         let mut last_work = monotonic();
         let mut empty = 0;
-        // Until when yielding is shunned, and for how long the next time.
-        let (mut shun_until, mut shun_for) = (0, SHUN.0);
+        let mut courtesy = Courtesy::default();
         while !self.stop.load(Ordering::Relaxed) {
             let now = monotonic();
             let called = !self.calls.is_empty() && self.serve_calls(&mut engine);
@@ -217,16 +211,10 @@ impl Shared {
             let mut rest = false;
             if empty >= config.yield_after {
                 empty = 0;
-                rest = now < shun_until;
+                rest = courtesy.is_shunned(now);
                 if !rest {
                     rustix::thread::sched_yield();
-                    let back = monotonic();
-                    if back.saturating_sub(now) > GREEDY {
-                        shun_until = back.saturating_add(shun_for);
-                        shun_for = shun_for.saturating_mul(2).min(SHUN.1);
-                    } else if now.saturating_sub(shun_until) > SHUN.1 {
-                        shun_for = SHUN.0;
-                    }
+                    courtesy.yielded(now, monotonic());
                 }
             }
             if !rest && now.saturating_sub(last_work) < idle {
