@@ -46,3 +46,30 @@ fn name_guid_and_gids_stay_the_same_over_a_restart() -> anyhow::Result<()> {
     assert_eq!(first, look()?);
     Ok(())
 }
+
+/// In a mount namespace, so that the machine keeps its own; needs root.
+#[test]
+fn put_in_the_place_of_the_distributions_file_it_serves_programs() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: left out");
+        return Ok(());
+    }
+    let host = Host::start()?;
+    let theirs = std::fs::canonicalize("/usr/lib/x86_64-linux-gnu/libibverbs.so.1")?;
+    let socket = host.run_dir().join("endpoints/blue/a/masq.sock");
+    let mut command = std::process::Command::new("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount --bind \"$1\" \"$2\" && exec ibv_devinfo",
+        "sh",
+    ]);
+    command.arg(host.binaries().library()).arg(theirs);
+    command.env("MASQ_SOCKET", socket);
+    let out = masq_e2e::spawn(command)?
+        .wait(std::time::Duration::from_secs(20))?
+        .success()?;
+    assert!(out.output.contains("PORT_ACTIVE"), "{out}");
+    Ok(())
+}

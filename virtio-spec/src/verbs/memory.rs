@@ -104,7 +104,8 @@ bitflags::bitflags! {
     }
 }
 
-/// Changes a region; its keys change, its handle stays.
+/// Changes a region; its handle stays, and its keys unless the translation
+/// changes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ReregMr {
