@@ -68,7 +68,10 @@ fn memory_is_shared_once_and_its_descriptor_is_not_kept_for_each_try() {
     for _ in 0..5000 {
         assert!(!raw.accepts(Code::AddMemReg, &region, &[fd.as_fd()]));
     }
-    assert_eq!(masqd.counts(), before);
+    let after = masqd.counts();
+    assert_eq!((after.fds, after.threads), (before.fds, before.threads));
+    // The allocator maps some memory of its own, but none for each try.
+    assert!(after.maps < before.maps + 100, "{before:?} {after:?}");
 }
 
 #[test]

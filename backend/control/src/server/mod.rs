@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_micros(40);
 /// Looks without finding anything after which others may run.
 const YIELD_AFTER: u32 = 20;
+/// How long programs have to hear that the device goes.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// How often deadlines and closing sessions are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// The same while something is being waited for.
@@ -168,6 +170,8 @@ pub struct Server {
     handle: ServerHandle,
     /// When to stop, once asked to.
     deadline: Option<Instant>,
+    /// When to close what is open, once its programs were told.
+    farewell: Option<Instant>,
     last_tick: Instant,
     last_scan: Instant,
 }
@@ -217,6 +221,7 @@ impl Server {
             messages,
             handle,
             deadline: None,
+            farewell: None,
             last_tick: Instant::now(),
             last_scan: Instant::now(),
         })
@@ -351,14 +356,28 @@ impl Server {
         let Some(deadline) = self.deadline else {
             return false;
         };
-        if !self.conns.is_empty() && Instant::now() < deadline {
+        let now = Instant::now();
+        if self.conns.is_empty() {
+            return true;
+        }
+        if now < deadline {
+            return false;
+        }
+        // Programs are told, and given the time to hear it.
+        let Some(farewell) = self.farewell else {
+            for (_, conn) in &self.conns {
+                if let Some(session) = conn.session() {
+                    session.raise(masq_spec::event::AsyncEvent::DeviceFatal, 0);
+                }
+            }
+            self.farewell = Some(now + FAREWELL);
+            return false;
+        };
+        if now < farewell {
             return false;
         }
         let open: Vec<usize> = self.conns.iter().map(|(index, _)| index).collect();
         for index in open {
-            if let Some(session) = self.conns.get(index).and_then(Conn::session) {
-                session.raise(masq_spec::event::AsyncEvent::DeviceFatal, 0);
-            }
             self.close(index, "masqd is stopping");
         }
         true
