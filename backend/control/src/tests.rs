@@ -156,6 +156,10 @@ impl masq_device::Session for Fake {
         self.remove("ah", ah);
         Ok(())
     }
+    fn set_grants(&mut self, _: masq_device::Grants) -> Result<()> {
+        Ok(())
+    }
+
     fn set_multicast_reach(&mut self, _: Vec<EndpointKey>) -> Result<()> {
         Ok(())
     }

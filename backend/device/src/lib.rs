@@ -11,7 +11,7 @@
 mod spec;
 
 pub use spec::{
-    AhSpec, CqSpec, Destination, DomainKey, EndpointKey, Handle, MrSpec, MwSpec, QpChange,
+    AhSpec, CqSpec, Destination, DomainKey, EndpointKey, Grants, Handle, MrSpec, MwSpec, QpChange,
     QpCounters, QpReport, QpSpec, SessionSpec, SrqSpec,
 };
 
@@ -92,6 +92,8 @@ pub trait Device: Send + Sync {
 /// request breaks which rule.
 #[allow(clippy::missing_errors_doc)]
 pub trait Session: Send {
+    /// Replaces what its work requests may do, from the next one on.
+    fn set_grants(&mut self, grants: Grants) -> Result<()>;
     /// Registers memory and returns its key (lkey and rkey).
     fn register(&mut self, mr: MrSpec) -> Result<u32>;
     /// Revokes the region; no access happens after the return. Gives back the

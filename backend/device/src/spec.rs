@@ -2,6 +2,7 @@
 
 use crate::EventSink;
 use masq_memory::{DoorbellPage, MappedRing, Region, RemoteMemory};
+use masq_spec::queue::SendOpcode;
 use masq_spec::verbs::{Access, Gid, MwType, QpAttr, QpCaps, QpMask, QpType};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -18,6 +19,44 @@ pub struct DomainKey(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointKey(pub u32);
 
+/// What the work requests of a session may do, by its tenant's policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// Bit n stands for the opcode with number n.
+    opcodes: u16,
+    /// Remote rights that its memory windows may grant.
+    pub window_access: Access,
+}
+
+impl Grants {
+    /// Everything.
+    pub const ALL: Self = Self {
+        opcodes: u16::MAX,
+        window_access: Access::all(),
+    };
+
+    /// These opcodes, and windows with these remote rights.
+    pub fn new(opcodes: impl IntoIterator<Item = SendOpcode>, window_access: Access) -> Self {
+        let opcodes = opcodes.into_iter().fold(0, |set, op| set | 1 << op as u8);
+        Self {
+            opcodes,
+            window_access,
+        }
+    }
+
+    /// Whether a work request with this opcode may be carried out.
+    #[inline]
+    pub fn allows(self, opcode: SendOpcode) -> bool {
+        self.opcodes & 1 << opcode as u8 != 0
+    }
+
+    /// Whether a window may have these rights.
+    pub fn allows_window(self, access: Access) -> bool {
+        let remote = Access::REMOTE_READ | Access::REMOTE_WRITE | Access::REMOTE_ATOMIC;
+        self.window_access.contains(access & remote)
+    }
+}
+
 /// Begins a session.
 pub struct SessionSpec {
     /// For logs: `tenant/endpoint#session`.
@@ -28,6 +67,8 @@ pub struct SessionSpec {
     pub endpoint: EndpointKey,
     /// RoCEv2 GID of the endpoint, the source of its datagrams.
     pub gid: Gid,
+    /// What its work requests may do.
+    pub grants: Grants,
     /// Its doorbell page.
     pub doorbell: Arc<DoorbellPage>,
     /// Kick eventfd that the driver writes while the doorbell page says that

@@ -5,8 +5,8 @@ use crate::engine::Engine;
 use crate::limits;
 use crate::thread::DataPath;
 use masq_device::{
-    AhSpec, CqSpec, Device, DeviceError, EndpointKey, Handle, MrSpec, MwSpec, QpChange, QpReport,
-    QpSpec, Result, Session, SessionSpec, SrqSpec,
+    AhSpec, CqSpec, Device, DeviceError, EndpointKey, Grants, Handle, MrSpec, MwSpec, QpChange,
+    QpReport, QpSpec, Result, Session, SessionSpec, SrqSpec,
 };
 use masq_memory::{MappedRing, Region};
 use masq_spec::device::Features;
@@ -78,6 +78,10 @@ impl SoftSession {
 }
 
 impl Session for SoftSession {
+    fn set_grants(&mut self, grants: Grants) -> Result<()> {
+        self.call(move |engine, s| engine.set_grants(s, grants))?
+    }
+
     fn register(&mut self, mr: MrSpec) -> Result<u32> {
         self.call(|engine, s| engine.register(s, mr))?
     }

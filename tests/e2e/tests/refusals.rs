@@ -161,3 +161,32 @@ fn an_unknown_endpoint_is_refused_before_the_program_starts() -> anyhow::Result<
     assert!(out.output.contains("blue/a, blue/b, red/a, red/b"), "{out}");
     Ok(())
 }
+
+#[test]
+fn an_operation_that_the_tenant_may_not_use_fails_and_others_go_on() -> anyhow::Result<()> {
+    let host = Host::with_policy(
+        "version: 1\ntenants:\n  blue:\n    verbs: { except: [atomic, create_srq] }\n    \
+         endpoints:\n      a: { address: 10.0.0.1 }\n      b: { address: 10.0.0.2 }\n    \
+         rules:\n      - { from: a, to: b, both_ways: true, action: allow }\n",
+    )?;
+    let pair = |tool: &str| Pair::new(tool).args(["-x", "3", "-F", "-n", "1000"]);
+    pair("ib_write_bw").run(&host)?;
+    // Its server only waits: what counts is the client.
+    let mut server = host.start_as("blue/a", "ib_atomic_bw", ["-x", "3", "-F", "-p", "18533"])?;
+    masq_e2e::wait_for_listener(18533, std::time::Duration::from_secs(20), || {
+        server.is_running()
+    })?;
+    let client = host.run_as(
+        "blue/b",
+        "ib_atomic_bw",
+        ["-x", "3", "-F", "-p", "18533", "127.0.0.1"],
+    )?;
+    assert!(!client.status.success(), "{client}");
+    assert!(host.log().contains("rule=\"verbs\""), "{}", host.log());
+    drop(server);
+    let srq = host.run_as("blue/a", "ibv_srq_pingpong", ["-g", "3"])?;
+    assert!(!srq.status.success(), "{srq}");
+    let denied = |r: &masq_admin::RefusalCount| r.verb == "create_srq" && r.rule == "blue verbs";
+    assert!(host.overview()?.refusals_total.iter().any(denied));
+    Ok(())
+}

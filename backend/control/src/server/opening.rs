@@ -100,6 +100,7 @@ impl Server {
         let key = self.world.endpoint_key(&id);
         let gid = self.world.gids(&id).ok_or_else(gone)?.address();
         let spec = SessionSpec {
+            grants: crate::session::grants(&self.world.policy, &id),
             label,
             domain: self.world.domain(&id),
             endpoint: key,

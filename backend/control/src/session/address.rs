@@ -131,6 +131,7 @@ impl Session {
         if !request.gid.starts_with(&[0xff]) && !group.is_multicast() {
             return Err(Refused::invalid("not a multicast group").about(about));
         }
+        self.may(world, masq_policy::Verb::Multicast)?;
         let asked = Request::JoinMulticast {
             endpoint: &self.endpoint,
             group,

@@ -95,6 +95,7 @@ impl Session {
     }
 
     pub(super) fn create_srq(&mut self, world: &mut World, request: &CreateSrq) -> Reply {
+        self.may(world, masq_policy::Verb::CreateSrq)?;
         let device = world.device.attributes();
         let depth = world.policy.quotas(&self.endpoint).srq_depth;
         if request.max_wr == 0

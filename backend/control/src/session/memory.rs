@@ -282,6 +282,7 @@ impl Session {
             2 => MwType::Type2,
             _ => return Err(Refused::invalid("no such type of memory window")),
         };
+        self.may(world, masq_policy::Verb::BindMw)?;
         self.pd(request.pd)?;
         self.charge(world, Kind::Mws, 1)?;
         let handle = self.mws.reserve();

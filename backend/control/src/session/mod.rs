@@ -3,9 +3,12 @@
 mod address;
 mod completion;
 mod device;
+mod grants;
 mod memory;
 mod qp;
 mod report;
+
+pub(crate) use grants::grants;
 
 use crate::handles::Handles;
 use crate::identity::Peer;

@@ -269,6 +269,7 @@ impl Session {
             return Err(Refused::invalid("only datagrams go to groups"));
         }
         if to.is_multicast() {
+            self.may(world, masq_policy::Verb::Multicast)?;
             return Ok((to, Destination::Multicast(ah.dgid), rule));
         }
         let tenant = world.policy.tenant(self.endpoint.tenant().as_str());
@@ -304,6 +305,7 @@ impl Session {
     /// RConntrack: connections that the policy no longer allows go to ERROR.
     /// Returns how many.
     pub(crate) fn recheck(&mut self, world: &mut World) -> u64 {
+        self.recheck_grants(world);
         let mut cut = Vec::new();
         for (handle, qp) in self.qps.iter() {
             let Some(connection) = &qp.connection else {

@@ -32,6 +32,7 @@ impl Engine {
     fn bind(&mut self, q: usize, cur: &Current) -> Option<()> {
         let qp = self.qps.get(q)?;
         let (pd, qpn) = (qp.pd, qp.qpn);
+        let grants = self.sessions.get(qp.session)?.grants;
         let wqe = &cur.wqe;
         let (addr, len, lkey) = (wqe.remote_addr, wqe.compare_add, wqe.ah);
         let new_key = wqe.imm_data;
@@ -68,6 +69,7 @@ impl Engine {
                 || region.facts.key != lkey
                 || !inside
                 || !window_rights_ok(region.facts.access, access)
+                || !grants.allows_window(access)
             {
                 return None;
             }

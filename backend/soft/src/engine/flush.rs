@@ -43,10 +43,13 @@ impl Engine {
             _ => "a request failed",
         };
         match qp.qp_type {
-            QpType::Rc => self.fail(q, cause, None),
+            QpType::Rc => {
+                let cause = qp.cause.unwrap_or(cause);
+                self.fail(q, cause, None);
+            }
             QpType::Uc | QpType::Ud => {
                 qp.state = State::Sqe;
-                qp.cause = Some(cause);
+                qp.cause.get_or_insert(cause);
                 self.enqueue(q);
             }
         }

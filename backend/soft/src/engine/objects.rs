@@ -2,7 +2,7 @@
 
 use super::keys::PdKey;
 use super::remote::{Helper, JobId, Stage};
-use masq_device::{Destination, DomainKey, EndpointKey, EventSink, Handle, QpCounters};
+use masq_device::{Destination, DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
 use masq_memory::{DoorbellPage, MappedRing, Region};
 use masq_spec::queue::{SendWqe, Sge};
 use masq_spec::verbs::{AhAttr, Gid, QpAttr, QpType, State};
@@ -34,6 +34,8 @@ pub(crate) struct SessionState {
     pub(crate) gid: Gid,
     pub(crate) doorbell: Arc<DoorbellPage>,
     pub(crate) events: Arc<dyn EventSink>,
+    /// What its work requests may do.
+    pub(crate) grants: Grants,
     /// Its tenant's share of the turns.
     pub(crate) lane: usize,
     /// Turns without a doorbell until it is looked at less often.

@@ -84,6 +84,15 @@ impl Engine {
         if !opcode_allowed(qp.qp_type, opcode) {
             return Err(WcStatus::LocQpOpErr);
         }
+        let session = self.sessions.get(qp.session).ok_or(WcStatus::FatalErr)?;
+        if !session.grants.allows(opcode) {
+            let (session, qpn) = (&session.label, qp.qpn);
+            tracing::warn!(session, qpn, ?opcode, rule = "verbs", "refused");
+            if let Some(qp) = self.qps.get_mut(q) {
+                qp.cause = Some("the policy does not allow this operation (verbs)");
+            }
+            return Err(WcStatus::LocQpOpErr);
+        }
         let rules = rules(opcode);
         if rules.kind == Kind::Local {
             cur.wqe.num_sge = 0;

@@ -388,3 +388,34 @@ fn memory_revoked_in_mid_message_is_not_touched_again() {
         }
     }
 }
+
+#[test]
+fn an_operation_that_the_policy_does_not_allow_ends_the_queue_pair() {
+    use masq_device::Grants;
+    let mut w = World::pair_of_processes();
+    let (mut a, b) = w.connected(QpOptions::of(RC));
+    let (src, data) = w.pattern(0, 64, 1);
+    let dst = w.register(1, 1, 64, ALL);
+    let only_write = Grants::new([Op::RdmaWrite], ALL);
+    let s = w.procs[0].s;
+    w.engine.set_grants(s, only_write).unwrap();
+    w.post(
+        &mut a,
+        &Wr::new(Op::RdmaWrite, 1)
+            .sge(src.all())
+            .remote(dst.addr, dst.key),
+    );
+    w.settle();
+    assert_eq!(a.cq.results(), [(1, Success)]);
+    assert_eq!(w.read(1, dst.addr, 64), data);
+    w.post(
+        &mut a,
+        &Wr::new(Op::RdmaRead, 2)
+            .sge(src.all())
+            .remote(dst.addr, dst.key),
+    );
+    w.settle();
+    assert_eq!(a.cq.results(), [(2, LocQpOpErr)]);
+    assert_eq!(w.state(&a), State::Err);
+    assert_eq!(w.state(&b), State::Rts, "the peer notices nothing");
+}

@@ -361,6 +361,7 @@ impl World {
         let doorbell = Arc::new(DoorbellPage::new().unwrap());
         let sink = Arc::new(Sink::default());
         let s = self.engine.open(SessionSpec {
+            grants: masq_device::Grants::ALL,
             label: format!("{domain}/{endpoint}#{}", self.procs.len()),
             domain: DomainKey(domain),
             endpoint: EndpointKey(endpoint),

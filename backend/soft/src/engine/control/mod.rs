@@ -9,7 +9,7 @@ mod queues;
 use super::Engine;
 use super::objects::{Cq, Lane, Qp, SessionState, Srq};
 use super::remote::Helper;
-use masq_device::{DeviceError, DomainKey, Handle, Result, SessionSpec};
+use masq_device::{DeviceError, DomainKey, Grants, Handle, Result, SessionSpec};
 use masq_memory::Region;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ impl Engine {
         }
         let s = self.sessions.insert(SessionState {
             lane,
+            grants: spec.grants,
             heat: 0,
             multicast_reach: vec![spec.endpoint],
             leaving: FxHashMap::default(),
@@ -109,6 +110,11 @@ impl Engine {
             self.lane_of.remove(&domain);
             self.run_queue.retain(|lane| *lane != l);
         }
+    }
+
+    pub(crate) fn set_grants(&mut self, s: usize, grants: Grants) -> Result<()> {
+        self.session(s)?.grants = grants;
+        Ok(())
     }
 
     fn session(&mut self, s: usize) -> Result<&mut SessionState> {
