@@ -17,6 +17,7 @@ mod ledger;
 mod notifier;
 mod protocol;
 mod refusal;
+mod rights;
 mod server;
 mod session;
 mod vring;

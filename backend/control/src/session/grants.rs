@@ -2,9 +2,10 @@
 
 use super::Session;
 use crate::refusal::Refused;
+use crate::rights::only_granted;
 use crate::world::World;
 use masq_device::Grants;
-use masq_policy::{EndpointId, Policy, RemoteAccess, RemoteRight, Request, Verb, Verbs};
+use masq_policy::{EndpointId, Policy, RemoteAccess, Request, Verb, Verbs};
 use masq_spec::queue::SendOpcode;
 use masq_spec::verbs::Access;
 
@@ -26,15 +27,7 @@ pub(crate) fn grants(policy: &Policy, id: &EndpointId) -> Grants {
             _ => &[],
         }
     });
-    let mut window = Access::empty();
-    for (bit, right) in [
-        (Access::REMOTE_READ, RemoteRight::Read),
-        (Access::REMOTE_WRITE, RemoteRight::Write),
-        (Access::REMOTE_ATOMIC, RemoteRight::Atomic),
-    ] {
-        window.set(bit, rights.contains(right));
-    }
-    Grants::new(opcodes.copied(), window)
+    Grants::new(opcodes.copied(), only_granted(Access::all(), rights))
 }
 
 impl Session {

@@ -3,10 +3,11 @@
 use super::{Reply, Session, device_error, no_handle, parse};
 use crate::ledger::Kind;
 use crate::refusal::Refused;
+use crate::rights::remote_of;
 use crate::world::World;
 use masq_device::{Handle, MrSpec, MwSpec};
 use masq_memory::Region;
-use masq_policy::{RemoteAccess, RemoteRight, Request};
+use masq_policy::Request;
 use masq_spec::command::Status;
 use masq_spec::device::MAX_ADDRESS;
 use masq_spec::verbs::{
@@ -182,19 +183,9 @@ impl Session {
         if access.intersects(needs_local) && !access.contains(Access::LOCAL_WRITE) {
             return Err(Refused::invalid("remote write and atomic need local write"));
         }
-        let mut remote = RemoteAccess::NONE;
-        for (bit, right) in [
-            (Access::REMOTE_READ, RemoteRight::Read),
-            (Access::REMOTE_WRITE, RemoteRight::Write),
-            (Access::REMOTE_ATOMIC, RemoteRight::Atomic),
-        ] {
-            if access.contains(bit) {
-                remote = remote | RemoteAccess::from(right);
-            }
-        }
         let _ = world.decide(&Request::RegisterMemory {
             endpoint: &self.endpoint,
-            remote,
+            remote: remote_of(access),
         })?;
         Ok(access)
     }

@@ -6,9 +6,10 @@ use super::{Reply, Session, device_error, map_ring, no_handle};
 use crate::gid::GidTable;
 use crate::ledger::Kind;
 use crate::refusal::Refused;
+use crate::rights::only_granted;
 use crate::world::World;
 use masq_device::{Destination, Handle, QpChange, QpSpec};
-use masq_policy::{RemoteAccess, RemoteRight, Request, Service};
+use masq_policy::{RemoteAccess, Request, Service};
 use masq_spec::queue::{SEND_DATA, Sge};
 use masq_spec::verbs::{
     Access, AhAttr, CreateQp, ModifyQp, NO_HANDLE, QpCaps, QpCreated, QpMask, QpState, QpType,
@@ -225,17 +226,7 @@ impl Session {
             .policy
             .endpoint(&self.endpoint)
             .map_or(RemoteAccess::NONE, |e| e.remote_access());
-        let mut access = Access::from_bits_truncate(raw);
-        for (bit, right) in [
-            (Access::REMOTE_READ, RemoteRight::Read),
-            (Access::REMOTE_WRITE, RemoteRight::Write),
-            (Access::REMOTE_ATOMIC, RemoteRight::Atomic),
-        ] {
-            if !granted.contains(right) {
-                access.remove(bit);
-            }
-        }
-        access.bits()
+        only_granted(Access::from_bits_truncate(raw), granted).bits()
     }
 
     /// RConnrename: where a path leads, if the policy lets it lead there.
