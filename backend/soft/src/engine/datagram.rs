@@ -122,7 +122,8 @@ impl Engine {
         takes && !self.receive_ready(p)
     }
 
-    fn keep(&mut self, q: usize, cur: Box<Current>, step: Step) -> Step {
+    /// Puts a request aside that is not finished.
+    pub(super) fn keep(&mut self, q: usize, cur: Box<Current>, step: Step) -> Step {
         if let Some(qp) = self.qps.get_mut(q) {
             qp.current = Some(cur);
         }
@@ -144,7 +145,7 @@ impl Engine {
             .is_ok()
     }
 
-    fn count_dropped(&mut self, q: usize) {
+    pub(super) fn count_dropped(&mut self, q: usize) {
         if let Some(qp) = self.qps.get_mut(q) {
             qp.counters.dropped += 1;
         }

@@ -207,12 +207,7 @@ impl Engine {
         };
         match moved {
             Ok(Step::Done) => {}
-            Ok(step) => {
-                if let Some(qp) = self.qps.get_mut(q) {
-                    qp.current = Some(cur);
-                }
-                return step;
-            }
+            Ok(step) => return self.keep(q, cur, step),
             // The side whose memory did not answer is at fault.
             Err(from) => {
                 let local = from == (need == Need::LocalRead);
@@ -418,24 +413,20 @@ impl Engine {
                 self.responder_fault(p, receive, fault)
             }
         };
-        // A fault at oneself (loopback to the same queue pair) ended it.
-        let Some(qp) = self.qps.get_mut(q) else {
-            return Step::Done;
-        };
         if qp_type != QpType::Rc {
             if matches!(nak, Some(Nak::ReceiverNotReady(_))) && self.may_hold(p, &cur) {
                 return self.hold(q, p, cur);
             }
-            let Some(qp) = self.qps.get_mut(q) else {
-                return Step::Done;
-            };
-            qp.counters.dropped += 1;
+            self.count_dropped(q);
             return self.complete(q, cur, WcStatus::Success);
         }
         let Some(nak) = nak else {
             return self.unanswered(q, cur);
         };
         cur.restart();
+        let Some(qp) = self.qps.get_mut(q) else {
+            return Step::Done;
+        };
         // Woken before the delay was over, but another was faster: that was no
         // retry.
         let verdict = match nak {
