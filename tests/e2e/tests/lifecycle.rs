@@ -1,6 +1,6 @@
 //! Programs that do not behave, daemons that end, policies that change.
 
-use masq_e2e::{Host, Pair, compile, free_port, wait_for_listener};
+use masq_e2e::{Host, Pair, Running, compile, free_port, wait_for_listener};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -17,22 +17,28 @@ fn a_careless_program_works_and_leaves_nothing() -> anyhow::Result<()> {
     host.wait_until_empty()
 }
 
-#[test]
-fn a_receiver_killed_in_mid_transfer_is_reported_to_its_sender() -> anyhow::Result<()> {
-    let host = Host::start()?;
+/// A server at blue/a and its client at blue/b, in the middle of a long run.
+fn mid_transfer(host: &Host, tool: &str) -> anyhow::Result<(Running, Running)> {
     let port = free_port()?.to_string();
     let args = ["-x", "3", "-F", "-D", "30", "-p", &port];
-    let mut server = host.start_as("blue/a", "ib_send_bw", args)?;
+    let mut server = host.start_as("blue/a", tool, args)?;
     wait_for_listener(port.parse()?, Duration::from_secs(20), || {
         server.is_running()
     })?;
     let args = ["-x", "3", "-F", "-D", "30", "-p", &port, "127.0.0.1"];
-    let client = host.start_as("blue/b", "ib_send_bw", args)?;
+    let client = host.start_as("blue/b", tool, args)?;
     let end = Instant::now() + Duration::from_secs(20);
-    while !transferring(&host)? {
+    while !transferring(host)? {
         assert!(Instant::now() < end, "nothing is sent: {}", client.output());
         std::thread::sleep(Duration::from_millis(20));
     }
+    Ok((server, client))
+}
+
+#[test]
+fn a_receiver_killed_in_mid_transfer_is_reported_to_its_sender() -> anyhow::Result<()> {
+    let host = Host::start()?;
+    let (server, client) = mid_transfer(&host, "ib_send_bw")?;
     server.signal(Signal::KILL);
     let client = client.wait(Duration::from_secs(25))?;
     assert!(!client.status.success(), "{client}");
@@ -57,19 +63,7 @@ fn transferring(host: &Host) -> anyhow::Result<bool> {
 #[test]
 fn a_sender_killed_in_mid_transfer_leaves_nothing() -> anyhow::Result<()> {
     let host = Host::start()?;
-    let port = free_port()?.to_string();
-    let args = ["-x", "3", "-F", "-D", "30", "-p", &port];
-    let mut server = host.start_as("blue/a", "ib_write_bw", args)?;
-    wait_for_listener(port.parse()?, Duration::from_secs(20), || {
-        server.is_running()
-    })?;
-    let args = ["-x", "3", "-F", "-D", "30", "-p", &port, "127.0.0.1"];
-    let client = host.start_as("blue/b", "ib_write_bw", args)?;
-    let end = Instant::now() + Duration::from_secs(20);
-    while !transferring(&host)? {
-        assert!(Instant::now() < end, "nothing is sent: {}", client.output());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let (server, client) = mid_transfer(&host, "ib_write_bw")?;
     drop(client);
     drop(server);
     host.wait_until_empty()?;
@@ -83,19 +77,7 @@ fn a_sender_killed_in_mid_transfer_leaves_nothing() -> anyhow::Result<()> {
 #[test]
 fn a_rule_that_goes_cuts_the_connections_it_allowed() -> anyhow::Result<()> {
     let host = Host::start()?;
-    let port = free_port()?.to_string();
-    let args = ["-x", "3", "-F", "-D", "30", "-p", &port];
-    let mut server = host.start_as("blue/a", "ib_send_bw", args)?;
-    wait_for_listener(port.parse()?, Duration::from_secs(20), || {
-        server.is_running()
-    })?;
-    let args = ["-x", "3", "-F", "-D", "30", "-p", &port, "127.0.0.1"];
-    let client = host.start_as("blue/b", "ib_send_bw", args)?;
-    let end = Instant::now() + Duration::from_secs(20);
-    while !transferring(&host)? {
-        assert!(Instant::now() < end, "nothing is sent: {}", client.output());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let (_server, client) = mid_transfer(&host, "ib_send_bw")?;
     let policy = std::fs::read_to_string(host.policy_file())?;
     std::fs::write(
         host.policy_file(),
@@ -141,21 +123,9 @@ fn sigterm_ends_masqd_with_success_and_removes_its_sockets() -> anyhow::Result<(
 }
 
 #[test]
-fn programs_end_with_an_error_when_masqd_dies() -> anyhow::Result<()> {
+fn programs_end_when_masqd_dies() -> anyhow::Result<()> {
     let mut host = Host::start()?;
-    let port = free_port()?.to_string();
-    let args = ["-x", "3", "-F", "-D", "30", "-p", &port];
-    let mut server = host.start_as("blue/a", "ib_send_bw", args)?;
-    wait_for_listener(port.parse()?, Duration::from_secs(20), || {
-        server.is_running()
-    })?;
-    let args = ["-x", "3", "-F", "-D", "30", "-p", &port, "127.0.0.1"];
-    let client = host.start_as("blue/b", "ib_send_bw", args)?;
-    let end = Instant::now() + Duration::from_secs(20);
-    while !transferring(&host)? {
-        assert!(Instant::now() < end, "nothing is sent: {}", client.output());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let (_server, client) = mid_transfer(&host, "ib_send_bw")?;
     host.kill();
     // perftest's own clock ends it; what counts is that no verb hangs.
     client.wait(Duration::from_secs(45))?;
