@@ -113,6 +113,44 @@ raw_enum! {
         AttachMcast = 0x0078,
         /// `Multicast` → nothing.
         DetachMcast = 0x0079,
+        /// `CmCreateId` → `Created`.
+        CmCreateId = 0x0080,
+        /// `CmTarget` → `CmEnded`.
+        CmDestroyId = 0x0081,
+        /// `CmBind` → nothing.
+        CmBind = 0x0082,
+        /// `CmResolve` → nothing.
+        CmResolveAddr = 0x0083,
+        /// `CmNumber` → nothing.
+        CmResolveRoute = 0x0084,
+        /// `CmTarget` → `CmRoute`.
+        CmQuery = 0x0085,
+        /// `CmConnect` → nothing.
+        CmConnect = 0x0086,
+        /// `CmNumber` → nothing.
+        CmListen = 0x0087,
+        /// `CmAccept` → nothing.
+        CmAccept = 0x0088,
+        /// `CmReject` → nothing.
+        CmReject = 0x0089,
+        /// `CmTarget` → nothing.
+        CmDisconnect = 0x008a,
+        /// `CmNumber` → `CmQpAttr`.
+        CmQpAttr = 0x008b,
+        /// `CmTarget` → `CmEvent`.
+        CmGetEvent = 0x008c,
+        /// `CmOption`, then `len` bytes → nothing.
+        CmSetOption = 0x008d,
+        /// `CmNumber` → nothing.
+        CmNotify = 0x008e,
+        /// `CmJoin` → `Created`.
+        CmJoin = 0x008f,
+        /// `CmTarget` → `CmEnded`.
+        CmLeave = 0x0090,
+        /// `CmNumber` → `CmEnded`.
+        CmMigrate = 0x0091,
+        /// `CmTarget` → nothing; ends the channel's ids.
+        CmCloseChannel = 0x0092,
     }
 }
 
@@ -147,6 +185,12 @@ raw_enum! {
         Version = 12,
         /// An attribute is out of the device's range (ERANGE).
         OutOfRange = 13,
+        /// The local port is taken (EADDRINUSE).
+        AddressInUse = 14,
+        /// The endpoint does not have the address (EADDRNOTAVAIL).
+        AddressNotAvailable = 15,
+        /// Not connected (ENOTCONN).
+        NotConnected = 16,
     }
 }
 
@@ -168,6 +212,9 @@ impl Status {
             Self::Internal => 5,
             Self::Version => 71,
             Self::OutOfRange => 34,
+            Self::AddressInUse => 98,
+            Self::AddressNotAvailable => 99,
+            Self::NotConnected => 107,
         }
     }
 }

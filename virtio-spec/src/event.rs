@@ -9,10 +9,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 pub struct Event {
-    /// [`COMPLETION`] or an asynchronous event: the numbers of
+    /// [`COMPLETION`], [`CONNECTION`] or an asynchronous event: the numbers of
     /// `enum ibv_event_type`.
     pub kind: u32,
-    /// Handle of the CQ, QP or SRQ, or the port number.
+    /// Handle of the CQ, QP or SRQ, the id, or the port number.
     pub element: u32,
     /// Zero.
     pub reserved: u64,
@@ -21,6 +21,9 @@ const _: () = assert!(size_of::<Event>() == 16);
 
 /// A CQ has a completion that its arming asked for.
 pub const COMPLETION: u32 = 0x1_0000;
+
+/// An id of a connection-management channel has an event for CM_GET_EVENT.
+pub const CONNECTION: u32 = 0x2_0000;
 
 /// Asynchronous events that the device raises; values of `ibv_event_type`.
 #[repr(u32)]

@@ -4,12 +4,18 @@
 //! masks, MTU codes) are those of the verbs API, so neither side translates.
 
 mod address;
+mod cm;
 mod completion;
 mod device;
 mod memory;
 mod qp;
 
 pub use address::{AhAttr, CreateAh, Gid, GidEntry, GidTable, GidType, Multicast};
+pub use cm::{
+    CM_NO_EVENT, CmAccept, CmAddress, CmBind, CmConnect, CmCreateId, CmEnded, CmEvent, CmJoin,
+    CmNumber, CmOption, CmParam, CmQpAttr, CmReject, CmResolve, CmRoute, CmTarget, MAX_OPTION,
+    MAX_PRIVATE_DATA,
+};
 pub use completion::{
     CqResized, CreateCq, CreateSrq, ModifySrq, NO_EVENT_QUEUE, ResizeCq, SrqAttr, SrqMask,
 };

@@ -193,6 +193,25 @@ impl Session {
             Opcode::DestroyAh => self.destroy_ah(world, handle(body)?),
             Opcode::AttachMcast => self.attach_mcast(world, &parse(body)?),
             Opcode::DetachMcast => self.detach_mcast(world, &parse(body)?),
+            Opcode::CmCreateId
+            | Opcode::CmDestroyId
+            | Opcode::CmBind
+            | Opcode::CmResolveAddr
+            | Opcode::CmResolveRoute
+            | Opcode::CmQuery
+            | Opcode::CmConnect
+            | Opcode::CmListen
+            | Opcode::CmAccept
+            | Opcode::CmReject
+            | Opcode::CmDisconnect
+            | Opcode::CmQpAttr
+            | Opcode::CmGetEvent
+            | Opcode::CmSetOption
+            | Opcode::CmNotify
+            | Opcode::CmJoin
+            | Opcode::CmLeave
+            | Opcode::CmMigrate
+            | Opcode::CmCloseChannel => Err(Refused::unsupported("connection management")),
         }
     }
 
