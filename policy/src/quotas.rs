@@ -74,6 +74,7 @@ quotas! {
     ahs: "ahs", Count, 1024, 0..=16_777_216, "Address handles.";
     multicast: "multicast", Count, 256, 0..=65_536, "Attachments of queue pairs to multicast groups.";
     event_queues: "event_queues", Count, 256, 1..=65_536, "Event queues, one file descriptor each: async events, completion channels, rdma_cm channels.";
+    cm_ids: "cm_ids", Count, 4096, 0..=1_048_576, "rdma_cm ids: listeners, and connections from their beginning to their end.";
     windows: "windows", Count, 1024, 1..=1_048_576, "Mappings of tenant memory in the daemon; the host's vm.max_map_count bounds their sum.";
     pinned_bytes: "pinned", Bytes, 4 * GIB, 4096..=(1 << 47), "Registered memory, each registration counted in full.";
     qp_depth: "qp_depth", Count, 16_384, 1..=32_768, "Work requests in one send or receive queue.";

@@ -17,12 +17,13 @@ pub(crate) enum Kind {
     Ahs,
     Multicast,
     EventQueues,
+    CmIds,
     Windows,
     PinnedBytes,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Sessions,
         Self::Pds,
         Self::Qps,
@@ -33,6 +34,7 @@ impl Kind {
         Self::Ahs,
         Self::Multicast,
         Self::EventQueues,
+        Self::CmIds,
         Self::Windows,
         Self::PinnedBytes,
     ];
@@ -50,6 +52,7 @@ impl Kind {
             Self::Ahs => "ahs",
             Self::Multicast => "multicast",
             Self::EventQueues => "event_queues",
+            Self::CmIds => "cm_ids",
             Self::Windows => "windows",
             Self::PinnedBytes => "pinned",
         }
@@ -67,6 +70,7 @@ impl Kind {
             Self::Ahs => quotas.ahs,
             Self::Multicast => quotas.multicast,
             Self::EventQueues => quotas.event_queues,
+            Self::CmIds => quotas.cm_ids,
             Self::Windows => quotas.windows,
             Self::PinnedBytes => quotas.pinned_bytes,
         }
@@ -75,7 +79,7 @@ impl Kind {
 
 /// Amounts by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Amounts([u64; 12]);
+pub(crate) struct Amounts([u64; 13]);
 
 impl Amounts {
     pub(crate) fn get(&self, kind: Kind) -> u64 {
