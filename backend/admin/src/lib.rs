@@ -9,6 +9,6 @@ mod report;
 
 pub use client::{AdminError, SOCKET_NAME, call};
 pub use report::{
-    Answer, CqReport, EndpointReport, MrReport, Overview, PeerReport, QpReport, QuotaUse, Refusal,
-    RefusalCount, ReloadReport, Request, SessionDetail, SessionReport,
+    Answer, CmIdReport, CqReport, EndpointReport, MrReport, Overview, PeerReport, QpReport,
+    QuotaUse, Refusal, RefusalCount, ReloadReport, Request, SessionDetail, SessionReport,
 };

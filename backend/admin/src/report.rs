@@ -120,6 +120,29 @@ pub struct SessionDetail {
     pub completion_queues: Vec<CqReport>,
     /// Memory regions.
     pub memory_regions: Vec<MrReport>,
+    /// rdma_cm ids: listeners and connections.
+    pub cm_ids: Vec<CmIdReport>,
+}
+
+/// An rdma_cm id.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CmIdReport {
+    /// Number in its session.
+    pub id: u32,
+    /// What it is doing: `listening`, `connected` …
+    pub state: String,
+    /// `rdma_cm/tcp/7471`: the service it offers, uses or gives.
+    pub service: String,
+    /// Local address and port.
+    pub source: String,
+    /// Address and port of the peer.
+    pub destination: Option<String>,
+    /// Whether this side asked for the connection.
+    pub initiator: bool,
+    /// Its queue pair, 0 if none is known.
+    pub qpn: u32,
+    /// The peer's queue pair, 0 if none is known.
+    pub peer_qpn: u32,
 }
 
 /// A queue pair.

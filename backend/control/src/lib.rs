@@ -6,10 +6,12 @@
 //!    sessions and all quotas. It never waits for a tenant: it reads a message
 //!    only when all of it has arrived, and writes to no descriptor of a tenant
 //!    that could block.
+//!    The connection managers (`masq-cm`) run in it; `fabric` carries their messages.
 //! 2. A session's events, and its call eventfds, are written by a thread of
 //!    that session, which can be interrupted.
 //! 3. Operators are served by a thread that asks the loop and waits for it.
 
+mod fabric;
 mod gid;
 mod handles;
 mod identity;

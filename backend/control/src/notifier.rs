@@ -5,7 +5,7 @@
 use crate::vring::Vring;
 use crossbeam_queue::SegQueue;
 use masq_device::{EventSink, Handle};
-use masq_spec::event::{AsyncEvent, COMPLETION, Event};
+use masq_spec::event::{AsyncEvent, COMPLETION, CONNECTION, Event};
 use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use zerocopy::IntoBytes;
 
 /// Events that may wait; a session that lets more pile up is ended.
-const BACKLOG: usize = 16_384;
+const BACKLOG: usize = 65_536;
 /// How soon a full event queue is looked at again, at first and at last: a
 /// session that never reads must cost nearly nothing.
 const RETRY: Duration = Duration::from_millis(1);
@@ -122,6 +122,16 @@ impl Notifier {
     /// Has the control queue's call eventfd written.
     pub(crate) fn signal_control(self: &Arc<Self>) {
         self.push(Item::Control);
+    }
+
+    /// Has a program told of an event of one of its connection-management ids.
+    pub(crate) fn connection(self: &Arc<Self>, queue: u32, id: u32) {
+        let event = Event {
+            kind: CONNECTION,
+            element: id,
+            reserved: 0,
+        };
+        self.push(Item::Event(queue, event));
     }
 
     /// Why the session has to end, if it has.

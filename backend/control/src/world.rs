@@ -1,5 +1,6 @@
 //! What all sessions share: policy, device, quotas, refusals, addresses.
 
+use crate::fabric::Fabric;
 use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
@@ -45,6 +46,7 @@ pub(crate) struct World {
     pub(crate) identity: DeviceIdentity,
     pub(crate) ledger: Ledger,
     pub(crate) refusals: Refusals,
+    pub(crate) fabric: Fabric,
     domains: HashMap<String, DomainKey>,
     endpoints: HashMap<EndpointId, EndpointKey>,
     last_session: u64,
@@ -62,6 +64,7 @@ impl World {
             identity,
             ledger: Ledger::default(),
             refusals: Refusals::default(),
+            fabric: Fabric::default(),
             domains: HashMap::new(),
             endpoints: HashMap::new(),
             last_session: 0,
@@ -108,6 +111,12 @@ impl World {
             }
         }
         VirtualAddress::from_gid(gid).ip()
+    }
+
+    /// The address by which the policy knows one of its endpoints, which may be
+    /// named by its link-local one.
+    pub(crate) fn canonical(&self, id: &EndpointId, address: IpAddr) -> IpAddr {
+        self.address_of(id, VirtualAddress::new(address).gid())
     }
 
     /// Asks the policy.

@@ -101,6 +101,32 @@ fn session(out: &mut String, detail: &SessionDetail) {
         out.push_str(&table(&[">CQ", ">ENTRIES", ">EVENT QUEUE"], rows.collect()));
         out.push('\n');
     }
+    if !detail.cm_ids.is_empty() {
+        let rows = detail.cm_ids.iter().map(|id| {
+            let qp = |number: u32| match number {
+                0 => "-".to_owned(),
+                number => format!("{number:#08x}"),
+            };
+            let peer = id.destination.as_deref().unwrap_or("-");
+            vec![
+                id.id.to_string(),
+                id.state.clone(),
+                id.service.clone(),
+                id.source.clone(),
+                if id.initiator { "->" } else { "<-" }.to_owned(),
+                peer.to_owned(),
+                qp(id.qpn),
+                qp(id.peer_qpn),
+            ]
+        });
+        out.push_str(&table(
+            &[
+                ">CM ID", "STATE", "SERVICE", "LOCAL", "", "PEER", ">QP", ">PEER QP",
+            ],
+            rows.collect(),
+        ));
+        out.push('\n');
+    }
     if !detail.memory_regions.is_empty() {
         let rows = detail.memory_regions.iter().map(|mr| {
             vec![
@@ -254,7 +280,7 @@ fn access(flags: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use masq_admin::{PeerReport, QuotaUse};
+    use masq_admin::{CmIdReport, PeerReport, QuotaUse};
 
     #[test]
     fn numbers_are_sessions_and_names_with_a_slash_are_endpoints() {
@@ -283,6 +309,13 @@ mod tests {
                     qpn: 0x12,
                     rule: "blue rule 1 \"a-and-b\"".into(),
                 }),
+                ..Default::default()
+            }],
+            cm_ids: vec![CmIdReport {
+                id: 1,
+                state: "listening".into(),
+                service: "rdma_cm/tcp/7471".into(),
+                source: "10.0.0.1:7471".into(),
                 ..Default::default()
             }],
             ..Default::default()
@@ -319,6 +352,8 @@ mod tests {
             "full",
             "1m 0s ago",
             "EPERM by default deny: no rule allows blue/a to reach blue/c",
+            "listening",
+            "rdma_cm/tcp/7471",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

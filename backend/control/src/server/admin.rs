@@ -113,7 +113,7 @@ impl Server {
             .conns
             .iter()
             .filter_map(|(_, c)| c.session())
-            .map(|s| s.report())
+            .map(|s| s.report(&self.world))
             .collect();
         sessions.sort_by_key(|session| session.id);
         Overview {

@@ -264,6 +264,9 @@ impl Server {
                 }
             }
             self.serve_ready();
+            if self.world.fabric.next_timeout().is_some() {
+                self.world.on_cm_time(Instant::now());
+            }
             if self.last_tick.elapsed() >= SHORT_TICK {
                 self.tick();
             }
@@ -281,6 +284,10 @@ impl Server {
             SHORT_TICK
         } else {
             TICK
+        };
+        let wait = match self.world.fabric.next_timeout() {
+            Some(time) => wait.min(time.saturating_duration_since(Instant::now())),
+            None => wait,
         };
         Timespec {
             tv_sec: wait.as_secs() as i64,

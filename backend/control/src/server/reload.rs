@@ -99,6 +99,8 @@ impl Server {
             report.sessions_closed += u64::from(self.conns.get(index).is_some_and(is_session));
             self.close(index, "the policy took its endpoint or address away");
         }
+        self.world.forget_moved();
+        report.connections_cut += self.world.recheck_connections();
         for (_, conn) in &mut self.conns {
             if let Some(session) = conn.session_mut() {
                 report.connections_cut += session.recheck(&mut self.world);

@@ -1,5 +1,6 @@
 //! Address handles and multicast (SPEC clause 9.8).
 
+use super::qp::Asked;
 use super::{Reply, Session, created, no_handle};
 use crate::ledger::Kind;
 use crate::refusal::Refused;
@@ -15,13 +16,16 @@ use std::sync::Arc;
 pub(super) struct Ah {
     pd: Handle,
     to: IpAddr,
+    asked: Asked,
 }
 
 impl Session {
     pub(super) fn create_ah(&mut self, world: &mut World, request: &CreateAh) -> Reply {
         self.pd(request.pd)?;
         // An address handle serves UD queue pairs only.
-        let (to, destination, _) = self.resolve(world, &request.attr, QpType::Ud)?;
+        let to = self.path_end(world, &request.attr)?;
+        let asked = self.reached_by(world, to);
+        let (destination, _) = self.resolve(world, to, &request.attr, QpType::Ud, &asked)?;
         if matches!(destination, Destination::Multicast(_)) && !self.sends_to_groups {
             self.set_reach(world)?;
         }
@@ -38,8 +42,32 @@ impl Session {
             return Err(error.into());
         }
         self.pd(request.pd)?.users += 1;
-        self.ahs.insert(handle, Ah { pd: request.pd, to });
+        self.ahs.insert(
+            handle,
+            Ah {
+                pd: request.pd,
+                to,
+                asked,
+            },
+        );
         Ok(created(handle))
+    }
+
+    /// What a datagram path is judged by: plain verbs, or else a datagram
+    /// service that the two sides agreed on.
+    fn reached_by(&self, world: &World, to: IpAddr) -> Asked {
+        let itself = self.by_itself(to);
+        if itself.decide(world, QpType::Ud).is_ok() {
+            return itself;
+        }
+        let views = world.fabric.datagram_services(&self.endpoint, to);
+        let services = views
+            .iter()
+            .filter_map(|view| self.by_service(world, to, view));
+        services
+            .into_iter()
+            .find(|asked| asked.decide(world, QpType::Ud).is_ok())
+            .unwrap_or(itself)
     }
 
     pub(super) fn destroy_ah(&mut self, world: &mut World, handle: Handle) -> Reply {
@@ -96,13 +124,7 @@ impl Session {
             .ahs
             .iter()
             .filter_map(|(handle, ah)| {
-                let asked = Request::Connect {
-                    from: &self.endpoint,
-                    to: ah.to,
-                    qp_type: masq_policy::QpType::Ud,
-                    service: Service::Verbs,
-                };
-                let refused = world.decide(&asked).err()?;
+                let refused = ah.asked.decide(world, QpType::Ud).err()?;
                 Some((handle, refused.about(format!("ah {handle} -> {}", ah.to))))
             })
             .collect();

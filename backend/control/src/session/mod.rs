@@ -1,6 +1,7 @@
 //! A session: one frontend process, its handles, and what its commands do.
 
 mod address;
+mod cm;
 mod completion;
 mod device;
 mod grants;
@@ -9,6 +10,7 @@ mod qp;
 mod report;
 
 pub(crate) use grants::grants;
+pub(crate) use qp::policy_type;
 
 use crate::handles::Handles;
 use crate::identity::Peer;
@@ -193,25 +195,7 @@ impl Session {
             Opcode::DestroyAh => self.destroy_ah(world, handle(body)?),
             Opcode::AttachMcast => self.attach_mcast(world, &parse(body)?),
             Opcode::DetachMcast => self.detach_mcast(world, &parse(body)?),
-            Opcode::CmCreateId
-            | Opcode::CmDestroyId
-            | Opcode::CmBind
-            | Opcode::CmResolveAddr
-            | Opcode::CmResolveRoute
-            | Opcode::CmQuery
-            | Opcode::CmConnect
-            | Opcode::CmListen
-            | Opcode::CmAccept
-            | Opcode::CmReject
-            | Opcode::CmDisconnect
-            | Opcode::CmQpAttr
-            | Opcode::CmGetEvent
-            | Opcode::CmSetOption
-            | Opcode::CmNotify
-            | Opcode::CmJoin
-            | Opcode::CmLeave
-            | Opcode::CmMigrate
-            | Opcode::CmCloseChannel => Err(Refused::unsupported("connection management")),
+            cm => self.cm_command(world, cm, body),
         }
     }
 
@@ -229,6 +213,7 @@ impl Session {
 
     /// Gives everything back. The device session is dropped with `self`.
     pub(crate) fn close(self, world: &mut World) {
+        world.leave_fabric(&self.endpoint, self.id);
         for kind in Kind::ALL {
             world
                 .ledger

@@ -3,13 +3,15 @@
 
 use super::completion::{receive_fits, receive_len};
 use super::{Reply, Session, device_error, map_ring, no_handle};
+use crate::fabric::service;
 use crate::gid::GidTable;
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::rights::only_granted;
 use crate::world::World;
+use masq_cm::View;
 use masq_device::{Destination, Handle, QpChange, QpSpec};
-use masq_policy::{RemoteAccess, Request, Service};
+use masq_policy::{EndpointId, RemoteAccess, Request, Service, Verdict};
 use masq_spec::queue::{SEND_DATA, Sge};
 use masq_spec::verbs::{
     Access, AhAttr, CreateQp, ModifyQp, NO_HANDLE, QpCaps, QpCreated, QpMask, QpState, QpType,
@@ -35,6 +37,28 @@ pub(crate) struct Connection {
     pub(crate) qpn: u32,
     /// The rule that allowed it.
     pub(crate) rule: String,
+    /// What the policy was asked, and is asked again.
+    asked: Asked,
+}
+
+/// What a connection is judged by: who asks for it, of whom, for what. Of a
+/// connection by rdma_cm that the peer asked for, the peer does.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    from: EndpointId,
+    to: IpAddr,
+    pub(super) service: Service,
+}
+
+impl Asked {
+    pub(super) fn decide(&self, world: &World, qp_type: QpType) -> Result<Verdict, Refused> {
+        world.decide(&Request::Connect {
+            from: &self.from,
+            to: self.to,
+            qp_type: policy_type(qp_type),
+            service: self.service,
+        })
+    }
 }
 
 /// Bytes of a send slot.
@@ -44,7 +68,7 @@ fn send_len(caps: &QpCaps) -> u64 {
 }
 
 /// The policy's word for a type.
-pub(super) fn policy_type(qp_type: QpType) -> masq_policy::QpType {
+pub(crate) fn policy_type(qp_type: QpType) -> masq_policy::QpType {
     match qp_type {
         QpType::Rc => masq_policy::QpType::Rc,
         QpType::Uc => masq_policy::QpType::Uc,
@@ -182,7 +206,10 @@ impl Session {
         let mut connection = None;
         let mut destination = None;
         if mask.contains(QpMask::AV) {
-            let (to, target, rule) = self.resolve(world, &attr.ah, qp_type).map_err(|r| {
+            let to = self.path_end(world, &attr.ah)?;
+            let asked = self.judged_by(world, to, qpn, attr.dest_qp_num);
+            let resolved = self.resolve(world, to, &attr.ah, qp_type, &asked);
+            let (target, rule) = resolved.map_err(|r| {
                 if r.object.is_empty() {
                     r.about(format!("qp {qpn:#x}"))
                 } else {
@@ -194,6 +221,7 @@ impl Session {
                 to,
                 qpn: attr.dest_qp_num,
                 rule,
+                asked,
             });
         }
         let change = QpChange {
@@ -229,13 +257,8 @@ impl Session {
         only_granted(Access::from_bits_truncate(raw), granted).bits()
     }
 
-    /// RConnrename: where a path leads, if the policy lets it lead there.
-    pub(super) fn resolve(
-        &self,
-        world: &mut World,
-        ah: &AhAttr,
-        qp_type: QpType,
-    ) -> Result<(IpAddr, Destination, String), Refused> {
+    /// The virtual address that a path leads to.
+    pub(super) fn path_end(&self, world: &World, ah: &AhAttr) -> Result<IpAddr, Refused> {
         if ah.is_global == 0 {
             return Err(Refused::invalid("RoCE needs a global route (is_global)"));
         }
@@ -245,30 +268,67 @@ impl Session {
         if !GidTable::is_usable(ah.sgid_index) {
             return Err(Refused::invalid("no GID at sgid_index"));
         }
-        let to = world.address_of(&self.endpoint, ah.dgid);
-        let asked = Request::Connect {
-            from: &self.endpoint,
+        Ok(world.address_of(&self.endpoint, ah.dgid))
+    }
+
+    /// What a path is judged by when the program made the connection itself.
+    pub(super) fn by_itself(&self, to: IpAddr) -> Asked {
+        Asked {
+            from: self.endpoint.clone(),
             to,
-            qp_type: policy_type(qp_type),
             service: Service::Verbs,
-        };
-        let verdict = world
-            .decide(&asked)
-            .map_err(|r| r.about(format!("-> {to} ({qp_type:?})")))?;
+        }
+    }
+
+    /// What a path is judged by when the connection manager made the connection.
+    pub(super) fn by_service(&self, world: &World, to: IpAddr, view: &View) -> Option<Asked> {
+        let service = service(view.port_space, view.port);
+        if view.initiator {
+            return Some(Asked {
+                service,
+                ..self.by_itself(to)
+            });
+        }
+        let (from, _) = world.peer_at(&self.endpoint, to)?;
+        Some(Asked {
+            from,
+            to: world.policy.endpoint(&self.endpoint)?.address(),
+            service,
+        })
+    }
+
+    fn judged_by(&self, world: &World, to: IpAddr, qpn: u32, peer_qpn: u32) -> Asked {
+        let view = world.fabric.by_qpn(&self.endpoint, qpn, to, peer_qpn);
+        view.and_then(|view| self.by_service(world, to, &view))
+            .unwrap_or_else(|| self.by_itself(to))
+    }
+
+    /// RConnrename: where a path leads, if the policy lets it lead there.
+    pub(super) fn resolve(
+        &self,
+        world: &mut World,
+        to: IpAddr,
+        ah: &AhAttr,
+        qp_type: QpType,
+        asked: &Asked,
+    ) -> Result<(Destination, String), Refused> {
+        let verdict = asked
+            .decide(world, qp_type)
+            .map_err(|r| r.about(format!("-> {to} ({qp_type:?}, {})", asked.service)))?;
         let rule = verdict.rule.to_string();
         if to.is_multicast() && qp_type != QpType::Ud {
             return Err(Refused::invalid("only datagrams go to groups"));
         }
         if to.is_multicast() {
             self.may(world, masq_policy::Verb::Multicast)?;
-            return Ok((to, Destination::Multicast(ah.dgid), rule));
+            return Ok((Destination::Multicast(ah.dgid), rule));
         }
         let tenant = world.policy.tenant(self.endpoint.tenant().as_str());
         let peer = tenant
             .and_then(|t| t.endpoint_at(to))
             .map(|e| e.id().clone());
         let peer = peer.ok_or_else(|| Refused::invalid("no endpoint has this address"))?;
-        Ok((to, Destination::Endpoint(world.endpoint_key(&peer)), rule))
+        Ok((Destination::Endpoint(world.endpoint_key(&peer)), rule))
     }
 
     pub(super) fn query_qp(&mut self, handle: Handle) -> Reply {
@@ -302,13 +362,7 @@ impl Session {
             let Some(connection) = &qp.connection else {
                 continue;
             };
-            let asked = Request::Connect {
-                from: &self.endpoint,
-                to: connection.to,
-                qp_type: policy_type(qp.qp_type),
-                service: Service::Verbs,
-            };
-            if let Err(refused) = world.decide(&asked) {
+            if let Err(refused) = connection.asked.decide(world, qp.qp_type) {
                 cut.push((
                     handle,
                     refused.about(format!("qp {:#x} -> {}", qp.qpn, connection.to)),

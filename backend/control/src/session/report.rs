@@ -1,13 +1,16 @@
 //! What `masq ps` and `masq show` tell of a session.
 
 use super::Session;
+use crate::fabric::service;
 use crate::ledger::Kind;
 use crate::world::World;
-use masq_admin::{CqReport, MrReport, PeerReport, QpReport, SessionDetail, SessionReport};
+use masq_admin::{
+    CmIdReport, CqReport, MrReport, PeerReport, QpReport, SessionDetail, SessionReport,
+};
 use masq_spec::verbs::State;
 
 impl Session {
-    pub(crate) fn report(&self) -> SessionReport {
+    pub(crate) fn report(&self, world: &World) -> SessionReport {
         let objects = [
             ("pds", self.pds.len()),
             ("mrs", self.mrs.len()),
@@ -16,6 +19,7 @@ impl Session {
             ("srqs", self.srqs.len()),
             ("qps", self.qps.len()),
             ("ahs", self.ahs.len()),
+            ("cm_ids", world.fabric.count(&self.endpoint, self.id)),
         ];
         SessionReport {
             id: self.id,
@@ -60,11 +64,31 @@ impl Session {
             })
             .collect();
         SessionDetail {
-            session: self.report(),
+            session: self.report(world),
             queue_pairs,
             completion_queues,
             memory_regions,
+            cm_ids: self.cm_reports(world),
         }
+    }
+
+    fn cm_reports(&self, world: &World) -> Vec<CmIdReport> {
+        let views = world.fabric.views(&self.endpoint);
+        let mine = views.iter().filter(|view| view.owner == self.id);
+        let mut reports: Vec<_> = mine
+            .map(|view| CmIdReport {
+                id: view.id,
+                state: view.state.to_owned(),
+                service: service(view.port_space, view.port).to_string(),
+                source: view.source.to_string(),
+                destination: view.destination.map(|to| to.to_string()),
+                initiator: view.initiator,
+                qpn: view.local_qpn,
+                peer_qpn: view.remote_qpn,
+            })
+            .collect();
+        reports.sort_by_key(|report| report.id);
+        reports
     }
 
     fn qp_report(&mut self, world: &World, handle: u32) -> Option<QpReport> {

@@ -1,0 +1,340 @@
+//! Between connection managers: the agent of each endpoint, the messages that
+//! they send each other, the events that they raise, their time and their quota.
+//!
+//! A message names its receiver by an address of the sender's tenant, so that no
+//! agent can reach another tenant's, whatever it says.
+
+use crate::ledger::{Exceeded, Kind};
+use crate::notifier::Notifier;
+use crate::refusal::Refused;
+use crate::world::World;
+use masq_cm::{Agent, Channel, Config, Message, Output, View};
+use masq_policy::{EndpointId, Service, VirtualAddress};
+use masq_spec::verbs::Gid;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// `IBV_MTU_4096`: the largest, since nothing is cut into packets on one host.
+const MTU: u8 = 5;
+/// Messages that one command may lead to. A session that dies says goodbye once
+/// for each of its ids, so this is beyond any quota of them.
+const MOST_MESSAGES: u32 = 8 << 20;
+
+/// An agent and what is kept for it.
+struct Member {
+    agent: Agent,
+    address: IpAddr,
+    /// Ids that its endpoint's quota was charged with.
+    charged: u64,
+    /// When it wants to be woken, as noted in [`Fabric::times`].
+    timeout: Option<Instant>,
+}
+
+/// The connection managers of this host.
+#[derive(Default)]
+pub(crate) struct Fabric {
+    members: HashMap<EndpointId, Member>,
+    /// Who hears of the events of a session's channels.
+    sessions: HashMap<u64, Arc<Notifier>>,
+    times: BTreeSet<(Instant, EndpointId)>,
+}
+
+impl Fabric {
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.times.first().map(|(time, _)| *time)
+    }
+
+    /// Has a session hear of the events of its channels.
+    pub(crate) fn enter(&mut self, session: u64, notifier: &Arc<Notifier>) {
+        self.sessions
+            .entry(session)
+            .or_insert_with(|| Arc::clone(notifier));
+    }
+
+    /// Ids and listeners of an endpoint.
+    pub(crate) fn views(&self, id: &EndpointId) -> Vec<View> {
+        let member = self.members.get(id);
+        member.map_or_else(Vec::new, |m| m.agent.views().collect())
+    }
+
+    /// The connection that a queue pair belongs to, if the connection manager
+    /// made one.
+    pub(crate) fn by_qpn(
+        &self,
+        id: &EndpointId,
+        qpn: u32,
+        peer: IpAddr,
+        peer_qpn: u32,
+    ) -> Option<View> {
+        let agent = &self.members.get(id)?.agent;
+        agent.by_qpn(qpn, peer, peer_qpn)
+    }
+
+    /// Datagram services between an endpoint and a peer that they agreed on.
+    pub(crate) fn datagram_services(&self, id: &EndpointId, peer: IpAddr) -> Vec<View> {
+        let member = self.members.get(id);
+        member.map_or_else(Vec::new, |m| m.agent.resolved_to(peer).collect())
+    }
+
+    /// The ids that a session holds.
+    pub(crate) fn count(&self, id: &EndpointId, session: u64) -> usize {
+        let member = self.members.get(id);
+        member.map_or(0, |m| {
+            m.agent.views().filter(|v| v.owner == session).count()
+        })
+    }
+
+    fn note_time(&mut self, id: &EndpointId) {
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
+        let next = member.agent.next_timeout();
+        let before = std::mem::replace(&mut member.timeout, next);
+        if before == next {
+            return;
+        }
+        if let Some(before) = before {
+            self.times.remove(&(before, id.clone()));
+        }
+        if let Some(next) = next {
+            self.times.insert((next, id.clone()));
+        }
+    }
+}
+
+/// The service that a connection is for.
+pub(crate) fn service(space: masq_cm::PortSpace, port: u16) -> Service {
+    let space = match space {
+        masq_cm::PortSpace::Tcp => masq_policy::PortSpace::Tcp,
+        masq_cm::PortSpace::Udp => masq_policy::PortSpace::Udp,
+        masq_cm::PortSpace::Ib => masq_policy::PortSpace::Ib,
+        masq_cm::PortSpace::Ipoib => masq_policy::PortSpace::Ipoib,
+    };
+    Service::RdmaCm { space, port }
+}
+
+impl World {
+    /// Calls the connection manager of an endpoint, and sees to what follows.
+    pub(crate) fn with_agent<R>(
+        &mut self,
+        id: &EndpointId,
+        call: impl FnOnce(&mut Agent, Instant) -> R,
+    ) -> Result<R, Refused> {
+        let member = self.member(id).ok_or_else(|| {
+            Refused::new(
+                masq_spec::command::Status::Gone,
+                "policy",
+                "the endpoint is gone",
+            )
+        })?;
+        let result = call(&mut member.agent, Instant::now());
+        self.settle(id);
+        Ok(result)
+    }
+
+    /// Charges an id that a program is about to create.
+    pub(crate) fn charge_cm_id(&mut self, id: &EndpointId) -> Result<(), Refused> {
+        self.charge(id, Kind::CmIds, 1)?;
+        match self.member(id) {
+            Some(member) => member.charged += 1,
+            None => self.ledger.refund(id, Kind::CmIds, 1),
+        }
+        Ok(())
+    }
+
+    /// Ends all ids of a session; their peers hear of it.
+    pub(crate) fn leave_fabric(&mut self, id: &EndpointId, session: u64) {
+        if self.fabric.sessions.remove(&session).is_none() {
+            return;
+        }
+        if let Some(member) = self.fabric.members.get_mut(id) {
+            member.agent.close_owner(Instant::now(), session);
+            self.settle(id);
+        }
+    }
+
+    /// Lets go of endpoints that the policy took away, or gave another address;
+    /// their sessions are closed.
+    pub(crate) fn forget_moved(&mut self) {
+        let policy = Arc::clone(&self.policy);
+        let is_moved = |id: &EndpointId, member: &Member| {
+            policy.endpoint(id).map(|e| e.address()) != Some(member.address)
+        };
+        let moved: Vec<EndpointId> = self
+            .fabric
+            .members
+            .iter()
+            .filter(|(id, member)| is_moved(id, member))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in moved {
+            if let Some(member) = self.fabric.members.remove(&id) {
+                self.ledger.refund(&id, Kind::CmIds, member.charged);
+                if let Some(time) = member.timeout {
+                    self.fabric.times.remove(&(time, id));
+                }
+            }
+        }
+    }
+
+    /// Serves the agents whose time has come.
+    pub(crate) fn on_cm_time(&mut self, now: Instant) {
+        while let Some((time, id)) = self.fabric.times.first().cloned() {
+            if time > now {
+                return;
+            }
+            self.fabric.times.pop_first();
+            if let Some(member) = self.fabric.members.get_mut(&id) {
+                member.timeout = None;
+                member.agent.on_timeout(now);
+            }
+            self.settle(&id);
+        }
+    }
+
+    fn member(&mut self, id: &EndpointId) -> Option<&mut Member> {
+        if !self.fabric.members.contains_key(id) {
+            let gids = self.gids(id)?;
+            let address = self.policy.endpoint(id)?.address();
+            let mut seed = [0; 8];
+            getrandom::fill(&mut seed).ok()?;
+            let attributes = self.device.attributes();
+            let agent = Agent::new(Config {
+                address,
+                gid: gids.address(),
+                link_local: gids.link_local(),
+                node_guid: gids.node_guid(),
+                mtu: MTU,
+                max_rd_atomic: attributes.max_qp_rd_atom.min(255) as u8,
+                seed: u64::from_ne_bytes(seed),
+            });
+            let member = Member {
+                agent,
+                address,
+                charged: 0,
+                timeout: None,
+            };
+            self.fabric.members.insert(id.clone(), member);
+        }
+        self.fabric.members.get_mut(id)
+    }
+
+    /// The endpoint of `id`'s tenant that has an address, its link-local one
+    /// included.
+    pub(crate) fn peer_at(&self, id: &EndpointId, address: IpAddr) -> Option<(EndpointId, Gid)> {
+        let gid = VirtualAddress::new(address).gid();
+        let tenant = self.policy.tenant(id.tenant().as_str())?;
+        let endpoint = tenant.endpoint_at(self.address_of(id, gid))?;
+        Some((endpoint.id().clone(), gid))
+    }
+
+    /// Delivers what an agent says, and what others answer, until all are quiet.
+    fn settle(&mut self, first: &EndpointId) {
+        let mut waiting = VecDeque::from([first.clone()]);
+        let mut messages = 0;
+        while let Some(id) = waiting.pop_front() {
+            while let Some(output) = self
+                .fabric
+                .members
+                .get_mut(&id)
+                .and_then(|m| m.agent.output())
+            {
+                match output {
+                    Output::Signal {
+                        channel: Channel { owner, queue },
+                        id,
+                    } => {
+                        if let Some(notifier) = self.fabric.sessions.get(&owner) {
+                            notifier.connection(queue, id);
+                        }
+                    }
+                    Output::Send { to, message } => {
+                        messages += 1;
+                        if messages > MOST_MESSAGES {
+                            tracing::error!(endpoint = %id, "messages of connection managers were dropped");
+                            continue;
+                        }
+                        if let Some(peer) = self.deliver(&id, to, message)
+                            && !waiting.contains(&peer)
+                        {
+                            waiting.push_back(peer);
+                        }
+                    }
+                }
+            }
+            self.reconcile(&id);
+            self.fabric.note_time(&id);
+        }
+    }
+
+    /// Hands a message to the agent at `to`; whose it is.
+    fn deliver(&mut self, from: &EndpointId, to: IpAddr, message: Message) -> Option<EndpointId> {
+        let (peer, _) = self.peer_at(from, to)?;
+        let source = self.fabric.members.get(from)?.address;
+        let room = self.left(&peer, Kind::CmIds);
+        if room == 0
+            && matches!(message, Message::Req(_) | Message::SidrReq(_))
+            && let Err(exceeded) = self.ledger.charge(&self.policy, &peer, Kind::CmIds, 1)
+        {
+            self.refuse_arrival(&peer, source, exceeded);
+        }
+        let member = self.member(&peer)?;
+        member.agent.receive(Instant::now(), source, message, room);
+        self.reconcile(&peer);
+        Some(peer)
+    }
+
+    fn refuse_arrival(&mut self, id: &EndpointId, from: IpAddr, exceeded: Exceeded) {
+        let refused = Refused::from(exceeded).about(format!("request of {from}"));
+        self.refusals.record(id, 0, "cm_request", &refused);
+    }
+
+    /// Charges the ids that came into being by messages, refunds those that ended.
+    fn reconcile(&mut self, id: &EndpointId) {
+        let Some(member) = self.fabric.members.get_mut(id) else {
+            return;
+        };
+        let (now, before) = (member.agent.len() as u64, member.charged);
+        if now < before {
+            member.charged = now;
+            self.ledger.refund(id, Kind::CmIds, before - now);
+        } else if now > before
+            && self
+                .ledger
+                .charge(&self.policy, id, Kind::CmIds, now - before)
+                .is_ok()
+        {
+            member.charged = now;
+        }
+    }
+
+    /// Cuts the connections that the policy no longer allows. Both sides are told.
+    pub(crate) fn recheck_connections(&mut self) -> u64 {
+        let mut cut = 0;
+        let ids: Vec<EndpointId> = self.fabric.members.keys().cloned().collect();
+        for id in ids {
+            for view in self.fabric.views(&id) {
+                let Some(destination) = view.destination.filter(|_| view.initiator) else {
+                    continue;
+                };
+                let asked = masq_policy::Request::Connect {
+                    from: &id,
+                    to: destination.ip(),
+                    qp_type: crate::session::policy_type(view.qp_type),
+                    service: service(view.port_space, view.port),
+                };
+                let Err(refused) = self.decide(&asked) else {
+                    continue;
+                };
+                let refused = refused.about(format!("id {} -> {destination}", view.id));
+                self.refusals
+                    .record(&id, view.owner, "cm_connection", &refused);
+                cut += 1;
+                let _ = self.with_agent(&id, |agent, now| agent.cut(now, view.id));
+            }
+        }
+        cut
+    }
+}

@@ -1,0 +1,289 @@
+//! Connection management (SPEC clause 9.9): the programs' side of the fabric.
+
+use super::{Reply, Session, created, parse};
+use crate::fabric::service;
+use crate::refusal::Refused;
+use crate::world::World;
+use masq_cm::{Agent, Channel, CmError, PortSpace, Target};
+use masq_policy::{Request, Verb};
+use masq_spec::verbs::{
+    CM_NO_EVENT, CmAccept, CmAddress, CmBind, CmConnect, CmCreateId, CmEvent, CmJoin, CmNumber,
+    CmOption, CmReject, CmResolve, CmTarget, MAX_OPTION, QpType, State,
+};
+use std::net::IpAddr;
+use std::time::Instant;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+impl From<CmError> for Refused {
+    fn from(error: CmError) -> Self {
+        Self::new(error.status(), "interface", error.to_string())
+    }
+}
+
+impl Session {
+    /// A channel of this session.
+    fn channel(&self, queue: u32) -> Channel {
+        Channel {
+            owner: self.id,
+            queue,
+        }
+    }
+
+    fn target(&self, target: CmTarget) -> Target {
+        Target {
+            channel: self.channel(target.channel),
+            id: target.id,
+        }
+    }
+
+    /// Calls the endpoint's connection manager about one of this session's ids.
+    fn cm<R>(
+        &self,
+        world: &mut World,
+        target: CmTarget,
+        call: impl FnOnce(&mut Agent, Instant, Target) -> Result<R, CmError>,
+    ) -> Result<R, Refused> {
+        let target = self.target(target);
+        let result = world.with_agent(&self.endpoint, |agent, now| call(agent, now, target))?;
+        result.map_err(|error| Refused::from(error).about(format!("id {}", target.id)))
+    }
+
+    pub(super) fn cm_create_id(&mut self, world: &mut World, request: &CmCreateId) -> Reply {
+        let space = PortSpace::from_raw(request.port_space)
+            .ok_or_else(|| Refused::invalid("no such port space"))?;
+        let qp_type = QpType::from_raw(request.qp_type.into())
+            .ok_or_else(|| Refused::invalid("this type of queue pair has no connections"))?;
+        if !self.notifier.has_queue(request.channel) {
+            return Err(Refused::invalid("the event queue is not set up"));
+        }
+        world.charge_cm_id(&self.endpoint)?;
+        world.fabric.enter(self.id, &self.notifier);
+        let (channel, uid) = (self.channel(request.channel), request.uid);
+        let made = world.with_agent(&self.endpoint, |agent, _| {
+            agent.create_id(channel, space, qp_type, uid)
+        })?;
+        Ok(created(made?))
+    }
+
+    pub(super) fn cm_destroy_id(&mut self, world: &mut World, target: CmTarget) -> Reply {
+        let ended = self.cm(world, target, |agent, now, id| agent.destroy_id(now, id))?;
+        Ok(ended.as_bytes().to_vec())
+    }
+
+    pub(super) fn cm_bind(&mut self, world: &mut World, request: &CmBind) -> Reply {
+        let address = request.address;
+        self.cm(world, request.target, |agent, _, id| {
+            agent.bind(id, address)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_resolve_addr(&mut self, world: &mut World, request: &CmResolve) -> Reply {
+        let source = (request.source.family != 0).then_some(request.source);
+        let destination = request.destination;
+        // Asked before the agent is: it cannot look into the policy.
+        let known = ip(&destination).and_then(|to| {
+            let (_, gid) = world.peer_at(&self.endpoint, to)?;
+            Some((to, gid))
+        });
+        self.cm(world, request.target, |agent, _, id| {
+            let gid_of = |to| known.filter(|(at, _)| *at == to).map(|(_, gid)| gid);
+            agent.resolve_addr(id, source, destination, gid_of)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_resolve_route(&mut self, world: &mut World, request: &CmNumber) -> Reply {
+        self.cm(world, request.target, |agent, _, id| {
+            agent.resolve_route(id)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_query(&mut self, world: &mut World, target: CmTarget) -> Reply {
+        let route = self.cm(world, target, |agent, _, id| agent.query(id))?;
+        Ok(route.as_bytes().to_vec())
+    }
+
+    /// A connection that the policy forbids is rejected by an event, as a peer
+    /// would reject it.
+    pub(super) fn cm_connect(&mut self, world: &mut World, request: &CmConnect) -> Reply {
+        let (space, qp_type, to) =
+            self.cm(world, request.target, |agent, _, id| agent.destination(id))?;
+        let asked = Request::Connect {
+            from: &self.endpoint,
+            to: world.canonical(&self.endpoint, to.ip()),
+            qp_type: super::policy_type(qp_type),
+            service: service(space, to.port()),
+        };
+        if let Err(refused) = world.decide(&asked) {
+            let text = format!("masq: {}: {}", refused.rule, refused.reason);
+            let refused = refused.about(format!("-> {to} ({})", service(space, to.port())));
+            world
+                .refusals
+                .record(&self.endpoint, self.id, "cm_connect", &refused);
+            self.cm(world, request.target, |agent, _, id| {
+                agent.forbid(id, &text)
+            })?;
+            return Ok(Vec::new());
+        }
+        self.cm(world, request.target, |agent, now, id| {
+            agent.connect(now, id, &request.param)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_listen(&mut self, world: &mut World, request: &CmNumber) -> Reply {
+        let backlog = request.number;
+        self.cm(world, request.target, |agent, _, id| {
+            agent.listen(id, backlog)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_accept(&mut self, world: &mut World, request: &CmAccept) -> Reply {
+        let param = (request.has_param != 0).then_some(&request.param);
+        self.cm(world, request.target, |agent, now, id| {
+            agent.accept(now, id, request.uid, param)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_reject(&mut self, world: &mut World, request: &CmReject) -> Reply {
+        let private = request
+            .private_data
+            .get(..usize::from(request.private_len))
+            .unwrap_or_default();
+        self.cm(world, request.target, |agent, now, id| {
+            agent.reject(now, id, request.reason, private)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_disconnect(&mut self, world: &mut World, target: CmTarget) -> Reply {
+        self.cm(world, target, |agent, now, id| agent.disconnect(now, id))?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_qp_attr(&mut self, world: &mut World, request: &CmNumber) -> Reply {
+        let state = State::from_raw(request.number)
+            .ok_or_else(|| Refused::invalid("no such state of a queue pair"))?;
+        let attr = self.cm(world, request.target, |agent, _, id| {
+            agent.qp_attr(id, state)
+        })?;
+        Ok(attr.as_bytes().to_vec())
+    }
+
+    pub(super) fn cm_get_event(&mut self, world: &mut World, target: CmTarget) -> Reply {
+        let channel = self.channel(target.channel);
+        let event = world.with_agent(&self.endpoint, |agent, _| agent.next_event(channel))?;
+        let event = event.unwrap_or_else(|| CmEvent {
+            event: CM_NO_EVENT,
+            ..CmEvent::new_zeroed()
+        });
+        Ok(event.as_bytes().to_vec())
+    }
+
+    pub(super) fn cm_set_option(&mut self, world: &mut World, body: &[u8]) -> Reply {
+        let wrong = || Refused::invalid("the body has the wrong length");
+        let (option, value) = CmOption::read_from_prefix(body).map_err(|_| wrong())?;
+        if option.len as usize > MAX_OPTION || option.len as usize != value.len() {
+            return Err(wrong());
+        }
+        self.cm(world, option.target, |agent, _, id| {
+            agent.set_option(id, option.level, option.name, value)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_notify(&mut self, world: &mut World, request: &CmNumber) -> Reply {
+        self.cm(world, request.target, |agent, now, id| {
+            agent.notify(now, id, request.number)
+        })?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn cm_join(&mut self, world: &mut World, request: &CmJoin) -> Reply {
+        let group = ip(&request.group).ok_or_else(|| Refused::invalid("no address"))?;
+        let about = format!("group {group}");
+        let denied = |r: Refused| r.about(about.clone());
+        self.may(world, Verb::Multicast).map_err(denied)?;
+        let asked = Request::JoinMulticast {
+            endpoint: &self.endpoint,
+            group,
+        };
+        let _ = world.decide(&asked).map_err(denied)?;
+        let member = self.cm(world, request.target, |agent, _, id| {
+            agent.join(id, request.uid, request.group, request.flags)
+        })?;
+        Ok(created(member))
+    }
+
+    pub(super) fn cm_leave(&mut self, world: &mut World, target: CmTarget) -> Reply {
+        let left = self.cm(world, target, |agent, _, member| {
+            agent.leave(member.channel, member.id)
+        })?;
+        Ok(left.as_bytes().to_vec())
+    }
+
+    pub(super) fn cm_migrate(&mut self, world: &mut World, request: &CmNumber) -> Reply {
+        if !self.notifier.has_queue(request.number) {
+            return Err(Refused::invalid("the event queue is not set up"));
+        }
+        let to = self.channel(request.number);
+        let moved = self.cm(world, request.target, |agent, _, id| agent.migrate(id, to))?;
+        Ok(moved.as_bytes().to_vec())
+    }
+
+    pub(super) fn cm_close_channel(&mut self, world: &mut World, target: CmTarget) -> Reply {
+        let channel = self.channel(target.channel);
+        world.with_agent(&self.endpoint, |agent, now| {
+            agent.close_channel(now, channel);
+        })?;
+        Ok(Vec::new())
+    }
+
+    /// One command of clause 9.9.
+    pub(super) fn cm_command(
+        &mut self,
+        world: &mut World,
+        opcode: masq_spec::command::Opcode,
+        body: &[u8],
+    ) -> Reply {
+        use masq_spec::command::Opcode;
+        match opcode {
+            Opcode::CmCreateId => self.cm_create_id(world, &parse(body)?),
+            Opcode::CmDestroyId => self.cm_destroy_id(world, parse(body)?),
+            Opcode::CmBind => self.cm_bind(world, &parse(body)?),
+            Opcode::CmResolveAddr => self.cm_resolve_addr(world, &parse(body)?),
+            Opcode::CmResolveRoute => self.cm_resolve_route(world, &parse(body)?),
+            Opcode::CmQuery => self.cm_query(world, parse(body)?),
+            Opcode::CmConnect => self.cm_connect(world, &parse(body)?),
+            Opcode::CmListen => self.cm_listen(world, &parse(body)?),
+            Opcode::CmAccept => self.cm_accept(world, &parse(body)?),
+            Opcode::CmReject => self.cm_reject(world, &parse(body)?),
+            Opcode::CmDisconnect => self.cm_disconnect(world, parse(body)?),
+            Opcode::CmQpAttr => self.cm_qp_attr(world, &parse(body)?),
+            Opcode::CmGetEvent => self.cm_get_event(world, parse(body)?),
+            Opcode::CmSetOption => self.cm_set_option(world, body),
+            Opcode::CmNotify => self.cm_notify(world, &parse(body)?),
+            Opcode::CmJoin => self.cm_join(world, &parse(body)?),
+            Opcode::CmLeave => self.cm_leave(world, parse(body)?),
+            Opcode::CmMigrate => self.cm_migrate(world, &parse(body)?),
+            Opcode::CmCloseChannel => self.cm_close_channel(world, parse(body)?),
+            _ => Err(Refused::unsupported("unknown command")),
+        }
+    }
+}
+
+/// The address without its port, if there is one.
+fn ip(address: &CmAddress) -> Option<IpAddr> {
+    match address.family {
+        2 => {
+            let [a, b, c, d, ..] = address.ip;
+            Some(IpAddr::from([a, b, c, d]))
+        }
+        10 => Some(IpAddr::from(address.ip).to_canonical()),
+        _ => None,
+    }
+}
