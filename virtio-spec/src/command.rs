@@ -117,31 +117,31 @@ raw_enum! {
         CmCreateId = 0x0080,
         /// `CmTarget` → `CmEnded`.
         CmDestroyId = 0x0081,
-        /// `CmBind` → nothing.
+        /// `CmBind` → `CmRaised`.
         CmBind = 0x0082,
-        /// `CmResolve` → nothing.
+        /// `CmResolve` → `CmRaised`.
         CmResolveAddr = 0x0083,
-        /// `CmNumber` → nothing.
+        /// `CmNumber` → `CmRaised`.
         CmResolveRoute = 0x0084,
         /// `CmTarget` → `CmRoute`.
         CmQuery = 0x0085,
-        /// `CmConnect` → nothing.
+        /// `CmConnect` → `CmRaised`.
         CmConnect = 0x0086,
-        /// `CmNumber` → nothing.
+        /// `CmNumber` → `CmRaised`.
         CmListen = 0x0087,
-        /// `CmAccept` → nothing.
+        /// `CmAccept` → `CmRaised`.
         CmAccept = 0x0088,
-        /// `CmReject` → nothing.
+        /// `CmReject` → `CmRaised`.
         CmReject = 0x0089,
-        /// `CmTarget` → nothing.
+        /// `CmTarget` → `CmRaised`.
         CmDisconnect = 0x008a,
         /// `CmNumber` → `CmQpAttr`.
         CmQpAttr = 0x008b,
         /// `CmTarget` → `CmEvent`.
         CmGetEvent = 0x008c,
-        /// `CmOption`, then `len` bytes → nothing.
+        /// `CmOption`, then `len` bytes → `CmRaised`.
         CmSetOption = 0x008d,
-        /// `CmNumber` → nothing.
+        /// `CmNumber` → `CmRaised`.
         CmNotify = 0x008e,
         /// `CmJoin` → `Created`.
         CmJoin = 0x008f,

@@ -39,6 +39,9 @@ pub(crate) struct Fabric {
     /// Who hears of the events of a session's channels.
     sessions: HashMap<u64, Arc<Notifier>>,
     times: BTreeSet<(Instant, EndpointId)>,
+    /// The channel whose command is being served, and the events raised on it:
+    /// its program counts them itself.
+    serving: Option<(Channel, u32)>,
 }
 
 impl Fabric {
@@ -84,6 +87,17 @@ impl Fabric {
         member.map_or(0, |m| {
             m.agent.views().filter(|v| v.owner == session).count()
         })
+    }
+
+    fn signal(&mut self, channel: Channel, id: u32) {
+        match &mut self.serving {
+            Some((own, raised)) if *own == channel => *raised += 1,
+            _ => {
+                if let Some(notifier) = self.sessions.get(&channel.owner) {
+                    notifier.connection(channel.queue, id);
+                }
+            }
+        }
     }
 
     fn note_time(&mut self, id: &EndpointId) {
@@ -132,6 +146,20 @@ impl World {
         let result = call(&mut member.agent, Instant::now());
         self.settle(id);
         Ok(result)
+    }
+
+    /// The same for a command about an id of `channel`; the events that it raises
+    /// there are counted, not signalled.
+    pub(crate) fn with_channel<R>(
+        &mut self,
+        id: &EndpointId,
+        channel: Channel,
+        call: impl FnOnce(&mut Agent, Instant) -> R,
+    ) -> Result<(R, u32), Refused> {
+        self.fabric.serving = Some((channel, 0));
+        let result = self.with_agent(id, call);
+        let raised = self.fabric.serving.take().map_or(0, |(_, raised)| raised);
+        Ok((result?, raised))
     }
 
     /// Charges an id that a program is about to create.
@@ -242,14 +270,7 @@ impl World {
                 .and_then(|m| m.agent.output())
             {
                 match output {
-                    Output::Signal {
-                        channel: Channel { owner, queue },
-                        id,
-                    } => {
-                        if let Some(notifier) = self.fabric.sessions.get(&owner) {
-                            notifier.connection(queue, id);
-                        }
-                    }
+                    Output::Signal { channel, id } => self.fabric.signal(channel, id),
                     Output::Send { to, message } => {
                         messages += 1;
                         if messages > MOST_MESSAGES {

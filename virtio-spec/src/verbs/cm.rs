@@ -67,6 +67,17 @@ pub struct CmEnded {
     pub dropped: u32,
 }
 
+/// The response to commands of an id that return nothing else.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CmRaised {
+    /// Events that the command raised on its own channel: the device did not
+    /// signal them, the driver counts them itself.
+    pub events: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// Binds an id to a local address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -8,7 +8,7 @@ use masq_cm::{Agent, Channel, CmError, PortSpace, Target};
 use masq_policy::{Request, Verb};
 use masq_spec::verbs::{
     CM_NO_EVENT, CmAccept, CmAddress, CmBind, CmConnect, CmCreateId, CmEvent, CmJoin, CmNumber,
-    CmOption, CmReject, CmResolve, CmTarget, MAX_OPTION, QpType, State,
+    CmOption, CmRaised, CmReject, CmResolve, CmTarget, MAX_OPTION, QpType, State,
 };
 use std::net::IpAddr;
 use std::time::Instant;
@@ -48,6 +48,31 @@ impl Session {
         result.map_err(|error| Refused::from(error).about(format!("id {}", target.id)))
     }
 
+    /// The same for a command that answers nothing but the events it raised.
+    fn cm_raising(
+        &self,
+        world: &mut World,
+        target: CmTarget,
+        call: impl FnOnce(&mut Agent, Instant, Target) -> Result<(), CmError>,
+    ) -> Reply {
+        let target = self.target(target);
+        let (result, events) =
+            world.with_channel(&self.endpoint, target.channel, |agent, now| {
+                call(agent, now, target)
+            })?;
+        if let Err(error) = result {
+            for _ in 0..events {
+                self.notifier.connection(target.channel.queue, target.id);
+            }
+            return Err(Refused::from(error).about(format!("id {}", target.id)));
+        }
+        let raised = CmRaised {
+            events,
+            reserved: 0,
+        };
+        Ok(raised.as_bytes().to_vec())
+    }
+
     pub(super) fn cm_create_id(&mut self, world: &mut World, request: &CmCreateId) -> Reply {
         let space = PortSpace::from_raw(request.port_space)
             .ok_or_else(|| Refused::invalid("no such port space"))?;
@@ -72,32 +97,34 @@ impl Session {
 
     pub(super) fn cm_bind(&mut self, world: &mut World, request: &CmBind) -> Reply {
         let address = request.address;
-        self.cm(world, request.target, |agent, _, id| {
+        self.cm_raising(world, request.target, |agent, _, id| {
             agent.bind(id, address)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_resolve_addr(&mut self, world: &mut World, request: &CmResolve) -> Reply {
         let source = (request.source.family != 0).then_some(request.source);
         let destination = request.destination;
-        // Asked before the agent is: it cannot look into the policy.
-        let known = ip(&destination).and_then(|to| {
-            let (_, gid) = world.peer_at(&self.endpoint, to)?;
-            Some((to, gid))
+        // Asked before the agent is: it cannot look into the policy. A loopback
+        // address stands for the own one.
+        let own = world.policy.endpoint(&self.endpoint).map(|e| e.address());
+        let known = [ip(&destination), own].map(|to| {
+            let (_, gid) = world.peer_at(&self.endpoint, to?)?;
+            Some((to?, gid))
         });
-        self.cm(world, request.target, |agent, _, id| {
-            let gid_of = |to| known.filter(|(at, _)| *at == to).map(|(_, gid)| gid);
+        self.cm_raising(world, request.target, |agent, _, id| {
+            let gid_of = |to| {
+                let mut known = known.iter().flatten();
+                known.find(|(at, _)| *at == to).map(|(_, gid)| *gid)
+            };
             agent.resolve_addr(id, source, destination, gid_of)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_resolve_route(&mut self, world: &mut World, request: &CmNumber) -> Reply {
-        self.cm(world, request.target, |agent, _, id| {
+        self.cm_raising(world, request.target, |agent, _, id| {
             agent.resolve_route(id)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_query(&mut self, world: &mut World, target: CmTarget) -> Reply {
@@ -122,31 +149,27 @@ impl Session {
             world
                 .refusals
                 .record(&self.endpoint, self.id, "cm_connect", &refused);
-            self.cm(world, request.target, |agent, _, id| {
+            return self.cm_raising(world, request.target, |agent, _, id| {
                 agent.forbid(id, &text)
-            })?;
-            return Ok(Vec::new());
+            });
         }
-        self.cm(world, request.target, |agent, now, id| {
+        self.cm_raising(world, request.target, |agent, now, id| {
             agent.connect(now, id, &request.param)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_listen(&mut self, world: &mut World, request: &CmNumber) -> Reply {
         let backlog = request.number;
-        self.cm(world, request.target, |agent, _, id| {
+        self.cm_raising(world, request.target, |agent, _, id| {
             agent.listen(id, backlog)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_accept(&mut self, world: &mut World, request: &CmAccept) -> Reply {
         let param = (request.has_param != 0).then_some(&request.param);
-        self.cm(world, request.target, |agent, now, id| {
+        self.cm_raising(world, request.target, |agent, now, id| {
             agent.accept(now, id, request.uid, param)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_reject(&mut self, world: &mut World, request: &CmReject) -> Reply {
@@ -154,15 +177,13 @@ impl Session {
             .private_data
             .get(..usize::from(request.private_len))
             .unwrap_or_default();
-        self.cm(world, request.target, |agent, now, id| {
+        self.cm_raising(world, request.target, |agent, now, id| {
             agent.reject(now, id, request.reason, private)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_disconnect(&mut self, world: &mut World, target: CmTarget) -> Reply {
-        self.cm(world, target, |agent, now, id| agent.disconnect(now, id))?;
-        Ok(Vec::new())
+        self.cm_raising(world, target, |agent, now, id| agent.disconnect(now, id))
     }
 
     pub(super) fn cm_qp_attr(&mut self, world: &mut World, request: &CmNumber) -> Reply {
@@ -190,17 +211,15 @@ impl Session {
         if option.len as usize > MAX_OPTION || option.len as usize != value.len() {
             return Err(wrong());
         }
-        self.cm(world, option.target, |agent, _, id| {
+        self.cm_raising(world, option.target, |agent, _, id| {
             agent.set_option(id, option.level, option.name, value)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_notify(&mut self, world: &mut World, request: &CmNumber) -> Reply {
-        self.cm(world, request.target, |agent, now, id| {
+        self.cm_raising(world, request.target, |agent, now, id| {
             agent.notify(now, id, request.number)
-        })?;
-        Ok(Vec::new())
+        })
     }
 
     pub(super) fn cm_join(&mut self, world: &mut World, request: &CmJoin) -> Reply {
