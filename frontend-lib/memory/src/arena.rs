@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::claims::Claims;
 use crate::counts::RangeCounts;
 use crate::error::RegError;
 use crate::mover::{Mover, Stopped};
@@ -81,6 +82,7 @@ pub(crate) struct State {
     pub(crate) arena: Option<&'static Arena>,
     /// Pages in the memfd that registrations and shared regions hold.
     pub(crate) counts: RangeCounts,
+    pub(crate) claims: Claims,
     registrations: BTreeMap<RegId, Vec<Span>>,
     last_number: u64,
     /// A NUMA policy was once set on the memfd: policies outlive the pages there.
@@ -97,6 +99,7 @@ impl State {
         Self {
             arena: None,
             counts: RangeCounts::new(),
+            claims: Claims::new(),
             registrations: BTreeMap::new(),
             last_number: 0,
             policy_set: false,
@@ -280,7 +283,7 @@ impl Arena {
         range: Span,
         pieces: &mut Vec<Piece>,
     ) -> Result<(), RegError> {
-        let inner = range.inner_pages();
+        let inner = state.claims.own_pages(range);
         let movable = |piece: &Piece| {
             matches!(piece.class, Class::Movable | Class::Displaced { .. })
                 && !piece.span.intersect(inner).is_empty()

@@ -25,6 +25,7 @@
 //! `uffd`.
 
 mod arena;
+mod claims;
 mod counts;
 mod error;
 mod fork;
@@ -39,6 +40,7 @@ mod uffd;
 mod vmflags;
 
 pub use arena::{ARENA_SIZE, Arena, MOVE_ENV, RegId, Registration, Segment, SegmentKind};
+pub use claims::{claim, disclaim};
 pub use error::RegError;
 pub use fork::install_handlers as install_fork_handlers;
 pub use shared::SharedRegion;

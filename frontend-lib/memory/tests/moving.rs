@@ -36,6 +36,30 @@ fn address_and_contents_stay_and_the_window_is_the_same_memory() {
 }
 
 #[test]
+fn a_partial_page_moves_if_its_owner_says_that_it_holds_nothing_else() {
+    let mut memory = Memory::anon(2 * 4096);
+    memory.fill(1);
+    let register = |addr, len| arena().register(addr, len, true).unwrap();
+    let shared = register(memory.addr, 100);
+    assert_eq!(shared.segments[0].kind, SegmentKind::Remote);
+    arena().unregister(shared.id).unwrap();
+
+    masq_regmem::claim(memory.addr, memory.len);
+    let own = register(memory.addr + 4000, 196);
+    assert_eq!(own.segments, [window_segment(memory.addr + 4000, 196)]);
+    memory.assert_filled(1);
+    let mut window = Memory::window(arena(), memory.addr, memory.len);
+    window.bytes_mut()[4100] = 0xAB;
+    assert_eq!(memory.bytes()[4100], 0xAB);
+    arena().unregister(own.id).unwrap();
+
+    masq_regmem::disclaim(memory.addr);
+    let shared = register(memory.addr, 100);
+    assert_eq!(shared.segments[0].kind, SegmentKind::Remote);
+    arena().unregister(shared.id).unwrap();
+}
+
+#[test]
 fn the_memfd_is_as_large_as_the_address_space_and_sealed() {
     let fd = arena().memfd().as_raw_fd();
     // SAFETY: takes no pointers.

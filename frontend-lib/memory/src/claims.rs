@@ -1,0 +1,102 @@
+//! Pages that an allocator gave to one allocation alone.
+//!
+//! The partial pages at the ends of a buffer stay where they are, because other data lies there.
+//! Who knows that none does says so, and they move like the rest.
+
+use std::collections::BTreeMap;
+
+use crate::arena;
+use crate::span::{Span, page_down, page_up};
+
+/// Claimed spans by their start; whole pages, disjoint.
+#[derive(Debug)]
+pub(crate) struct Claims(BTreeMap<usize, usize>);
+
+impl Claims {
+    pub(crate) const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    fn add(&mut self, span: Span) {
+        // Memory that was freed unseen and given out again.
+        let stale = self.0.range(..span.end);
+        let stale: Vec<usize> = stale
+            .rev()
+            .take_while(|(_, end)| **end > span.start)
+            .map(|(start, _)| *start)
+            .collect();
+        for start in stale {
+            self.0.remove(&start);
+        }
+        self.0.insert(span.start, span.end);
+    }
+
+    fn holds(&self, addr: usize) -> bool {
+        let below = self.0.range(..=addr).next_back();
+        below.is_some_and(|(_, end)| addr < *end)
+    }
+
+    /// The pages of `range` that hold nothing but it.
+    pub(crate) fn own_pages(&self, range: Span) -> Span {
+        let inner = range.inner_pages();
+        let start = match page_down(range.start) {
+            page if self.holds(page) => page,
+            _ => inner.start,
+        };
+        let end = match page_up(range.end) {
+            page if range.end > 0 && self.holds(range.end - 1) => page,
+            _ => inner.end,
+        };
+        Span::new(start, end.max(start))
+    }
+}
+
+/// Says that the whole pages in `[addr, addr + len)` hold one allocation and nothing else, until
+/// [`disclaim`]. A registration of part of it may then move all of its pages.
+pub fn claim(addr: usize, len: usize) {
+    if let Ok(range) = Span::checked(addr, len) {
+        let pages = range.inner_pages();
+        if !pages.is_empty() {
+            arena::lock().state.claims.add(pages);
+        }
+    }
+}
+
+/// Ends the claim that begins in the page of `addr`, if there is one: the allocation is freed.
+pub fn disclaim(addr: usize) {
+    arena::lock().state.claims.0.remove(&page_up(addr));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::page_size;
+
+    #[test]
+    fn only_the_ends_that_lie_in_a_claim_are_owned() {
+        let page = page_size();
+        let mut claims = Claims::new();
+        claims.add(Span::new(4 * page, 6 * page));
+        let own = |start, end| claims.own_pages(Span::new(start, end));
+        assert_eq!(own(4 * page, 4 * page + 40), Span::new(4 * page, 5 * page));
+        assert_eq!(
+            own(5 * page + 8, 5 * page + 16),
+            Span::new(5 * page, 6 * page)
+        );
+        assert_eq!(
+            own(3 * page + 8, 5 * page + 16),
+            Span::new(4 * page, 6 * page)
+        );
+        assert!(own(6 * page, 6 * page + 40).is_empty(), "behind the claim");
+        assert!(own(8, 40).is_empty());
+    }
+
+    #[test]
+    fn memory_given_out_again_ends_the_old_claim() {
+        let page = page_size();
+        let mut claims = Claims::new();
+        claims.add(Span::new(4 * page, 8 * page));
+        claims.add(Span::new(5 * page, 6 * page));
+        assert!(!claims.holds(4 * page) && claims.holds(5 * page) && !claims.holds(6 * page));
+    }
+}
