@@ -90,6 +90,17 @@ impl EventQueue {
         self.lock().pop().ok_or(DriverError::Gone)
     }
 
+    /// Adds events that the device leaves to the driver to count (clause 9.9).
+    pub fn raise(&self, event: Event, count: u32) {
+        if count == 0 || !self.alive.is_ours() {
+            return;
+        }
+        let mut events = self.lock();
+        events.kept.extend((0..count).map(|_| event));
+        // Under the lock: who takes a count must find the event.
+        let _ = events.ring.call.write(count.into());
+    }
+
     /// Drops the events of an object that is no more, each with its token, so that the
     /// descriptor is not readable for nothing. One whose token a reader has taken is
     /// left to that reader.
