@@ -5,6 +5,7 @@
 //! that are to work.
 
 mod client;
+pub mod cm;
 mod daemon;
 mod memory;
 mod verbs;
