@@ -9,9 +9,11 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod agent;
 mod error;
 mod message;
+mod ports;
 mod reject;
 mod types;
 

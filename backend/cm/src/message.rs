@@ -120,7 +120,7 @@ pub struct Req {
     pub transport: u8,
     /// End-to-end flow control.
     pub flow_control: bool,
-    /// First PSN of the sender.
+    /// First PSN that the receiver is to send.
     pub psn: u32,
     /// Code of the time in which the sender answers, 5 bits.
     pub local_response_timeout: u8,
@@ -165,7 +165,7 @@ pub struct Rep {
     pub ece_options: u32,
     /// The sender's EE context (0).
     pub local_eecn: u32,
-    /// First PSN of the sender.
+    /// First PSN that the receiver is to send.
     pub psn: u32,
     /// READs and atomics that the sender serves at a time.
     pub responder_resources: u8,

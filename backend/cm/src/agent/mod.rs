@@ -1,150 +1,161 @@
-//! The connection manager of one endpoint.
+//! The connection manager of one endpoint: what it keeps, and how its parts are
+//! found. Each other file is one group of calls.
+//!
+//! Invariants:
+//! 1. An id is in the set of its channel; a channel without ids and events does
+//!    not exist.
+//! 2. An id names at most one conversation, which names the id back. A
+//!    conversation without an id repeats its DREQ or rests, and is counted.
+//! 3. A conversation is in the timers exactly if it has a deadline, in the index
+//!    of queue pairs exactly if its state backs them, in that of services
+//!    exactly if it is one.
+//! 4. An event that waits is listed by the id that it is counted for, and was
+//!    signalled once.
+
+mod accept;
+mod attr;
+mod connect;
+mod conversation;
+mod datagram;
+mod disconnect;
+mod events;
+mod ids;
+mod multicast;
+mod options;
+mod receive;
+mod resolve;
+mod state;
+mod timers;
+mod view;
 
 use crate::error::CmError;
-use crate::message::Message;
-use crate::types::{Channel, Config, Output, PortSpace, Target, View};
-use masq_spec::verbs::{
-    CmAddress, CmEnded, CmEvent, CmParam, CmQpAttr, CmRoute, Gid, QpType, State,
-};
-use std::net::{IpAddr, SocketAddr};
+use crate::message::{CommId, Message};
+use crate::ports::Ports;
+use crate::types::{Channel, Config, Output, Target};
+use rustc_hash::FxHashMap;
+use state::{ChannelState, Conversation, Id, Membership, QpnKey, RemoteKey};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 /// The connection manager of one endpoint.
 pub struct Agent {
     config: Config,
+    random: u64,
+    ids: FxHashMap<u32, Box<Id>>,
+    last_id: u32,
+    channels: BTreeMap<Channel, ChannelState>,
+    last_event: u64,
+    memberships: FxHashMap<u32, Membership>,
+    last_membership: u32,
+    ports: Ports,
+    conversations: FxHashMap<CommId, Box<Conversation>>,
+    last_comm: u32,
+    orphans: usize,
+    /// Conversations that a peer began. Keyed by what peers choose, so not by a
+    /// hash that they can aim at.
+    by_remote: std::collections::HashMap<RemoteKey, CommId>,
+    by_qpn: BTreeSet<QpnKey>,
+    services: BTreeSet<(IpAddr, CommId)>,
+    timers: BTreeSet<(Instant, CommId)>,
+    output: VecDeque<Output>,
 }
 
-#[allow(unused_variables, missing_docs)]
 impl Agent {
+    /// An agent without ids.
     pub fn new(config: Config) -> Self {
-        Self { config }
+        let mut agent = Self {
+            random: config.seed,
+            config,
+            ids: FxHashMap::default(),
+            last_id: 0,
+            channels: BTreeMap::new(),
+            last_event: 0,
+            memberships: FxHashMap::default(),
+            last_membership: 0,
+            ports: Ports::new(0),
+            conversations: FxHashMap::default(),
+            last_comm: 0,
+            orphans: 0,
+            by_remote: std::collections::HashMap::new(),
+            by_qpn: BTreeSet::new(),
+            services: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            output: VecDeque::new(),
+        };
+        agent.ports = Ports::new(agent.next_random());
+        agent.last_comm = agent.next_random() as u32;
+        agent
     }
+
+    /// Ids, those that arrived included.
     pub fn len(&self) -> usize {
-        0
+        self.ids.len()
     }
+
+    /// Whether there is no id.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.ids.is_empty()
     }
-    pub fn create_id(
-        &mut self,
-        channel: Channel,
-        port_space: PortSpace,
-        qp_type: QpType,
-        uid: u64,
-    ) -> Result<u32, CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn destroy_id(&mut self, now: Instant, target: Target) -> Result<CmEnded, CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn bind(&mut self, target: Target, address: CmAddress) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn resolve_addr(
-        &mut self,
-        target: Target,
-        source: Option<CmAddress>,
-        destination: CmAddress,
-        known: impl FnOnce(IpAddr) -> Option<Gid>,
-    ) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn resolve_route(&mut self, target: Target) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn query(&self, target: Target) -> Result<CmRoute, CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn destination(&self, target: Target) -> Result<(PortSpace, QpType, SocketAddr), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn connect(
-        &mut self,
-        now: Instant,
-        target: Target,
-        param: &CmParam,
-    ) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn forbid(&mut self, target: Target, text: &str) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn listen(&mut self, target: Target, backlog: u32) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn accept(
-        &mut self,
-        now: Instant,
-        target: Target,
-        uid: u64,
-        param: Option<&CmParam>,
-    ) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn reject(
-        &mut self,
-        now: Instant,
-        target: Target,
-        reason: u8,
-        private: &[u8],
-    ) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn disconnect(&mut self, now: Instant, target: Target) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn qp_attr(&self, target: Target, state: State) -> Result<CmQpAttr, CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn next_event(&mut self, channel: Channel) -> Option<CmEvent> {
-        None
-    }
-    pub fn set_option(
-        &mut self,
-        target: Target,
-        level: u32,
-        name: u32,
-        value: &[u8],
-    ) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn notify(&mut self, now: Instant, target: Target, event: u32) -> Result<(), CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn join(
-        &mut self,
-        target: Target,
-        uid: u64,
-        group: CmAddress,
-        flags: u32,
-    ) -> Result<u32, CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn leave(&mut self, channel: Channel, membership: u32) -> Result<CmEnded, CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn migrate(&mut self, target: Target, to: Channel) -> Result<CmEnded, CmError> {
-        Err(CmError::Unsupported)
-    }
-    pub fn close_channel(&mut self, now: Instant, channel: Channel) {}
-    pub fn close_owner(&mut self, now: Instant, owner: u64) {}
-    pub fn receive(&mut self, now: Instant, from: IpAddr, message: Message, room: u64) {}
+
+    /// What is to be sent or signalled next. To be called until it answers
+    /// `None` after every other call.
     pub fn output(&mut self) -> Option<Output> {
-        None
+        self.output.pop_front()
     }
-    pub fn next_timeout(&self) -> Option<Instant> {
-        None
+
+    fn send(&mut self, to: IpAddr, message: Message) {
+        self.output.push_back(Output::Send { to, message });
     }
-    pub fn on_timeout(&mut self, now: Instant) {}
-    pub fn views(&self) -> impl Iterator<Item = View> + '_ {
-        let _ = &self.config;
-        std::iter::empty()
+
+    /// SplitMix64.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
-    pub fn by_qpn(&self, local_qpn: u32, peer: IpAddr, remote_qpn: u32) -> Option<View> {
-        None
+
+    /// The id, if it is the channel's and the program was told of it.
+    fn id(&self, target: Target) -> Result<&Id, CmError> {
+        let id = self.ids.get(&target.id).filter(|id| id.announced);
+        let id = id.ok_or(CmError::NoSuchId)?;
+        if id.channel != target.channel {
+            return Err(CmError::OtherChannel);
+        }
+        Ok(id)
     }
-    pub fn resolved_to(&self, peer: IpAddr) -> impl Iterator<Item = View> + '_ {
-        std::iter::empty()
+
+    fn id_mut(&mut self, target: Target) -> Result<&mut Id, CmError> {
+        let id = self.ids.get_mut(&target.id).filter(|id| id.announced);
+        let id = id.ok_or(CmError::NoSuchId)?;
+        if id.channel != target.channel {
+            return Err(CmError::OtherChannel);
+        }
+        Ok(id)
     }
-    pub fn cut(&mut self, now: Instant, id: u32) {}
+
+    fn link_local(&self) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::from(self.config.link_local))
+    }
+
+    /// The address of this endpoint that `ip` means, if it means one.
+    fn own(&self, ip: IpAddr) -> Option<IpAddr> {
+        if ip.is_loopback() {
+            Some(self.config.address)
+        } else if ip == self.config.address || ip == self.link_local() {
+            Some(ip)
+        } else {
+            None
+        }
+    }
+
+    /// Endpoint that answers for an address.
+    fn route_to(&self, ip: IpAddr) -> IpAddr {
+        match self.own(ip) {
+            Some(_) => self.config.address,
+            None => ip,
+        }
+    }
 }

@@ -1,0 +1,67 @@
+//! What people and the policy see.
+
+use super::Agent;
+use super::state::{Id, Phase, Talk};
+use crate::message::CommId;
+use crate::types::View;
+use std::net::IpAddr;
+
+impl Agent {
+    /// Listeners, connections and datagram services, in no order.
+    pub fn views(&self) -> impl Iterator<Item = View> + '_ {
+        self.ids
+            .iter()
+            .filter_map(|(&number, id)| self.view(number, id))
+    }
+
+    /// The connection that backs a queue pair. The passive side's own queue pair
+    /// is told only with its acceptance, after it was connected: until then a
+    /// request of that peer's queue pair stands for it.
+    pub fn by_qpn(&self, local_qpn: u32, peer: IpAddr, remote_qpn: u32) -> Option<View> {
+        [local_qpn, 0].into_iter().find_map(|local| {
+            let first = (local, remote_qpn, peer, CommId(0));
+            let last = (local, remote_qpn, peer, CommId(u32::MAX));
+            self.by_qpn.range(first..=last).find_map(|key| {
+                let talk = self.conversations.get(&key.3)?;
+                let number = talk.id?;
+                if local != local_qpn && talk.state != Talk::ReqReceived {
+                    return None;
+                }
+                self.view(number, self.ids.get(&number)?)
+            })
+        })
+    }
+
+    /// Datagram services that this agent was told of by `peer`, or was asked for
+    /// by it.
+    pub fn resolved_to(&self, peer: IpAddr) -> impl Iterator<Item = View> + '_ {
+        let range = (peer, CommId(0))..=(peer, CommId(u32::MAX));
+        self.services.range(range).filter_map(|(_, comm)| {
+            let number = self.conversations.get(comm)?.id?;
+            self.view(number, self.ids.get(&number)?)
+        })
+    }
+
+    fn view(&self, number: u32, id: &Id) -> Option<View> {
+        let talk = id
+            .conversation
+            .and_then(|comm| self.conversations.get(&comm));
+        let listens = id.phase == Phase::Listening;
+        if talk.is_none() && !listens {
+            return None;
+        }
+        Some(View {
+            id: number,
+            owner: id.channel.owner,
+            state: talk.map_or("listening", |talk| talk.state.name()),
+            port_space: id.port_space,
+            qp_type: id.qp_type,
+            source: id.source,
+            destination: id.destination.filter(|_| !listens),
+            port: talk.map_or(id.source.port(), |talk| talk.port),
+            initiator: talk.is_some_and(|talk| talk.initiator),
+            local_qpn: talk.map_or(0, |talk| talk.local_qpn),
+            remote_qpn: talk.map_or(0, |talk| talk.remote_qpn),
+        })
+    }
+}
