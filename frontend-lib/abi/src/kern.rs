@@ -3,9 +3,12 @@
 
 use crate::ibv_gid;
 use libc::c_int;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct ib_uverbs_global_route {
     pub dgid: [u8; 16],
     pub flow_label: u32,
@@ -16,7 +19,9 @@ pub struct ib_uverbs_global_route {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct ib_uverbs_ah_attr {
     pub grh: ib_uverbs_global_route,
     pub dlid: u16,
@@ -29,7 +34,9 @@ pub struct ib_uverbs_ah_attr {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct ib_uverbs_qp_attr {
     pub qp_attr_mask: u32,
     pub qp_state: u32,
@@ -65,7 +72,9 @@ pub struct ib_uverbs_qp_attr {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct ib_user_path_rec {
     pub dgid: [u8; 16],
     pub sgid: [u8; 16],

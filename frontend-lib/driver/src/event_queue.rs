@@ -118,6 +118,36 @@ impl EventQueue {
             .retain(|event| !(is_stale(event) && crate::watch::take_token_now(fd)));
     }
 
+    /// The event of a token that the caller took from [`EventQueue::fd`] itself; `None` if
+    /// the device has not written it yet: then the caller waits for another token.
+    ///
+    /// # Errors
+    /// [`DriverError::Gone`] when the backend hung up.
+    pub fn taken(&self) -> Result<Option<Event>, DriverError> {
+        if !self.alive.is_ours() || self.alive.is_gone() {
+            return Err(DriverError::Gone);
+        }
+        Ok(self.lock().pop())
+    }
+
+    /// Takes back up to `count` events that wait, whichever they are, each with its
+    /// token; answers how many. For a reader to whom events are mere counts.
+    pub fn take_back(&self, count: u32) -> u32 {
+        if !self.alive.is_ours() || self.alive.is_gone() {
+            return 0;
+        }
+        let mut events = self.lock();
+        while let Some(event) = events.pop_ring() {
+            events.kept.push_back(event);
+        }
+        let mut taken = 0;
+        while taken < count && !events.kept.is_empty() && crate::watch::take_token_now(self.fd) {
+            events.kept.pop_front();
+            taken += 1;
+        }
+        taken
+    }
+
     /// Wakes everybody who waits, for good: the backend is gone.
     pub(crate) fn wake_all(&self) {
         let _ = self.with_ring(|ring| ring.call.write(GONE_TOKENS));

@@ -94,6 +94,8 @@ fn device() -> Option<&'static Device> {
 /// As the C function: `num_devices` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ibv_get_device_list(num_devices: *mut c_int) -> *mut *mut ibv_device {
+    // librdmacm may have been loaded since: it comes by here before it opens its device.
+    masq_rdmacm::attach();
     let found = device();
     // SAFETY: plain allocation, zeroed: two pointers.
     let list: *mut *mut ibv_device =

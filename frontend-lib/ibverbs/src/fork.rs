@@ -10,6 +10,7 @@ use masq_verbs_abi::{IBV_FORK_UNNEEDED, c_enum};
 pub extern "C" fn masq_library_init() {
     // Without memory for them, opening a device says so again.
     let _ = masq_regmem::install_fork_handlers();
+    masq_rdmacm::attach();
 }
 
 /// Always possible.

@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 #[unsafe(no_mangle)]
 pub extern "C" fn ibv_get_sysfs_path() -> *const c_char {
     static PATH: OnceLock<CString> = OnceLock::new();
+    // As in `ibv_get_device_list`.
+    masq_rdmacm::attach();
     PATH.get_or_init(|| {
         // SAFETY: these calls cannot fail and touch no memory.
         let plain = unsafe { libc::getuid() == libc::geteuid() };
@@ -38,6 +40,7 @@ pub unsafe extern "C" fn ibv_read_sysfs_file(
     buf: *mut c_char,
     size: usize,
 ) -> c_int {
+    masq_rdmacm::attach();
     // SAFETY: the caller's promise.
     let (dir, file) = unsafe { (CStr::from_ptr(dir), CStr::from_ptr(file)) };
     let path =

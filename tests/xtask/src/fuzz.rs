@@ -9,6 +9,7 @@ use clap::Args;
 /// among the unit tests.
 const TARGETS: &[(&str, Option<&str>)] = &[
     ("masq-policy", Some("properties")),
+    ("masq-rdmacm", None),
     ("masq-regmem", Some("model")),
     ("masq-transport", None),
 ];
