@@ -190,13 +190,13 @@ fn nobody_listening_is_told_at_once_however_often_it_is_asked() {
     let masqd = Masqd::with_policy(POLICY);
     let mut b = open(&masqd, "red/b");
     let mut before = 0;
-    for round in 0..10_000 {
+    for round in 0..3_000 {
         let id = b.routed_to(2, address(A, 9));
         assert_eq!(b.connect_id(id, param(7, b"")), Status::Ok);
         let rejected = b.cm_event();
         assert_eq!((rejected.event, rejected.status), (event::REJECTED, 8));
         assert_eq!(b.destroy_id(id), Status::Ok);
-        if round == 2_000 {
+        if round == 1_000 {
             before = resident_kib(masqd.pid());
         }
     }
@@ -336,7 +336,7 @@ fn bodies_of_any_length_and_content_are_answered_and_others_are_served() {
         }
     }
     assert!(client.works());
-    assert!(masqd.serves_others());
+    assert!(open(&masqd, "red/b").works());
 }
 
 fn cm_ids(masqd: &Masqd, endpoint: &str) -> u64 {
