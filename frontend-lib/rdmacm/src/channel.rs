@@ -1,7 +1,8 @@
 //! One event channel: its commands, and the counts of its descriptor.
 //!
 //! # Counts
-//! The device counts an event up on the channel's descriptor when it raises it; a reader
+//! The device counts an event up on the channel's descriptor when it raises it (one that
+//! a command raises on its own channel is counted here); a reader
 //! counts it down and asks for the oldest event. Events that end with their id leave
 //! void counts. They are fungible: any count may be taken back for any event that was
 //! dropped. There are as many counts, waiting or taken by readers, as events that wait and
@@ -44,6 +45,8 @@ pub(crate) trait Device {
     /// Removes the entry of a count that was taken from the descriptor; false if the
     /// device has not written it yet.
     fn taken(&self) -> Result<bool, DriverError>;
+    /// Counts events up that the device did not signal.
+    fn raise(&self, count: u32);
     /// Takes up to that many counts back, now; how many.
     fn take_back(&self, count: u32) -> u32;
 }
@@ -103,13 +106,29 @@ impl<D: Device> Channel<D> {
         Ok(self.device.command(opcode, &[request.as_bytes()])?)
     }
 
+    /// Sends a command whose answer tells of events that it raised at once.
+    fn raising<Q: IntoBytes + Immutable>(
+        &self,
+        opcode: Opcode,
+        request: &Q,
+    ) -> Result<(), CmError> {
+        let raised = self.ask(opcode, request)?;
+        self.count_raised(&raised);
+        Ok(())
+    }
+
+    /// The device does not signal these: they are counted here.
+    fn count_raised(&self, raised: &CmRaised) {
+        self.device.raise(raised.events);
+    }
+
     fn number(&self, opcode: Opcode, id: u32, number: u32) -> Result<(), CmError> {
         let request = CmNumber {
             target: self.target(id),
             number,
             reserved: 0,
         };
-        self.ask(opcode, &request)
+        self.raising(opcode, &request)
     }
 
     /// Executes a command. `other` finds the channel that MIGRATE_ID takes the id from.
@@ -152,7 +171,7 @@ impl<D: Device> Channel<D> {
                     target: self.target(*id),
                     address: *address,
                 };
-                self.ask::<_, ()>(Opcode::CmBind, &request)?;
+                self.raising(Opcode::CmBind, &request)?;
             }
             Command::ResolveAddr {
                 id,
@@ -167,7 +186,7 @@ impl<D: Device> Channel<D> {
                     timeout_ms: *timeout_ms,
                     reserved: 0,
                 };
-                self.ask::<_, ()>(Opcode::CmResolveAddr, &request)?;
+                self.raising(Opcode::CmResolveAddr, &request)?;
             }
             Command::ResolveRoute { id, timeout_ms } => {
                 self.number(Opcode::CmResolveRoute, *id, *timeout_ms)?;
@@ -186,7 +205,7 @@ impl<D: Device> Channel<D> {
                     target: self.target(*id),
                     param: *param,
                 };
-                self.ask::<_, ()>(Opcode::CmConnect, &request)?;
+                self.raising(Opcode::CmConnect, &request)?;
             }
             Command::Listen { id, backlog } => self.number(Opcode::CmListen, *id, *backlog)?,
             Command::Accept { id, uid, param } => {
@@ -197,7 +216,7 @@ impl<D: Device> Channel<D> {
                     reserved: 0,
                     param: param.unwrap_or_else(zerocopy::FromZeros::new_zeroed),
                 };
-                self.ask::<_, ()>(Opcode::CmAccept, &request)?;
+                self.raising(Opcode::CmAccept, &request)?;
             }
             Command::Reject {
                 id,
@@ -212,10 +231,10 @@ impl<D: Device> Channel<D> {
                     reserved: [0; 6],
                     private_data: *private_data,
                 };
-                self.ask::<_, ()>(Opcode::CmReject, &request)?;
+                self.raising(Opcode::CmReject, &request)?;
             }
             Command::Disconnect { id } => {
-                self.ask::<_, ()>(Opcode::CmDisconnect, &self.target(*id))?;
+                self.raising(Opcode::CmDisconnect, &self.target(*id))?;
             }
             Command::InitQpAttr {
                 response,
@@ -257,8 +276,8 @@ impl<D: Device> Channel<D> {
                     len: *len,
                     reserved: 0,
                 };
-                self.device
-                    .command::<()>(Opcode::CmSetOption, &[request.as_bytes(), bytes])?;
+                let parts = [request.as_bytes(), bytes];
+                self.count_raised(&self.device.command(Opcode::CmSetOption, &parts)?);
             }
             Command::Notify { id, event } => self.number(Opcode::CmNotify, *id, *event)?,
             Command::Join {

@@ -8,6 +8,7 @@ use crate::channel::{Channel, Device};
 use crate::{CmError, os};
 use masq_driver::{DriverError, EventQueue, Session};
 use masq_spec::command::Opcode;
+use masq_spec::event::{CONNECTION, Event};
 use masq_spec::verbs::CmTarget;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -54,6 +55,14 @@ impl Device for Queue {
 
     fn taken(&self) -> Result<bool, DriverError> {
         Ok(self.queue.taken()?.is_some())
+    }
+
+    fn raise(&self, count: u32) {
+        let event = Event {
+            kind: CONNECTION,
+            ..Event::default()
+        };
+        self.queue.raise(event, count);
     }
 
     fn take_back(&self, count: u32) -> u32 {

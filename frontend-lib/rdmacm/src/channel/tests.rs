@@ -42,6 +42,9 @@ impl Device for Fake {
     fn taken(&self) -> Result<bool, DriverError> {
         Ok(true)
     }
+    fn raise(&self, count: u32) {
+        self.waiting.set(self.waiting.get() + count);
+    }
     fn take_back(&self, count: u32) -> u32 {
         let taken = count.min(self.waiting.get());
         self.waiting.set(self.waiting.get() - taken);
@@ -147,6 +150,23 @@ fn a_refusal_is_the_errno_of_its_status() {
         let answer = run(&channel, &Command::Listen { id: 1, backlog: 2 });
         assert_eq!(answer, Err(status.errno()));
     }
+}
+
+#[test]
+fn events_that_a_command_raises_on_its_own_channel_are_counted_here() {
+    let channel = channel();
+    for events in [1, 0, 2] {
+        channel.device.will(CmRaised {
+            events,
+            reserved: 0,
+        });
+        let command = Command::ResolveRoute {
+            id: 1,
+            timeout_ms: 1,
+        };
+        assert_eq!(run(&channel, &command), Ok(Next::Done));
+    }
+    assert_eq!(channel.device.waiting.get(), 3);
 }
 
 #[test]
