@@ -52,9 +52,12 @@ impl Claims {
 }
 
 /// Says that the whole pages in `[addr, addr + len)` hold one allocation and nothing else, until
-/// [`disclaim`]. A registration of part of it may then move all of its pages.
+/// [`disclaim`]. A registration of part of it may then move all of its pages. Nothing happens if
+/// `addr` is not the start of a page.
 pub fn claim(addr: usize, len: usize) {
-    if let Ok(range) = Span::checked(addr, len) {
+    if let Ok(range) = Span::checked(addr, len)
+        && page_down(addr) == addr
+    {
         let pages = range.inner_pages();
         if !pages.is_empty() {
             arena::lock().state.claims.add(pages);
@@ -62,9 +65,11 @@ pub fn claim(addr: usize, len: usize) {
     }
 }
 
-/// Ends the claim that begins in the page of `addr`, if there is one: the allocation is freed.
+/// Ends the claim that begins at `addr`, if there is one: the allocation is freed.
 pub fn disclaim(addr: usize) {
-    arena::lock().state.claims.0.remove(&page_up(addr));
+    if addr != 0 && page_down(addr) == addr {
+        arena::lock().state.claims.0.remove(&addr);
+    }
 }
 
 #[cfg(test)]

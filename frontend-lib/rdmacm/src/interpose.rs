@@ -1,4 +1,5 @@
-//! The functions that librdmacm calls in place of the C library's.
+//! The functions that librdmacm calls in place of the C library's: those that reach its
+//! device, and those by which it allocates what it registers.
 //!
 //! Threads may be cancelled in them where they could be in the C library: `C-unwind`,
 //! and no destructor is pending around a call that may block.
@@ -110,6 +111,21 @@ hooks! {
         }
         // SAFETY: the caller's argument.
         unsafe { real(fd) }
+    }
+    // The buffers of rsockets: whole pages, of which only parts are registered.
+    c"posix_memalign" posix_memalign(to: *mut *mut c_void, alignment: usize, len: usize) -> c_int {
+        // SAFETY: the caller's arguments.
+        let failed = unsafe { real(to, alignment, len) };
+        if failed == 0 {
+            // SAFETY: written by the call.
+            masq_regmem::claim(unsafe { *to } as usize, len);
+        }
+        failed
+    }
+    c"free" free(memory: *mut c_void) -> () {
+        masq_regmem::disclaim(memory as usize);
+        // SAFETY: the caller's argument.
+        unsafe { real(memory) }
     }
     c"write" write(fd: c_int, from: *const c_void, len: usize) -> isize {
         // The address of a local: what lies above it is the caller's.
