@@ -18,6 +18,7 @@ mod config;
 mod courtesy;
 mod engine;
 mod limits;
+mod slice;
 mod thread;
 
 pub use client::SoftDevice;

@@ -1,12 +1,14 @@
 //! Pages that an allocator gave to one allocation alone.
 //!
 //! The partial pages at the ends of a buffer stay where they are, because other data lies there.
-//! Who knows that none does says so, and they move like the rest.
+//! Who knows that none does says so ([`claim`]), and they move like the rest. Large allocations
+//! of glibc's malloc are known by their header.
 
 use std::collections::BTreeMap;
 
 use crate::arena;
-use crate::span::{Span, page_down, page_up};
+use crate::span::{Span, page_down, page_size};
+use crate::sys;
 
 /// Claimed spans by their start; whole pages, disjoint.
 #[derive(Debug)]
@@ -36,19 +38,40 @@ impl Claims {
         below.is_some_and(|(_, end)| addr < *end)
     }
 
-    /// The pages of `range` that hold nothing but it.
+    /// The pages of `range`, which is mapped and not empty, that hold nothing but the allocation
+    /// that it is part of.
     pub(crate) fn own_pages(&self, range: Span) -> Span {
-        let inner = range.inner_pages();
-        let start = match page_down(range.start) {
-            page if self.holds(page) => page,
-            _ => inner.start,
+        let (inner, outer) = (range.inner_pages(), range.outer_pages());
+        if inner == outer || own_mapping(range).is_some_and(|own| outer.intersect(own) == outer) {
+            return outer;
+        }
+        let start = match self.holds(outer.start) {
+            true => outer.start,
+            false => inner.start,
         };
-        let end = match page_up(range.end) {
-            page if range.end > 0 && self.holds(range.end - 1) => page,
-            _ => inner.end,
+        let end = match self.holds(range.end - 1) {
+            true => outer.end,
+            false => inner.end,
         };
         Span::new(start, end.max(start))
     }
+}
+
+/// The mapping that glibc's malloc made for one allocation, if `range` begins in its first page.
+///
+/// Such a chunk starts with two words: 0, and the mapping's length with bit 1 (`IS_MMAPPED`) set.
+/// Whoever else's memory looks like that at the start of a page moves a little too much of it.
+fn own_mapping(range: Span) -> Option<Span> {
+    const HEADER: usize = 2 * size_of::<usize>();
+    let start = page_down(range.start);
+    if range.start < start + HEADER {
+        return None;
+    }
+    let [before, size] = sys::read_own_words(start)?;
+    let len = size & !7;
+    let is_chunk = before == 0 && size & 7 == 2 && len > 0 && len.is_multiple_of(page_size());
+    let end = start.checked_add(len).filter(|_| is_chunk)?;
+    (range.end <= end).then_some(Span::new(start, end))
 }
 
 /// Says that the whole pages in `[addr, addr + len)` hold one allocation and nothing else, until

@@ -561,6 +561,22 @@ pub(crate) fn robust_list_of(tid: i32) -> Option<usize> {
 }
 
 /// Asks the kernel to say whether this thread is the process's main thread.
+/// Two words of this process's memory; `None` if they cannot be read.
+pub(crate) fn read_own_words(addr: usize) -> Option<[usize; 2]> {
+    let mut words = [0usize; 2];
+    let to = libc::iovec {
+        iov_base: words.as_mut_ptr().cast(),
+        iov_len: size_of_val(&words),
+    };
+    let from = libc::iovec {
+        iov_base: addr as *mut libc::c_void,
+        iov_len: size_of_val(&words),
+    };
+    // SAFETY: the kernel checks both sides; `words` takes that many bytes.
+    let n = unsafe { libc::process_vm_readv(libc::getpid(), &to, 1, &from, 1, 0) };
+    (n == size_of_val(&words) as isize).then_some(words)
+}
+
 pub(crate) fn process_id() -> i32 {
     // SAFETY: takes no pointers.
     unsafe { libc::syscall(libc::SYS_getpid) as i32 }

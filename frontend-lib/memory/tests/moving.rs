@@ -60,6 +60,32 @@ fn a_partial_page_moves_if_its_owner_says_that_it_holds_nothing_else() {
 }
 
 #[test]
+fn a_large_allocation_of_malloc_moves_whole_and_lives_on_after_it() {
+    const LEN: usize = 3 << 20;
+    // SAFETY: allocated, used within its length and freed here.
+    unsafe {
+        let memory = libc::malloc(LEN).cast::<u8>();
+        memory.write_bytes(7, LEN);
+        let registration = arena().register(memory as usize, LEN, true).unwrap();
+        assert_eq!(
+            registration.segments,
+            [window_segment(memory as usize, LEN)]
+        );
+        // A small one shares its page with others.
+        let small = libc::malloc(100).cast::<u8>();
+        let other = arena().register(small as usize, 100, true).unwrap();
+        assert_eq!(other.segments[0].kind, SegmentKind::Remote);
+        arena().unregister(other.id).unwrap();
+        libc::free(small.cast());
+        assert_eq!((*memory, *memory.add(LEN - 1)), (7, 7));
+        arena().unregister(registration.id).unwrap();
+        let memory = libc::realloc(memory.cast(), 2 * LEN).cast::<u8>();
+        assert_eq!((*memory, *memory.add(LEN - 1)), (7, 7));
+        libc::free(memory.cast());
+    }
+}
+
+#[test]
 fn the_memfd_is_as_large_as_the_address_space_and_sealed() {
     let fd = arena().memfd().as_raw_fd();
     // SAFETY: takes no pointers.
