@@ -21,4 +21,4 @@ pub use agent::Agent;
 pub use error::CmError;
 pub use message::*;
 pub use reject::{Answered, Reason, SidrStatus};
-pub use types::{Channel, Config, Event, Output, PortSpace, Target, View};
+pub use types::{Channel, Config, Event, Output, PortSpace, Target, Usage, View};

@@ -86,17 +86,18 @@ impl Agent {
                     Talk::ReqSent => Reason::TIMEOUT,
                     _ => Reason::UNSUPPORTED,
                 };
-                self.send_rej(comm, reason, Private::EMPTY);
-                self.rejected(comm, Reason::UNSUPPORTED, Private::EMPTY);
+                let answer = self.send_rej(comm, reason, Private::EMPTY);
+                self.tell_rejected(comm, Reason::UNSUPPORTED, Private::EMPTY);
+                self.come_to_nothing(now, comm, answer);
             }
             Talk::DreqReceived => self.send_drep(now, comm),
             Talk::SidrReqReceived => {
-                self.refuse_service(comm, Private::EMPTY);
-                self.remove_conversation(comm);
+                let answer = self.refuse_service(comm, Private::EMPTY);
+                self.come_to_nothing(now, comm, answer);
             }
             Talk::SidrReqSent => self.unreachable(comm, 2, Private::EMPTY),
             Talk::Resolved => self.remove_conversation(comm),
-            Talk::DreqSent | Talk::Timewait => {}
+            Talk::DreqSent | Talk::Timewait | Talk::Refused => {}
         }
     }
 }

@@ -28,6 +28,9 @@ mod state;
 mod timers;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use crate::error::CmError;
 use crate::message::{CommId, Message};
 use crate::ports::Ports;
@@ -50,7 +53,7 @@ pub struct Agent {
     last_membership: u32,
     ports: Ports,
     conversations: FxHashMap<CommId, Box<Conversation>>,
-    last_comm: u32,
+
     orphans: usize,
     /// Conversations that a peer began. Keyed by what peers choose, so not by a
     /// hash that they can aim at.
@@ -75,7 +78,7 @@ impl Agent {
             last_membership: 0,
             ports: Ports::new(0),
             conversations: FxHashMap::default(),
-            last_comm: 0,
+
             orphans: 0,
             by_remote: std::collections::HashMap::new(),
             by_qpn: BTreeSet::new(),
@@ -84,7 +87,7 @@ impl Agent {
             output: VecDeque::new(),
         };
         agent.ports = Ports::new(agent.next_random());
-        agent.last_comm = agent.next_random() as u32;
+
         agent
     }
 

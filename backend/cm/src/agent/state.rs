@@ -39,6 +39,9 @@ pub(crate) const TIMEWAIT: Duration = Duration::from_nanos(4096u64 << (ACK_TIMEO
 /// Conversations that outlive their ids (they repeat a DREQ, or rest); what is
 /// more is forgotten at once.
 pub(crate) const MAX_ORPHANS: usize = 4096;
+/// Of these, those with requests that were refused: they serve peers, and must
+/// not take the place of a DREQ.
+pub(crate) const MAX_REFUSED: usize = MAX_ORPHANS / 2;
 /// Longest backlog, and the one of who asks for none.
 pub(crate) const MAX_BACKLOG: u32 = 1024;
 /// Groups that an id may be a member of.
@@ -117,6 +120,8 @@ pub(crate) enum Talk {
     Timewait,
     SidrReqSent,
     SidrReqReceived,
+    /// Refused by either side: repeated requests get the same answer.
+    Refused,
     /// A datagram service was asked for and named.
     Resolved,
 }
@@ -130,7 +135,7 @@ impl Talk {
             Self::RepReceived => "accepted",
             Self::Established => "established",
             Self::DreqSent | Self::DreqReceived => "disconnecting",
-            Self::Timewait => "timewait",
+            Self::Timewait | Self::Refused => "timewait",
             Self::Resolved => "resolved",
         }
     }
@@ -148,11 +153,9 @@ impl Talk {
         )
     }
 
-    pub(crate) const fn is_datagram(self) -> bool {
-        matches!(
-            self,
-            Self::SidrReqSent | Self::SidrReqReceived | Self::Resolved
-        )
+    /// Whether it is a service that address handles may lead to.
+    pub(crate) const fn is_service(self) -> bool {
+        matches!(self, Self::SidrReqReceived | Self::Resolved)
     }
 }
 
@@ -166,6 +169,7 @@ pub(crate) struct Conversation {
     pub(crate) remote: CommId,
     pub(crate) peer: IpAddr,
     pub(crate) initiator: bool,
+    pub(crate) datagram: bool,
     /// Port of the service.
     pub(crate) port: u16,
     pub(crate) service: u64,
