@@ -102,7 +102,7 @@ impl Agent {
                     id.conversation = None;
                 }
             }
-            None => self.orphans -= 1,
+            None => self.orphans = self.orphans.saturating_sub(1),
         }
     }
 

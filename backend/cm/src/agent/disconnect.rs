@@ -38,16 +38,18 @@ impl Agent {
     /// peer's confirmation) establishes.
     ///
     /// # Errors
-    /// [`CmError::Invalid`] for other events, and if nothing waits for a
-    /// confirmation.
+    /// [`CmError::Invalid`] for other events, and where there is no connection
+    /// that was accepted.
     pub fn notify(&mut self, _now: Instant, target: Target, event: u32) -> Result<(), CmError> {
         let id = self.id(target)?;
         let comm = id.conversation.ok_or(CmError::Invalid)?;
         let state = self.conversations.get(&comm).map(|talk| talk.state);
-        if event != COMM_EST || state != Some(Talk::RepSent) {
-            return Err(CmError::Invalid);
+        match (event, state) {
+            (COMM_EST, Some(Talk::RepSent)) => self.established(comm),
+            // The confirmation was faster.
+            (COMM_EST, Some(Talk::Established)) => {}
+            _ => return Err(CmError::Invalid),
         }
-        self.established(comm);
         Ok(())
     }
 

@@ -55,9 +55,9 @@ pub struct Agent {
     conversations: FxHashMap<CommId, Box<Conversation>>,
 
     orphans: usize,
-    /// Conversations that a peer began. Keyed by what peers choose, so not by a
-    /// hash that they can aim at.
-    by_remote: std::collections::HashMap<RemoteKey, CommId>,
+    /// Conversations that a peer began. Keyed by what peers choose, so by order:
+    /// a hash could be aimed at.
+    by_remote: BTreeMap<RemoteKey, CommId>,
     by_qpn: BTreeSet<QpnKey>,
     services: BTreeSet<(IpAddr, CommId)>,
     timers: BTreeSet<(Instant, CommId)>,
@@ -80,7 +80,7 @@ impl Agent {
             conversations: FxHashMap::default(),
 
             orphans: 0,
-            by_remote: std::collections::HashMap::new(),
+            by_remote: BTreeMap::new(),
             by_qpn: BTreeSet::new(),
             services: BTreeSet::new(),
             timers: BTreeSet::new(),

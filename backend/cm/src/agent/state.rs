@@ -44,6 +44,8 @@ pub(crate) const MAX_ORPHANS: usize = 4096;
 pub(crate) const MAX_REFUSED: usize = MAX_ORPHANS / 2;
 /// Longest backlog, and the one of who asks for none.
 pub(crate) const MAX_BACKLOG: u32 = 1024;
+/// Events of an id that may wait before a new attempt to resolve is refused.
+pub(crate) const MAX_WAITING: usize = 64;
 /// Groups that an id may be a member of.
 pub(crate) const MAX_GROUPS: usize = 1024;
 /// Q_Key of UDP, and of IP over InfiniBand here.
@@ -202,7 +204,7 @@ impl Conversation {
 }
 
 /// A peer's conversation as it is found by what the peer sends first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RemoteKey {
     pub(crate) peer: IpAddr,
     pub(crate) comm: CommId,

@@ -1,6 +1,6 @@
 //! Thousands of seeds of a bad network.
 
-use super::harness::{CH, Faults, World, at, ip, kind, param};
+use super::harness::{Faults, World, at, kind, param};
 use crate::{Event, PortSpace};
 use masq_spec::verbs::State;
 use std::collections::HashMap;
@@ -230,6 +230,49 @@ fn a_crowd_connects_over_a_bad_network() {
 }
 
 #[test]
+fn every_service_is_named_or_refused_once() {
+    for seed in 0..3000 {
+        let mut world = World::new(2, seed);
+        world.faults = Faults {
+            loss: 15,
+            repeat: 30,
+            delay: 40,
+        };
+        world.listener(1, PortSpace::Udp, 7174);
+        let active = world.routed(0, PortSpace::Udp, 1, 7174);
+        world.connect(0, active, &param(5, b"who"));
+        let mut asked = 0;
+        for _ in 0..40 {
+            world.pass(Duration::from_secs(2));
+            while let Some(event) = world.event(1) {
+                assert_eq!(kind(&event), Event::ConnectRequest);
+                assert_eq!(&event.param.private_data[..3], b"who");
+                asked += 1;
+                let now = world.now;
+                if seed % 3 == 0 {
+                    world.agents[1].reject(now, at(event.id), 0, b"").unwrap();
+                    world.pump(1);
+                } else {
+                    world.accept(1, event.id, 4, &param(6, b"me"));
+                }
+            }
+        }
+        assert!(asked <= 1, "seed {seed}");
+        let event = world.event(0).unwrap_or_else(|| panic!("seed {seed}"));
+        match kind(&event) {
+            Event::Established => {
+                assert_eq!((event.param.qpn, asked), (6, 1));
+                assert_eq!(&event.param.private_data[..2], b"me");
+            }
+            Event::Unreachable => assert!(event.status == 2 || event.status == -110),
+            other => panic!("seed {seed}: {other:?}"),
+        }
+        world.expect_none(0);
+        world.finish();
+    }
+}
+
+#[test]
 fn ids_that_end_at_any_time_leave_nothing_behind() {
     for seed in 0..3000 {
         let mut world = World::new(2, seed);
@@ -242,7 +285,6 @@ fn ids_that_end_at_any_time_leave_nothing_behind() {
         let active = world.routed(0, PortSpace::Tcp, 1, 7471);
         world.connect(0, active, &param(1, b""));
         let steps = world.random(12);
-        let mut passive = None;
         for step in 0..steps + 40 {
             if step == steps {
                 let victim = usize::from(seed % 2 == 0);
@@ -257,7 +299,6 @@ fn ids_that_end_at_any_time_leave_nothing_behind() {
                     let target = at(event.id);
                     match kind(&event) {
                         Event::ConnectRequest => {
-                            passive = Some(event.id);
                             let side = param(2, b"");
                             let _ = world.agents[agent].accept(now, target, 4, Some(&side));
                         }
@@ -274,7 +315,6 @@ fn ids_that_end_at_any_time_leave_nothing_behind() {
                 }
             }
         }
-        let _ = (passive, CH, ip(0));
         world.finish();
     }
 }

@@ -455,3 +455,20 @@ fn an_id_and_its_connection_are_small() {
     use super::super::state::{Conversation, Id};
     assert!(size_of::<Id>() + size_of::<Conversation>() <= 480);
 }
+
+#[test]
+fn a_program_that_takes_no_events_cannot_make_them_without_end() {
+    let mut world = World::new(1, 15);
+    let target = create(&mut world, PortSpace::Tcp);
+    let to = address([10, 9, 9, 9].into(), 1);
+    let mut tries = (0..1000).map(|_| world.agents[0].resolve_addr(target, None, to, |_| None));
+    assert_eq!(tries.by_ref().take(64).filter(Result::is_err).count(), 0);
+    assert!(tries.all(|done| done == Err(CmError::NoMemory)));
+    world.pump(0);
+    world.expect(0, Event::AddressError);
+    world.agents[0]
+        .resolve_addr(target, None, to, |_| None)
+        .unwrap();
+    world.pump(0);
+    world.finish();
+}
