@@ -12,6 +12,7 @@
 mod address;
 mod agent;
 mod error;
+mod mad;
 mod message;
 mod ports;
 mod reject;
@@ -19,6 +20,7 @@ mod types;
 
 pub use agent::Agent;
 pub use error::CmError;
+pub use mad::{MAD, Mad, MadError};
 pub use message::*;
 pub use reject::{Answered, Reason, SidrStatus};
-pub use types::{Channel, Config, Event, Output, PortSpace, Target, View};
+pub use types::{Channel, Config, Event, Output, PortSpace, Target, Usage, View};

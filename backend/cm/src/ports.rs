@@ -141,8 +141,15 @@ impl Ports {
     }
 
     /// Ports that are held.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.held.len()
+    }
+}
+
+#[cfg(test)]
+impl Ports {
+    /// Ids that hold a port.
+    pub(crate) fn holders(&self) -> usize {
+        self.held.values().map(Vec::len).sum()
     }
 }

@@ -136,6 +136,23 @@ pub struct View {
     pub remote_qpn: u32,
 }
 
+/// How much an agent keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Ids, those that arrived included.
+    pub ids: usize,
+    /// Conversations with peers, those that rest included.
+    pub conversations: usize,
+    /// Memberships of multicast groups.
+    pub memberships: usize,
+    /// Events that wait.
+    pub events: usize,
+    /// Ports that are held.
+    pub ports: usize,
+    /// Timers that run.
+    pub timers: usize,
+}
+
 /// The numbers of `enum rdma_cm_event_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]

@@ -67,7 +67,7 @@ impl Agent {
         };
         if done.is_err() {
             // Nothing to refuse is no further error.
-            let _ = self.refuse(comm, Reason::CONSUMER, Private::EMPTY);
+            let _ = self.refuse(now, comm, Reason::CONSUMER, Private::EMPTY);
         } else if param.is_some() {
             let id = self.id_mut(target)?;
             id.uid = uid;
@@ -142,7 +142,7 @@ impl Agent {
     /// private data.
     pub fn reject(
         &mut self,
-        _now: Instant,
+        now: Instant,
         target: Target,
         reason: u8,
         private: &[u8],
@@ -163,19 +163,25 @@ impl Agent {
         } else {
             Reason(u16::from(reason))
         };
-        self.refuse(comm, reason, Private::new(private))
+        self.refuse(now, comm, reason, Private::new(private))
     }
 
-    fn refuse(&mut self, comm: CommId, reason: Reason, private: Private) -> Result<(), CmError> {
+    fn refuse(
+        &mut self,
+        now: Instant,
+        comm: CommId,
+        reason: Reason,
+        private: Private,
+    ) -> Result<(), CmError> {
         let talk = self.conversations.get(&comm).ok_or(CmError::Invalid)?;
-        match talk.state {
+        let answer = match talk.state {
             Talk::SidrReqReceived => self.refuse_service(comm, private),
             Talk::ReqReceived | Talk::RepReceived | Talk::RepSent => {
-                self.send_rej(comm, reason, private);
+                self.send_rej(comm, reason, private)
             }
             _ => return Err(CmError::Invalid),
-        }
-        self.remove_conversation(comm);
+        };
+        self.come_to_nothing(now, comm, answer);
         Ok(())
     }
 

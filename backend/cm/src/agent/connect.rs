@@ -65,6 +65,8 @@ impl Agent {
             remote: CommId(0),
             peer: self.route_to(destination.ip()),
             initiator: true,
+            datagram,
+
             port: destination.port(),
             service: service_id(id.port_space, destination.port()),
             local_qpn: param.qpn & BITS_24,

@@ -2,18 +2,19 @@
 
 use super::Agent;
 use super::state::{BITS_24, DREQ_PATIENCE};
-use super::state::{Conversation, MAX_ORPHANS, PATIENCE, QpnKey, RemoteKey, TIMEWAIT, Talk};
+use super::state::{
+    Conversation, MAX_ORPHANS, MAX_REFUSED, PATIENCE, QpnKey, RemoteKey, TIMEWAIT, Talk,
+};
 use crate::message::{CommId, Dreq, Message, Private, Rej, Rtu};
 use crate::reject::{Answered, Reason};
 use std::net::IpAddr;
 use std::time::Instant;
 
 impl Agent {
-    /// A communication id that no conversation has.
+    /// A communication id that no conversation has, and that nobody guesses.
     pub(super) fn new_comm(&mut self) -> CommId {
         loop {
-            self.last_comm = self.last_comm.wrapping_add(1);
-            let comm = CommId(self.last_comm);
+            let comm = CommId((self.next_random() >> 32) as u32);
             if comm.0 != 0 && !self.conversations.contains_key(&comm) {
                 return comm;
             }
@@ -33,7 +34,7 @@ impl Agent {
         (!talk.initiator).then_some(RemoteKey {
             peer: talk.peer,
             comm: talk.remote,
-            datagram: talk.state.is_datagram(),
+            datagram: talk.datagram,
         })
     }
 
@@ -54,7 +55,7 @@ impl Agent {
         if talk.state.backs_qp() {
             self.by_qpn.insert(Self::qpn_key(comm, talk));
         }
-        if talk.state.is_datagram() && talk.state != Talk::SidrReqSent {
+        if talk.state.is_service() {
             self.services.insert((talk.peer, comm));
         }
         if let Some(deadline) = talk.deadline {
@@ -101,7 +102,7 @@ impl Agent {
                     id.conversation = None;
                 }
             }
-            None => self.orphans -= 1,
+            None => self.orphans = self.orphans.saturating_sub(1),
         }
     }
 
@@ -172,10 +173,14 @@ impl Agent {
     }
 
     /// Refuses what the peer sent last, or takes back what was sent to it.
-    pub(super) fn send_rej(&mut self, comm: CommId, reason: Reason, private: Private) {
-        let Some(talk) = self.conversations.get(&comm) else {
-            return;
-        };
+    /// Answers what was sent.
+    pub(super) fn send_rej(
+        &mut self,
+        comm: CommId,
+        reason: Reason,
+        private: Private,
+    ) -> Option<Message> {
+        let talk = self.conversations.get(&comm)?;
         let (peer, remote_comm) = (talk.peer, talk.remote);
         let answered = match talk.state {
             Talk::ReqSent | Talk::ReqReceived => Answered::REQ,
@@ -188,18 +193,33 @@ impl Agent {
             _ => Private::EMPTY,
         };
         let info_len = if reason == Reason::TIMEOUT { 8 } else { 0 };
-        self.send(
-            peer,
-            Message::Rej(Rej {
-                local_comm: comm,
-                remote_comm,
-                answered,
-                reason,
-                info,
-                info_len,
-                private,
-            }),
-        );
+        let rej = Rej {
+            local_comm: comm,
+            remote_comm,
+            answered,
+            reason,
+            info,
+            info_len,
+            private,
+        };
+        self.send(peer, Message::Rej(rej.clone()));
+        Some(Message::Rej(rej))
+    }
+
+    /// A conversation comes to nothing. What a peer asked for rests without its
+    /// id, so that the same request, repeated or late, is not taken for a new one
+    /// but gets the same answer.
+    pub(super) fn come_to_nothing(&mut self, now: Instant, comm: CommId, answer: Option<Message>) {
+        let talk = self.conversations.get(&comm);
+        if talk.is_none_or(|talk| talk.initiator) || self.orphans >= MAX_REFUSED {
+            return self.remove_conversation(comm);
+        }
+        self.settle(comm, Talk::Refused);
+        self.change(comm, |talk| {
+            talk.deadline = Some(now + PATIENCE);
+            talk.pending = answer.map(Box::new);
+        });
+        self.orphan(comm);
     }
 
     /// The id of a conversation goes away: the peer is told.
@@ -207,13 +227,13 @@ impl Agent {
         let Some(talk) = self.conversations.get(&comm) else {
             return;
         };
-        match talk.state {
+        let answer = match talk.state {
             Talk::ReqSent => self.send_rej(comm, Reason::TIMEOUT, Private::EMPTY),
             Talk::ReqReceived | Talk::RepSent | Talk::RepReceived => {
-                self.send_rej(comm, Reason::CONSUMER, Private::EMPTY);
+                self.send_rej(comm, Reason::CONSUMER, Private::EMPTY)
             }
             Talk::SidrReqReceived => self.refuse_service(comm, Private::EMPTY),
-            Talk::SidrReqSent | Talk::Resolved => {}
+            Talk::SidrReqSent | Talk::Resolved => return self.remove_conversation(comm),
             Talk::Established => {
                 self.send_dreq(now, comm);
                 return self.orphan(comm);
@@ -222,9 +242,9 @@ impl Agent {
                 self.send_drep(now, comm);
                 return self.orphan(comm);
             }
-            Talk::DreqSent | Talk::Timewait => return self.orphan(comm),
-        }
-        self.remove_conversation(comm);
+            Talk::DreqSent | Talk::Timewait | Talk::Refused => return self.orphan(comm),
+        };
+        self.come_to_nothing(now, comm, answer);
     }
 
     /// Lets a conversation outlive its id, if there is room.

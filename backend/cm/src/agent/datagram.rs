@@ -59,16 +59,15 @@ impl Agent {
     }
 
     /// Refuses a request on behalf of its id.
-    pub(super) fn refuse_service(&mut self, comm: CommId, private: Private) {
-        let Some(talk) = self.conversations.get(&comm) else {
-            return;
-        };
+    pub(super) fn refuse_service(&mut self, comm: CommId, private: Private) -> Option<Message> {
+        let talk = self.conversations.get(&comm)?;
         let (to, remote, service) = (talk.peer, talk.remote, talk.service);
         let rep = SidrRep {
             private,
             ..Self::sidr_rep(remote, service, SidrStatus::REJECTED)
         };
-        self.send(to, Message::SidrRep(rep));
+        self.send(to, Message::SidrRep(rep.clone()));
+        Some(Message::SidrRep(rep))
     }
 
     /// Names the queue pair of a service. The answer is kept for as long as the
@@ -220,6 +219,8 @@ impl Agent {
             remote: req.request,
             peer: from,
             initiator: false,
+            datagram: true,
+
             port,
             service: req.service_id,
             local_qpn: 0,

@@ -38,16 +38,18 @@ impl Agent {
     /// peer's confirmation) establishes.
     ///
     /// # Errors
-    /// [`CmError::Invalid`] for other events, and if nothing waits for a
-    /// confirmation.
+    /// [`CmError::Invalid`] for other events, and where there is no connection
+    /// that was accepted.
     pub fn notify(&mut self, _now: Instant, target: Target, event: u32) -> Result<(), CmError> {
         let id = self.id(target)?;
         let comm = id.conversation.ok_or(CmError::Invalid)?;
         let state = self.conversations.get(&comm).map(|talk| talk.state);
-        if event != COMM_EST || state != Some(Talk::RepSent) {
-            return Err(CmError::Invalid);
+        match (event, state) {
+            (COMM_EST, Some(Talk::RepSent)) => self.established(comm),
+            // The confirmation was faster.
+            (COMM_EST, Some(Talk::Established)) => {}
+            _ => return Err(CmError::Invalid),
         }
-        self.established(comm);
         Ok(())
     }
 
@@ -86,17 +88,18 @@ impl Agent {
                     Talk::ReqSent => Reason::TIMEOUT,
                     _ => Reason::UNSUPPORTED,
                 };
-                self.send_rej(comm, reason, Private::EMPTY);
-                self.rejected(comm, Reason::UNSUPPORTED, Private::EMPTY);
+                let answer = self.send_rej(comm, reason, Private::EMPTY);
+                self.tell_rejected(comm, Reason::UNSUPPORTED, Private::EMPTY);
+                self.come_to_nothing(now, comm, answer);
             }
             Talk::DreqReceived => self.send_drep(now, comm),
             Talk::SidrReqReceived => {
-                self.refuse_service(comm, Private::EMPTY);
-                self.remove_conversation(comm);
+                let answer = self.refuse_service(comm, Private::EMPTY);
+                self.come_to_nothing(now, comm, answer);
             }
             Talk::SidrReqSent => self.unreachable(comm, 2, Private::EMPTY),
             Talk::Resolved => self.remove_conversation(comm),
-            Talk::DreqSent | Talk::Timewait => {}
+            Talk::DreqSent | Talk::Timewait | Talk::Refused => {}
         }
     }
 }

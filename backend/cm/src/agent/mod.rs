@@ -28,6 +28,9 @@ mod state;
 mod timers;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use crate::error::CmError;
 use crate::message::{CommId, Message};
 use crate::ports::Ports;
@@ -50,11 +53,11 @@ pub struct Agent {
     last_membership: u32,
     ports: Ports,
     conversations: FxHashMap<CommId, Box<Conversation>>,
-    last_comm: u32,
+
     orphans: usize,
-    /// Conversations that a peer began. Keyed by what peers choose, so not by a
-    /// hash that they can aim at.
-    by_remote: std::collections::HashMap<RemoteKey, CommId>,
+    /// Conversations that a peer began. Keyed by what peers choose, so by order:
+    /// a hash could be aimed at.
+    by_remote: BTreeMap<RemoteKey, CommId>,
     by_qpn: BTreeSet<QpnKey>,
     services: BTreeSet<(IpAddr, CommId)>,
     timers: BTreeSet<(Instant, CommId)>,
@@ -75,16 +78,16 @@ impl Agent {
             last_membership: 0,
             ports: Ports::new(0),
             conversations: FxHashMap::default(),
-            last_comm: 0,
+
             orphans: 0,
-            by_remote: std::collections::HashMap::new(),
+            by_remote: BTreeMap::new(),
             by_qpn: BTreeSet::new(),
             services: BTreeSet::new(),
             timers: BTreeSet::new(),
             output: VecDeque::new(),
         };
         agent.ports = Ports::new(agent.next_random());
-        agent.last_comm = agent.next_random() as u32;
+
         agent
     }
 

@@ -185,6 +185,7 @@ impl Agent {
             remote: req.local_comm,
             peer: from,
             initiator: false,
+            datagram: false,
             port: arrival.local.port(),
             service: req.service_id,
             local_qpn: 0,
@@ -225,9 +226,9 @@ impl Agent {
         let remote_comm = talk.remote;
         match (talk.state, talk.pending.as_deref()) {
             (Talk::ReqReceived, _) => self.send_mra(from, comm, remote_comm, Answered::REQ),
-            (Talk::RepSent, Some(rep)) => {
-                let rep = rep.clone();
-                self.send(from, rep);
+            (Talk::RepSent | Talk::Refused, Some(answer)) => {
+                let answer = answer.clone();
+                self.send(from, answer);
             }
             _ => {}
         }
@@ -359,9 +360,9 @@ impl Agent {
         };
         let both = rej.local_comm == talk.remote;
         match talk.state {
-            Talk::ReqSent => self.rejected(comm, rej.reason, rej.private),
+            Talk::ReqSent => self.rejected(now, comm, rej.reason, rej.private),
             Talk::ReqReceived | Talk::RepSent | Talk::RepReceived if both => {
-                self.rejected(comm, rej.reason, rej.private);
+                self.rejected(now, comm, rej.reason, rej.private);
             }
             // The peer gave up while its last message was on its way.
             Talk::Established | Talk::DreqSent | Talk::DreqReceived
@@ -375,10 +376,13 @@ impl Agent {
     }
 
     /// A conversation that was rejected ends, and the id is told.
-    pub(super) fn rejected(&mut self, comm: CommId, reason: Reason, private: Private) {
-        let id = self.conversations.get(&comm).and_then(|talk| talk.id);
-        self.remove_conversation(comm);
-        if let Some(id) = id {
+    fn rejected(&mut self, now: Instant, comm: CommId, reason: Reason, private: Private) {
+        self.tell_rejected(comm, reason, private);
+        self.come_to_nothing(now, comm, None);
+    }
+
+    pub(super) fn tell_rejected(&mut self, comm: CommId, reason: Reason, private: Private) {
+        if let Some(id) = self.conversations.get(&comm).and_then(|talk| talk.id) {
             let told = Told {
                 private_len: REJ_PRIVATE as u8,
                 ..Told::default()

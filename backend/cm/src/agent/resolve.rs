@@ -1,7 +1,7 @@
 //! Addresses and routes: bind, resolve, query.
 
 use super::Agent;
-use super::state::{HOP_LIMIT, Id, PACKET_LIFETIME, Phase, Queued};
+use super::state::{HOP_LIMIT, Id, MAX_WAITING, PACKET_LIFETIME, Phase, Queued};
 use crate::address::{any_of, from_program, gid_of, is_link_local, to_program};
 use crate::error::CmError;
 use crate::ports::Holder;
@@ -60,8 +60,9 @@ impl Agent {
     /// bound yet is bound to `source`, or to a wildcard and a free port.
     ///
     /// # Errors
-    /// [`CmError::Invalid`] in another state, or if the families differ; those
-    /// of [`Agent::bind`].
+    /// [`CmError::Invalid`] in another state, or if the families differ;
+    /// [`CmError::NoMemory`] if the program takes no events; those of
+    /// [`Agent::bind`].
     pub fn resolve_addr(
         &mut self,
         target: Target,
@@ -69,7 +70,11 @@ impl Agent {
         destination: CmAddress,
         known: impl FnOnce(IpAddr) -> Option<Gid>,
     ) -> Result<(), CmError> {
-        let phase = self.id(target)?.phase;
+        let id = self.id(target)?;
+        let phase = id.phase;
+        if id.events.len() >= MAX_WAITING {
+            return Err(CmError::NoMemory);
+        }
         let mut destination = from_program(&destination).ok_or(CmError::Invalid)?;
         if destination.ip().is_unspecified() || destination.ip().is_loopback() {
             destination.set_ip(self.config.address);

@@ -39,8 +39,13 @@ pub(crate) const TIMEWAIT: Duration = Duration::from_nanos(4096u64 << (ACK_TIMEO
 /// Conversations that outlive their ids (they repeat a DREQ, or rest); what is
 /// more is forgotten at once.
 pub(crate) const MAX_ORPHANS: usize = 4096;
+/// Of these, those with requests that were refused: they serve peers, and must
+/// not take the place of a DREQ.
+pub(crate) const MAX_REFUSED: usize = MAX_ORPHANS / 2;
 /// Longest backlog, and the one of who asks for none.
 pub(crate) const MAX_BACKLOG: u32 = 1024;
+/// Events of an id that may wait before a new attempt to resolve is refused.
+pub(crate) const MAX_WAITING: usize = 64;
 /// Groups that an id may be a member of.
 pub(crate) const MAX_GROUPS: usize = 1024;
 /// Q_Key of UDP, and of IP over InfiniBand here.
@@ -117,6 +122,8 @@ pub(crate) enum Talk {
     Timewait,
     SidrReqSent,
     SidrReqReceived,
+    /// Refused by either side: repeated requests get the same answer.
+    Refused,
     /// A datagram service was asked for and named.
     Resolved,
 }
@@ -130,7 +137,7 @@ impl Talk {
             Self::RepReceived => "accepted",
             Self::Established => "established",
             Self::DreqSent | Self::DreqReceived => "disconnecting",
-            Self::Timewait => "timewait",
+            Self::Timewait | Self::Refused => "timewait",
             Self::Resolved => "resolved",
         }
     }
@@ -148,11 +155,9 @@ impl Talk {
         )
     }
 
-    pub(crate) const fn is_datagram(self) -> bool {
-        matches!(
-            self,
-            Self::SidrReqSent | Self::SidrReqReceived | Self::Resolved
-        )
+    /// Whether it is a service that address handles may lead to.
+    pub(crate) const fn is_service(self) -> bool {
+        matches!(self, Self::SidrReqReceived | Self::Resolved)
     }
 }
 
@@ -166,6 +171,7 @@ pub(crate) struct Conversation {
     pub(crate) remote: CommId,
     pub(crate) peer: IpAddr,
     pub(crate) initiator: bool,
+    pub(crate) datagram: bool,
     /// Port of the service.
     pub(crate) port: u16,
     pub(crate) service: u64,
@@ -198,7 +204,7 @@ impl Conversation {
 }
 
 /// A peer's conversation as it is found by what the peer sends first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RemoteKey {
     pub(crate) peer: IpAddr,
     pub(crate) comm: CommId,

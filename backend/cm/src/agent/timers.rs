@@ -32,7 +32,7 @@ impl Agent {
             return;
         };
         match (talk.state, talk.pending.as_deref()) {
-            (Talk::Timewait, _) => {
+            (Talk::Timewait | Talk::Refused, _) => {
                 let id = talk.id;
                 self.remove_conversation(comm);
                 if let Some(id) = id {
@@ -55,9 +55,9 @@ impl Agent {
     fn exhausted(&mut self, now: Instant, comm: CommId, state: Talk) {
         match state {
             Talk::ReqSent | Talk::RepSent => {
-                self.send_rej(comm, Reason::TIMEOUT, Private::EMPTY);
                 let id = self.conversations.get(&comm).and_then(|talk| talk.id);
-                self.remove_conversation(comm);
+                let answer = self.send_rej(comm, Reason::TIMEOUT, Private::EMPTY);
+                self.come_to_nothing(now, comm, answer);
                 if let Some(id) = id {
                     self.post(id, Queued::plain(Event::Unreachable, TIMED_OUT));
                 }

@@ -3,7 +3,7 @@
 use super::Agent;
 use super::state::{Id, Phase, Talk};
 use crate::message::CommId;
-use crate::types::View;
+use crate::types::{Usage, View};
 use std::net::IpAddr;
 
 impl Agent {
@@ -40,6 +40,22 @@ impl Agent {
             let number = self.conversations.get(comm)?.id?;
             self.view(number, self.ids.get(&number)?)
         })
+    }
+
+    /// How much is kept.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            ids: self.ids.len(),
+            conversations: self.conversations.len(),
+            memberships: self.memberships.len(),
+            events: self
+                .channels
+                .values()
+                .map(|channel| channel.events.len())
+                .sum(),
+            ports: self.ports.len(),
+            timers: self.timers.len(),
+        }
     }
 
     fn view(&self, number: u32, id: &Id) -> Option<View> {
