@@ -1,6 +1,7 @@
 //! A device for tests of the library alone: one endpoint, no policy, no checks, all by
 //! reads and writes of files. Queue pairs of all its sessions reach each other.
 
+use crate::cm::Cm;
 use crate::memory::Memory;
 use crate::vring::Vring;
 use masq_spec::command::{Opcode, RequestHeader, ResponseHeader, Status};
@@ -38,6 +39,7 @@ pub(crate) struct Session {
     srqs: HashMap<u32, Queue>,
     qps: HashMap<u32, Qp>,
     ahs: HashMap<u32, AhAttr>,
+    pub(crate) cm: Cm,
 }
 
 struct Cq {
@@ -273,7 +275,7 @@ fn slot(queue: &Queue) -> u64 {
     queue.ring.addr + RING_HEADER + u64::from(slot) * u64::from(queue.ring.stride)
 }
 
-fn body<T: FromBytes + IntoBytes>(bytes: &[u8]) -> T {
+pub(crate) fn body<T: FromBytes + IntoBytes>(bytes: &[u8]) -> T {
     let mut value = T::new_zeroed();
     value
         .as_mut_bytes()
@@ -281,7 +283,7 @@ fn body<T: FromBytes + IntoBytes>(bytes: &[u8]) -> T {
     value
 }
 
-fn ok<T: IntoBytes + Immutable>(value: T) -> Result<Vec<u8>, Status> {
+pub(crate) fn ok<T: IntoBytes + Immutable>(value: T) -> Result<Vec<u8>, Status> {
     Ok(value.as_bytes().to_vec())
 }
 
@@ -361,9 +363,16 @@ impl Session {
             element: id,
             reserved: 0,
         };
-        let vring = self.vrings.get_mut(&cq.event_queue).unwrap();
+        let queue = cq.event_queue;
+        self.deliver_event(queue, &event);
+    }
+
+    /// Writes an event and signals it.
+    pub(crate) fn deliver_event(&mut self, queue: u32, event: &Event) {
+        let memory = self.memory.as_ref().unwrap();
+        let vring = self.vrings.get_mut(&queue).unwrap();
         let (head, chain) = vring.next(memory).expect("room for an event");
-        memory.put(chain[0].addr, &event);
+        memory.put(chain[0].addr, event);
         vring.finish(memory, head, size_of::<Event>() as u32, true);
     }
 
@@ -405,7 +414,7 @@ impl Session {
         true
     }
 
-    fn created(&mut self) -> Created {
+    pub(crate) fn created(&mut self) -> Created {
         self.last += 1;
         Created {
             handle: self.last,
@@ -542,7 +551,7 @@ impl Session {
                 Ok(Vec::new())
             }
             Opcode::DeallocPd | Opcode::DestroySrq | Opcode::DestroyAh => Ok(Vec::new()),
-            _ => Err(Status::Unsupported),
+            _ => self.cm_command(opcode, bytes),
         }
     }
 }

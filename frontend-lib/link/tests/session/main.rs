@@ -2,6 +2,7 @@
 //! frontend does is proven apart from masqd.
 #![allow(unsafe_code, reason = "descriptors and peer credentials")]
 
+mod cm;
 mod connection;
 mod device;
 mod memory;
@@ -83,6 +84,21 @@ fn program(name: &str) -> String {
         "-libverbs",
         "-lpthread",
     ];
+    let built = Command::new("cc").args(words).output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    out
+}
+
+/// Makes a library that passes for librdmacm and does as it is told: bound when it is
+/// loaded (as Debian's is), or function by function.
+fn stand_in(name: &str, binding: &str) -> String {
+    let source = format!(
+        "{}/tests/session/programs/stand_in.c",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let out = format!("{}/{name}.so", env!("CARGO_TARGET_TMPDIR"));
+    let binding = format!("-Wl,-z,{binding},-z,relro,-soname,librdmacm.so.1");
+    let words = ["-shared", "-fPIC", "-O1", &binding, "-o", &out, &source];
     let built = Command::new("cc").args(words).output().unwrap();
     assert!(built.status.success(), "{built:?}");
     out
@@ -209,4 +225,38 @@ fn without_a_backend_the_list_is_empty() {
         .unwrap();
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
     assert!(!String::from_utf8_lossy(&out.stdout).contains("masq0"));
+}
+
+#[test]
+fn commands_of_librdmacm_reach_the_device_and_bad_ones_end_with_an_errno() {
+    let program = program("channels");
+    for binding in ["now", "lazy"] {
+        let library = stand_in(&format!("channels-{binding}"), binding);
+        let words = [&program[..], &library];
+        finish(spawn(&words), &words);
+    }
+}
+
+#[test]
+fn a_channel_outlives_neither_its_backend_nor_its_process() {
+    let device = Device::start(Path::new(env!("CARGO_TARGET_TMPDIR")), "channel-ends");
+    let words = [&program("channel_ends")[..], &stand_in("ends", "now")];
+    let mut child = command(&words)
+        .env("MASQ_SOCKET", &device.socket)
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    let out = child.stdout.as_mut().unwrap();
+    if out.read_exact(&mut ready).is_ok() {
+        device.hang_up();
+    }
+    finish(child, &words);
+}
+
+#[test]
+fn outside_an_endpoint_the_device_is_the_systems() {
+    let program = program("channels");
+    let words = [&program[..], &stand_in("outside", "now"), "outside"];
+    let child = command(&words).env("MASQ_SOCKET", "").spawn().unwrap();
+    finish(child, &words);
 }
