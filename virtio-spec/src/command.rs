@@ -135,7 +135,7 @@ raw_enum! {
         CmReject = 0x0089,
         /// `CmTarget` → `CmRaised`.
         CmDisconnect = 0x008a,
-        /// `CmNumber` → `CmQpAttr`.
+        /// `CmNumber` → `CmQpAttrs`.
         CmQpAttr = 0x008b,
         /// `CmTarget` → `CmEvent`.
         CmGetEvent = 0x008c,

@@ -60,10 +60,20 @@ struct Counts {
     holders: u32,
 }
 
+/// What the device told last of one id, kept until that id's next command or event:
+/// librdmacm asks for the same things again and again.
+#[derive(Debug, Default)]
+struct Told {
+    id: u32,
+    route: Option<CmRoute>,
+    attrs: CmQpAttrs,
+}
+
 /// A channel.
 pub(crate) struct Channel<D> {
     device: D,
     counts: Mutex<Counts>,
+    told: Mutex<Told>,
 }
 
 /// What is left to do for a command.
@@ -80,6 +90,7 @@ impl<D: Device> Channel<D> {
         Self {
             device,
             counts: Mutex::new(Counts::default()),
+            told: Mutex::new(Told::default()),
         }
     }
 
@@ -89,6 +100,10 @@ impl<D: Device> Channel<D> {
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn target(&self, id: u32) -> CmTarget {
@@ -141,6 +156,12 @@ impl<D: Device> Channel<D> {
     where
         D: 'a,
     {
+        if !matches!(
+            command,
+            Command::QueryRoute { .. } | Command::Query { .. } | Command::InitQpAttr { .. }
+        ) {
+            *self.told() = Told::default();
+        }
         match command {
             Command::CreateId {
                 response,
@@ -241,12 +262,7 @@ impl<D: Device> Channel<D> {
                 id,
                 qp_state,
             } => {
-                let request = CmNumber {
-                    target: self.target(*id),
-                    number: *qp_state,
-                    reserved: 0,
-                };
-                let attr: CmQpAttr = self.ask(Opcode::CmQpAttr, &request)?;
+                let attr = self.qp_attr(*id, *qp_state)?;
                 respond(caller, *response, &encode::qp_attr(&attr))?;
             }
             Command::GetEvent { response } => {
@@ -324,7 +340,33 @@ impl<D: Device> Channel<D> {
     }
 
     fn route(&self, id: u32) -> Result<CmRoute, CmError> {
+        let told = self.told();
+        if let Some(route) = told.route.filter(|_| told.id == id) {
+            return Ok(route);
+        }
+        drop(told);
         self.ask(Opcode::CmQuery, &self.target(id))
+    }
+
+    fn qp_attr(&self, id: u32, state: u32) -> Result<CmQpAttr, CmError> {
+        let told = self.told();
+        if let Some(attr) = told.attrs.get(state).filter(|_| told.id == id) {
+            return Ok(*attr);
+        }
+        drop(told);
+        let request = CmNumber {
+            target: self.target(id),
+            number: state,
+            reserved: 0,
+        };
+        let attrs: CmQpAttrs = self.ask(Opcode::CmQpAttr, &request)?;
+        let mut told = self.told();
+        if told.id != id {
+            *told = Told::default();
+        }
+        (told.id, told.attrs) = (id, attrs);
+        let missing = DriverError::Unfit("did not answer what was asked");
+        Ok(*attrs.get(state).ok_or(missing)?)
     }
 
     fn query(
@@ -405,6 +447,11 @@ impl<D: Device> Channel<D> {
             return Ok(false);
         }
         drop(counts);
+        *self.told() = Told {
+            id: event.id,
+            route: Some(event.route),
+            attrs: CmQpAttrs::default(),
+        };
         respond(caller, response, &encode::event(&event))?;
         Ok(true)
     }

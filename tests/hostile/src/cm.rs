@@ -4,7 +4,7 @@ use crate::Client;
 use masq_spec::command::{Opcode, Status};
 use masq_spec::verbs::{
     CM_NO_EVENT, CmAccept, CmAddress, CmBind, CmConnect, CmCreateId, CmEvent, CmNumber, CmParam,
-    CmQpAttr, CmResolve, CmTarget, Created, QpAttr, QpType, State,
+    CmQpAttrs, CmResolve, CmTarget, Created, QpAttr, QpType, State,
 };
 use std::time::{Duration, Instant};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
@@ -187,7 +187,8 @@ impl Client {
         };
         let (status, body) = self.call(Opcode::CmQpAttr, body.as_bytes());
         assert_eq!(status, Status::Ok, "attributes of {state:?}");
-        let answer = CmQpAttr::read_from_bytes(&body).expect("CmQpAttr");
+        let answer = CmQpAttrs::read_from_bytes(&body).expect("CmQpAttrs");
+        let answer = answer.get(state as u32).expect("what was asked for");
         (answer.mask, answer.attr)
     }
 }

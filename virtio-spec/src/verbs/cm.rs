@@ -258,9 +258,11 @@ pub struct CmJoin {
     pub reserved: u32,
 }
 
-/// The response to CM_QP_ATTR.
+/// What a queue pair is to be set to for one state.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Default, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct CmQpAttr {
     /// Zero.
     pub reserved: u32,
@@ -268,6 +270,34 @@ pub struct CmQpAttr {
     pub mask: u32,
     /// What the queue pair is to be set to.
     pub attr: QpAttr,
+}
+
+/// The response to CM_QP_ATTR: the state that was asked for, and whatever else is
+/// known, so that a driver need not ask again.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct CmQpAttrs {
+    /// Bit n: the attributes for the [`super::State`] n are here.
+    pub known: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// For INIT, RTR and RTS.
+    pub states: [CmQpAttr; 3],
+}
+const _: () = assert!(size_of::<CmQpAttrs>() == 464);
+
+impl CmQpAttrs {
+    /// The attributes for a state, if they are here.
+    pub fn get(&self, state: u32) -> Option<&CmQpAttr> {
+        let known = self
+            .known
+            .checked_shr(state)
+            .is_some_and(|bits| bits & 1 != 0);
+        let at = (state as usize).checked_sub(1)?;
+        self.states.get(at).filter(|_| known)
+    }
 }
 
 /// [`CmEvent::event`] when the channel has none.
@@ -291,5 +321,7 @@ pub struct CmEvent {
     pub param: CmParam,
     /// Where the datagram service or the group is.
     pub ah: AhAttr,
+    /// What CM_QUERY of the id would answer now.
+    pub route: CmRoute,
 }
-const _: () = assert!(size_of::<CmEvent>() == 336);
+const _: () = assert!(size_of::<CmEvent>() == 424);

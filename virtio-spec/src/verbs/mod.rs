@@ -13,8 +13,8 @@ mod qp;
 pub use address::{AhAttr, CreateAh, Gid, GidEntry, GidTable, GidType, Multicast};
 pub use cm::{
     CM_NO_EVENT, CmAccept, CmAddress, CmBind, CmConnect, CmCreateId, CmEnded, CmEvent, CmJoin,
-    CmNumber, CmOption, CmParam, CmQpAttr, CmRaised, CmReject, CmResolve, CmRoute, CmTarget,
-    MAX_OPTION, MAX_PRIVATE_DATA,
+    CmNumber, CmOption, CmParam, CmQpAttr, CmQpAttrs, CmRaised, CmReject, CmResolve, CmRoute,
+    CmTarget, MAX_OPTION, MAX_PRIVATE_DATA,
 };
 pub use completion::{
     CqResized, CreateCq, CreateSrq, ModifySrq, NO_EVENT_QUEUE, ResizeCq, SrqAttr, SrqMask,

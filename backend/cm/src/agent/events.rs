@@ -2,8 +2,8 @@
 
 use super::Agent;
 use super::state::Queued;
-use crate::types::{Channel, Event, Output};
-use masq_spec::verbs::{AhAttr, CmEvent, CmParam, MAX_PRIVATE_DATA};
+use crate::types::{Channel, Event, Output, Target};
+use masq_spec::verbs::{AhAttr, CmEvent, CmParam, CmRoute, MAX_PRIVATE_DATA};
 
 impl Agent {
     /// The channel's oldest event.
@@ -27,7 +27,15 @@ impl Agent {
             member.reported = member.reported.saturating_add(1);
         }
         self.drop_channel_if_empty(channel);
-        Some(finish(&queued))
+        let target = Target {
+            channel,
+            id: queued.id,
+        };
+        let route = self.query(target).unwrap_or_default();
+        Some(CmEvent {
+            route,
+            ..finish(&queued)
+        })
     }
 
     /// Queues an event of an id. What happens to an id that no program has
@@ -106,5 +114,6 @@ fn finish(queued: &Queued) -> CmEvent {
             .as_deref()
             .copied()
             .unwrap_or_else(AhAttr::default),
+        route: CmRoute::default(),
     }
 }

@@ -8,7 +8,7 @@ use masq_cm::{Agent, Channel, CmError, PortSpace, Target};
 use masq_policy::{Request, Verb};
 use masq_spec::verbs::{
     CM_NO_EVENT, CmAccept, CmAddress, CmBind, CmConnect, CmCreateId, CmEvent, CmJoin, CmNumber,
-    CmOption, CmRaised, CmReject, CmResolve, CmTarget, MAX_OPTION, QpType, State,
+    CmOption, CmQpAttrs, CmRaised, CmReject, CmResolve, CmTarget, MAX_OPTION, QpType, State,
 };
 use std::net::IpAddr;
 use std::time::Instant;
@@ -189,10 +189,18 @@ impl Session {
     pub(super) fn cm_qp_attr(&mut self, world: &mut World, request: &CmNumber) -> Reply {
         let state = State::from_raw(request.number)
             .ok_or_else(|| Refused::invalid("no such state of a queue pair"))?;
-        let attr = self.cm(world, request.target, |agent, _, id| {
-            agent.qp_attr(id, state)
+        let attrs = self.cm(world, request.target, |agent, _, id| {
+            agent.qp_attr(id, state)?;
+            let mut attrs = CmQpAttrs::default();
+            let states = [State::Init, State::Rtr, State::Rts];
+            for (to, state) in attrs.states.iter_mut().zip(states) {
+                if let Ok(attr) = agent.qp_attr(id, state) {
+                    (*to, attrs.known) = (attr, attrs.known | 1 << state as u32);
+                }
+            }
+            Ok(attrs)
         })?;
-        Ok(attr.as_bytes().to_vec())
+        Ok(attrs.as_bytes().to_vec())
     }
 
     pub(super) fn cm_get_event(&mut self, world: &mut World, target: CmTarget) -> Reply {
