@@ -3,6 +3,7 @@
 
 use crate::DriverError;
 use crate::event_queue::EventQueue;
+use crate::process::process_id;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +28,7 @@ impl Liveness {
     pub(crate) fn new(socket: OwnedFd) -> Result<Arc<Self>, DriverError> {
         Ok(Arc::new(Self {
             gone: AtomicBool::new(false),
-            owner: std::process::id(),
+            owner: process_id(),
             socket,
             wake: Mutex::new(Vec::new()),
             stop: EventFd::new(EFD_CLOEXEC)?,
@@ -41,7 +42,7 @@ impl Liveness {
     /// Whether the session is this process's own. Asked before any lock is taken: one
     /// that another thread held at the fork is held forever in the child.
     pub(crate) fn is_ours(&self) -> bool {
-        self.owner == std::process::id()
+        self.owner == process_id()
     }
 
     fn wake(&self) -> MutexGuard<'_, Vec<Weak<EventQueue>>> {

@@ -183,7 +183,7 @@ fn failed(errno: i32) -> isize {
 }
 
 fn begin(fd: c_int, from: u64, len: usize, caller: Caller) -> Begun {
-    let Some(entry) = table::find(fd) else {
+    let Some(entry) = table::opened_as(fd) else {
         return Begun::NotOurs;
     };
     let mut bytes = [0; MAX_COMMAND];
@@ -191,24 +191,27 @@ fn begin(fd: c_int, from: u64, len: usize, caller: Caller) -> Begun {
         return Begun::Failed(libc::EINVAL);
     };
     let mut migrated_from = None;
-    let result = caller
-        .read(from, bytes)
-        .and_then(|()| decode(bytes, len))
-        .and_then(|command| {
-            entry.channel.execute(&command, caller, |fd| {
-                let other = table::find(fd).ok_or_else(|| match os::is_open(fd) {
-                    true => CmError::Malformed("descriptor of a channel"),
-                    false => CmError::NoDescriptor,
-                })?;
-                Ok(&migrated_from.insert(other).channel)
-            })
-        });
+    let command = caller.read(from, bytes).and_then(|()| decode(bytes, len));
+    // Whatever else is written is written to this number's present owner, if the channel
+    // was closed behind our back. A command that makes sense spares the question.
+    if command.is_err() && table::find(fd).is_none() {
+        return Begun::NotOurs;
+    }
+    let result = command.and_then(|command| {
+        entry.channel.execute(&command, caller, |fd| {
+            let other = table::find(fd).ok_or_else(|| match os::is_open(fd) {
+                true => CmError::Malformed("descriptor of a channel"),
+                false => CmError::NoDescriptor,
+            })?;
+            Ok(&migrated_from.insert(other).channel)
+        })
+    });
     result.into()
 }
 
 fn collect(fd: c_int, response: Place, caller: Caller) -> Begun {
     // The channel may have been closed while this thread slept.
-    let Some(entry) = table::find(fd) else {
+    let Some(entry) = table::opened_as(fd) else {
         return Begun::Failed(libc::EBADF);
     };
     match entry.channel.collect(response, caller) {

@@ -39,7 +39,7 @@ impl Device for Queue {
     }
 
     fn alive(&self) -> Result<(), DriverError> {
-        if self.owner != std::process::id() || self.session.is_gone() {
+        if self.owner != masq_driver::process_id() || self.session.is_gone() {
             return Err(DriverError::Gone);
         }
         Ok(())
@@ -107,16 +107,19 @@ pub(crate) fn hold() -> Held {
     }
 }
 
-/// The channel behind a descriptor. A number that leads elsewhere by now (it was closed
-/// behind our back, and used again) is forgotten.
-pub(crate) fn find(fd: RawFd) -> Option<Arc<Entry>> {
+/// The channel that was opened under a number, which may lead elsewhere by now.
+pub(crate) fn opened_as(fd: RawFd) -> Option<Arc<Entry>> {
     if COUNT.load(Ordering::Acquire) == 0 {
         return None;
     }
-    let entry = {
-        let entries = ENTRIES.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(entries.get(&fd)?)
-    };
+    let entries = ENTRIES.read().unwrap_or_else(PoisonError::into_inner);
+    entries.get(&fd).map(Arc::clone)
+}
+
+/// The channel behind a descriptor. A number that leads elsewhere by now (it was closed
+/// behind our back, and used again) is forgotten.
+pub(crate) fn find(fd: RawFd) -> Option<Arc<Entry>> {
+    let entry = opened_as(fd)?;
     if os::identity(fd) == Some(entry.identity) {
         return Some(entry);
     }
@@ -160,7 +163,7 @@ fn tell(entry: &Entry) {
 
 fn session(path: &Path) -> Result<Arc<Session>, DriverError> {
     let mut kept = sessions();
-    let this = std::process::id();
+    let this = masq_driver::process_id();
     if let Some((owner, session)) = kept.as_ref()
         && *owner == this
         && !session.is_gone()
@@ -182,7 +185,7 @@ pub(crate) fn open(path: &Path, flags: i32) -> Result<RawFd, CmError> {
         channel: Channel::new(Queue {
             session,
             queue,
-            owner: std::process::id(),
+            owner: masq_driver::process_id(),
         }),
         identity: os::identity(fd).ok_or(CmError::NoDescriptor)?,
     });
