@@ -1,5 +1,6 @@
 //! Tests that need more than one agent, or to see inside one.
 
+mod forged;
 mod harness;
 mod invariants;
 mod network;
