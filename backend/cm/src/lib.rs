@@ -7,6 +7,23 @@
 //! but what its seed gives. Nothing that arrives, from programs or from peers,
 //! makes it panic, and what a peer can make it keep is bounded by its caller.
 
+//!
+//! # Time
+//! A REQ, a REP or a SIDR_REQ is repeated every 4.3 s, 15 times: after 68.7 s its
+//! sender gives up (UNREACHABLE, -110). A side whose program has not answered yet
+//! answers a repeated message with an MRA, which asks for 68.7 s and ends the
+//! repetition, not the patience. A DREQ is repeated every 2.1 s for 8.6 s
+//! (DISCONNECTED, -110). The numbers of a connection rest for 1.07 s. Agents of
+//! one host answer at once; the times matter where a program is stopped, and on a
+//! wire.
+//!
+//! # Where it differs from Linux
+//! A port that a wildcard has is [`CmError::AddressInUse`], not "not available".
+//! Disconnects that cross are agreed to at once. A request that was refused is
+//! remembered while its sender may repeat it, and the program is not asked twice.
+//! A REJ that meets an established connection (its sender died before it heard
+//! the RTU) is told as DISCONNECTED. A DREQ is repeated although its id is gone.
+
 #![forbid(unsafe_code)]
 
 mod address;

@@ -1,7 +1,7 @@
 //! Agents under virtual time, with a network that loses, repeats, delays and so
 //! reorders as a seed says.
 
-use crate::{Agent, Channel, Config, Event, Message, Output, PortSpace, Target};
+use crate::{Agent, Channel, Config, Event, Mad, Message, Output, PortSpace, Target};
 use masq_spec::verbs::{CmAddress, CmEnded, CmEvent, CmParam, QpType};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -136,6 +136,14 @@ impl World {
                     let Some(to) = (0..self.agents.len()).find(|&n| ip(n) == to) else {
                         continue;
                     };
+                    // Whatever is said can be said in a MAD.
+                    if self.faults.delay == 0 {
+                        let mad = Mad {
+                            transaction: self.sequence,
+                            message: message.clone(),
+                        };
+                        assert_eq!(Mad::decode(&mad.encode()), Ok(mad));
+                    }
                     self.sent.push((agent, to, message.clone()));
                     if self.deaf == Some(to) || self.chance(self.faults.loss) {
                         continue;

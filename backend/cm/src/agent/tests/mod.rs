@@ -5,6 +5,7 @@ mod harness;
 mod invariants;
 mod network;
 mod random;
+mod rules_addresses;
 mod rules_connect;
 mod rules_datagram;
 mod rules_end;

@@ -2,8 +2,8 @@
 
 use super::harness::{Faults, World, address, channel, ip, param};
 use crate::{
-    Answered, CommId, Dreq, Message, Mra, PortSpace, Private, Reason, Rej, Rep, Req, Rtu, SidrRep,
-    SidrReq, SidrStatus, Target,
+    Answered, CommId, Dreq, Mad, Message, Mra, PortSpace, Private, Reason, Rej, Rep, Req, Rtu,
+    SidrRep, SidrReq, SidrStatus, Target,
 };
 use masq_spec::verbs::{CmAddress, QpType, State};
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ struct Op {
 fn op() -> impl Strategy<Value = Op> {
     (
         0..2usize,
-        0..34u8,
+        0..36u8,
         prop_oneof![8 => 1..10u32, 1 => any::<u32>()],
         prop_oneof![8 => Just(1u32), 1 => 0..3u32],
         prop_oneof![4 => 0..6u32, 1 => any::<u32>()],
@@ -208,8 +208,25 @@ fn apply(world: &mut World, op: &Op) {
                 world.pump(to);
             }
         }
-        31 => while world.event_of(op.agent, ch).is_some() {},
-        32 => world.settle(),
+        31 | 32 => {
+            if let Some((from, to, message)) = replay {
+                let mut mad = Mad {
+                    transaction: 0,
+                    message,
+                }
+                .encode();
+                for (at, byte) in op.bytes.iter().take(op.b as usize % 4).enumerate() {
+                    let at = 24 + (usize::from(*byte) + at * 57) % 232;
+                    mad[at] ^= 1 << (byte & 7);
+                }
+                if let Ok(mad) = Mad::decode(&mad) {
+                    world.agents[to].receive(now, ip(from), mad.message, uid);
+                    world.pump(to);
+                }
+            }
+        }
+        33 => while world.event_of(op.agent, ch).is_some() {},
+        34 => world.settle(),
         _ => world.pass(Duration::from_secs(u64::from(op.b) % 30)),
     }
     world.pump(op.agent);

@@ -472,3 +472,22 @@ fn a_program_that_takes_no_events_cannot_make_them_without_end() {
     world.pump(0);
     world.finish();
 }
+
+#[test]
+fn a_resolved_id_holds_its_port_on_one_address_only() {
+    let mut world = World::new(1, 16);
+    let link_local = IpAddr::from([0xfe80u16, 0, 0, 0, 0, 0, 0, 1]);
+    let target = bound(&mut world, ANY, 5000).unwrap();
+    assert_eq!(
+        bound(&mut world, link_local, 5000),
+        Err(CmError::AddressInUse)
+    );
+    let to = address([10, 9, 9, 9].into(), 1);
+    world.agents[0]
+        .resolve_addr(target, None, to, |_| Some([1; 16]))
+        .unwrap();
+    world.pump(0);
+    bound(&mut world, link_local, 5000).unwrap();
+    assert_eq!(bound(&mut world, ip(0), 5000), Err(CmError::AddressInUse));
+    world.finish();
+}
