@@ -3,9 +3,11 @@
 
 use crate::identity::is_eventfd;
 use crate::notifier::Notifier;
-use crate::vring::VringConfig;
+use crate::vring::{Kick, VringConfig};
 use masq_memory::{DoorbellPage, SharedFile};
-use masq_spec::device::{CONTROL_QUEUE, Config, Features, MAX_QUEUE_SIZE, MAX_QUEUES};
+use masq_spec::device::{
+    CONTROL_QUEUE, Config, FIRST_EVENT_QUEUE, Features, MAX_QUEUE_SIZE, MAX_QUEUES,
+};
 use masq_spec::doorbell::PAGE_LEN;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -83,7 +85,8 @@ impl Protocol {
     fn started(&mut self, index: u8) -> Result<()> {
         let left = self.event_queues_left;
         let vring = self.vring_mut(u32::from(index))?;
-        let complete = vring.size > 0 && vring.kick.is_some() && vring.call.is_some();
+        let complete =
+            vring.size > 0 && !matches!(vring.kick, Kick::Missing) && vring.call.is_some();
         if !vring.enabled || !complete {
             return Ok(());
         }
@@ -113,10 +116,12 @@ impl Protocol {
             return Err(Error::InvalidParam);
         }
         let vring = self.vring_mut(u32::from(index))?;
-        if is_kick {
-            vring.kick = fd;
-        } else {
-            vring.call = fd;
+        match fd {
+            None => {}
+            Some(call) if !is_kick => vring.call = Some(Arc::new(call)),
+            // A session with thousands of channels has as many kicks.
+            Some(_) if index >= FIRST_EVENT_QUEUE => vring.kick = Kick::Unused,
+            Some(kick) => vring.kick = Kick::Kept(kick),
         }
         self.started(index)
     }
@@ -194,7 +199,7 @@ impl VhostUserBackendReqHandlerMut for Protocol {
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let vring = self.vring_mut(index)?;
         (vring.enabled, vring.charged) = (false, false);
-        (vring.kick, vring.call) = (None, None);
+        (vring.kick, vring.call) = (Kick::Missing, None);
         let position = Arc::clone(&vring.position);
         self.stopped(index as u8);
         let base = u32::from(position.load(Ordering::Relaxed));

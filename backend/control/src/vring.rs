@@ -5,7 +5,6 @@ use masq_memory::SharedFile;
 use masq_spec::command::{MAX_CHAIN, MAX_COMMAND_LEN};
 use masq_spec::device::{MAX_QUEUE_SIZE, PAGE_SIZE};
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use virtio_queue::{Queue, QueueT};
@@ -35,6 +34,25 @@ pub(crate) enum RingError {
     Memory,
 }
 
+/// The kick eventfd of a virtqueue.
+#[derive(Debug, Default)]
+pub(crate) enum Kick {
+    #[default]
+    Missing,
+    /// It was given, and is not needed.
+    Unused,
+    Kept(File),
+}
+
+impl Kick {
+    pub(crate) fn file(&self) -> Option<&File> {
+        match self {
+            Self::Kept(file) => Some(file),
+            _ => None,
+        }
+    }
+}
+
 /// What a frontend said about a virtqueue.
 #[derive(Debug, Default)]
 pub(crate) struct VringConfig {
@@ -45,8 +63,9 @@ pub(crate) struct VringConfig {
     /// Running index of the next chain: where the queue begins, and where it
     /// stopped.
     pub(crate) position: Arc<AtomicU16>,
-    pub(crate) kick: Option<File>,
-    pub(crate) call: Option<File>,
+    /// Of an event queue only its presence counts: nobody waits for its kicks.
+    pub(crate) kick: Kick,
+    pub(crate) call: Option<Arc<File>>,
     pub(crate) enabled: bool,
     /// Whether it counts against the quota of event queues.
     pub(crate) charged: bool,
@@ -99,12 +118,8 @@ impl Vring {
             return Err(RingError::Geometry);
         }
         let map = |what: String| RingError::Map(what);
-        let fd = file
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| map(e.to_string()))?;
         let region = MmapRegion::build(
-            Some(FileOffset::new(File::from(fd), start)),
+            Some(FileOffset::from_arc(file.file(), start)),
             (end - start) as usize,
             nix::libc::PROT_READ | nix::libc::PROT_WRITE,
             nix::libc::MAP_SHARED | nix::libc::MAP_NORESERVE,

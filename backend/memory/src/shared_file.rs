@@ -3,14 +3,16 @@
 use crate::MemoryError;
 use masq_spec::device::{MAX_ADDRESS, PAGE_SIZE};
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 const HUGETLBFS_MAGIC: i64 = 0x958458f6;
 
 /// A file that was checked to be safe to map.
 #[derive(Debug)]
 pub struct SharedFile {
-    fd: OwnedFd,
+    file: Arc<File>,
     len: u64,
 }
 
@@ -38,9 +40,14 @@ impl SharedFile {
         let stat = fstat(&fd).map_err(MemoryError::host("fstat"))?;
         let len = u64::try_from(stat.st_size).map_err(|_| bad("of negative size"))?;
         Ok(Self {
-            fd,
+            file: Arc::new(File::from(fd)),
             len: len.min(MAX_ADDRESS),
         })
+    }
+
+    /// The file, for whoever maps parts of it.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// Bytes that may be mapped.
@@ -73,6 +80,6 @@ impl SharedFile {
 
 impl AsFd for SharedFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.file.as_fd()
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Answer {
 impl Control {
     pub(crate) fn new(alive: Arc<Liveness>) -> Result<Self, DriverError> {
         Ok(Self {
-            ring: Mutex::new(Vring::new(SIZE, MAX_COMMAND_LEN)?),
+            ring: Mutex::new(Vring::new(SIZE, MAX_COMMAND_LEN, Vring::new_kick()?)?),
             alive,
         })
     }

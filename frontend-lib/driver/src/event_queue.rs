@@ -7,6 +7,7 @@ use masq_spec::event::Event;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vmm_sys_util::eventfd::EventFd;
 use zerocopy::IntoBytes as _;
 
 /// Events that may wait before the device has to keep them back.
@@ -33,8 +34,12 @@ pub struct EventQueue {
 }
 
 impl EventQueue {
-    pub(crate) fn new(name: u32, alive: Arc<Liveness>) -> Result<Self, DriverError> {
-        let mut ring = Vring::new(SIZE, size_of::<Event>())?;
+    pub(crate) fn new(
+        name: u32,
+        alive: Arc<Liveness>,
+        kick: Arc<EventFd>,
+    ) -> Result<Self, DriverError> {
+        let mut ring = Vring::new(SIZE, size_of::<Event>(), kick)?;
         for i in 0..SIZE {
             ring.describe(i, size_of::<Event>(), DESC_WRITE, 0);
             ring.publish(i);

@@ -5,6 +5,7 @@ use crate::control::Control;
 use crate::doorbell::Doorbell;
 use crate::event_queue::EventQueue;
 use crate::handshake::{Connection, OUR_VERSION, connect};
+use crate::vring::Vring;
 use crate::watch::{self, Liveness};
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, Status};
 use masq_spec::device::{
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use vhost::VhostBackend as _;
 use vhost::vhost_user::{Frontend, VhostUserFrontend as _};
+use vmm_sys_util::eventfd::EventFd;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
 /// An open session; closing it (drop) frees all that the backend holds for it.
@@ -29,6 +31,8 @@ pub struct Session {
     alive: Arc<Liveness>,
     doorbell: Doorbell,
     async_events: Arc<EventQueue>,
+    /// The kick of all further event queues: a device that waits for it looks at each.
+    channel_kick: Arc<EventFd>,
     config: Config,
     features: Features,
 }
@@ -46,11 +50,12 @@ impl Session {
         let async_events = Arc::new(EventQueue::new(
             ASYNC_EVENT_QUEUE.into(),
             Arc::clone(&alive),
+            Vring::new_kick()?,
         )?);
         // The kick of the event queue is the doorbell's: that of the control queue is
         // for commands only.
-        let kick = async_events.with_ring(|ring| ring.kick.try_clone())?;
-        let doorbell = connection.doorbell(Arc::new(kick))?;
+        let kick = async_events.with_ring(|ring| Arc::clone(&ring.kick));
+        let doorbell = connection.doorbell(kick)?;
         let Connection {
             mut frontend,
             config,
@@ -67,6 +72,7 @@ impl Session {
             alive,
             doorbell,
             async_events,
+            channel_kick: Vring::new_kick()?,
             config,
             features,
         };
@@ -185,7 +191,12 @@ impl Session {
         };
         let name = (link * MAX_QUEUES) as u32 + u32::from(index);
         let link = &mut links[link];
-        let started = EventQueue::new(name, Arc::clone(&self.alive)).and_then(|queue| {
+        let started = EventQueue::new(
+            name,
+            Arc::clone(&self.alive),
+            Arc::clone(&self.channel_kick),
+        )
+        .and_then(|queue| {
             queue.with_ring(|ring| Connection::start_queue(&mut link.frontend, index, ring))?;
             let queue = Arc::new(queue);
             self.alive.wakes(&queue);

@@ -6,6 +6,7 @@
 
 use crate::DriverError;
 use masq_regmem::{Arena, SharedRegion};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use vhost::VringConfigData;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EventFd};
@@ -31,7 +32,7 @@ pub(crate) struct Vring {
     size: u16,
     buffer_len: usize,
     /// The device's doorbell.
-    pub(crate) kick: EventFd,
+    pub(crate) kick: Arc<EventFd>,
     /// Signalled for each used buffer.
     pub(crate) call: EventFd,
     next_avail: u16,
@@ -40,14 +41,23 @@ pub(crate) struct Vring {
 
 impl Vring {
     /// A ring of `size` descriptors, a power of two.
-    pub(crate) fn new(size: u16, buffer_len: usize) -> Result<Self, DriverError> {
+    /// A new kick eventfd.
+    pub(crate) fn new_kick() -> Result<Arc<EventFd>, DriverError> {
+        Ok(Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?))
+    }
+
+    pub(crate) fn new(
+        size: u16,
+        buffer_len: usize,
+        kick: Arc<EventFd>,
+    ) -> Result<Self, DriverError> {
         debug_assert!(size.is_power_of_two());
         let len = Self::buffers(size) + usize::from(size) * buffer_len;
         Ok(Self {
             region: Arena::global()?.alloc_shared(len)?,
             size,
             buffer_len,
-            kick: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+            kick,
             call: EventFd::new(EFD_CLOEXEC | EFD_SEMAPHORE)?,
             next_avail: 0,
             next_used: 0,

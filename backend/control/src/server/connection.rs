@@ -323,19 +323,15 @@ impl Server {
         let memory = protocol.memory.clone().ok_or("no memory was shared")?;
         let config = protocol.vring(CONTROL_QUEUE).ok_or("no such queue")?;
         let vring = Vring::new(&memory, config).map_err(|e: RingError| e.to_string())?;
-        let text = |e: std::io::Error| e.to_string();
-        let clone = |file: &Option<File>| {
-            file.as_ref()
-                .ok_or_else(|| "no descriptor".to_owned())?
-                .try_clone()
-                .map_err(text)
-        };
-        let (kick, call) = (clone(&config.kick)?, clone(&config.call)?);
+        // A descriptor of its own: the frontend may give another meanwhile.
+        let kick = config.kick.file().ok_or("no descriptor")?;
+        let kick = kick.try_clone().map_err(|e| e.to_string())?;
+        let call = config.call.clone().ok_or("no descriptor")?;
         drop(protocol);
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         let token = Token::Kick(index as u32, generation).data();
         epoll::add(&self.epoll, &kick, token, flags).map_err(|e| e.to_string())?;
-        conn.notifier.set_control_call(Some(Arc::new(call)));
+        conn.notifier.set_control_call(Some(call));
         conn.control = Some(Control {
             vring,
             kick,
@@ -364,8 +360,7 @@ impl Server {
         let protocol = conn.protocol();
         let memory = protocol.memory.clone().ok_or("no memory was shared")?;
         let config = protocol.vring(queue).ok_or("no such queue")?;
-        let call = config.call.as_ref().ok_or("no descriptor")?;
-        let call = Arc::new(call.try_clone().map_err(|e| e.to_string())?);
+        let call = config.call.clone().ok_or("no descriptor")?;
         conn.events.set_queue(conn.queue_number(queue), || {
             let vring = Vring::new(&memory, config).map_err(|e| e.to_string())?;
             Ok(EventQueue { vring, call })

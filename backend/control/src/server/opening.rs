@@ -81,7 +81,7 @@ impl Server {
         let doorbell = protocol.doorbell.clone().ok_or_else(gone)?;
         let kick = protocol
             .vring(ASYNC_EVENT_QUEUE)
-            .and_then(|v| v.kick.as_ref())
+            .and_then(|v| v.kick.file())
             .ok_or(Refused::invalid(
                 "the asynchronous-event queue is not set up",
             ))?
