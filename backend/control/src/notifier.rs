@@ -191,7 +191,10 @@ impl Notifier {
         let spawned = std::thread::Builder::new()
             .name("masq-events".into())
             .stack_size(64 << 10)
-            .spawn(move || notifier.run());
+            .spawn(move || {
+                masq_sched::shorten_slice();
+                notifier.run();
+            });
         match spawned {
             Ok(thread) => *handle = Some(thread),
             Err(error) => {

@@ -18,7 +18,6 @@ mod config;
 mod courtesy;
 mod engine;
 mod limits;
-mod slice;
 mod thread;
 
 pub use client::SoftDevice;

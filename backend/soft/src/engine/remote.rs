@@ -189,7 +189,7 @@ impl Helper {
                 .name("masq-remote".into())
                 .stack_size(64 << 10)
                 .spawn(move || {
-                    crate::slice::shorten();
+                    masq_sched::shorten_slice();
                     serve(&memory, &receiver, || {
                         #[cfg(test)]
                         if let Some(gate) = &gate {

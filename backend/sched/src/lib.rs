@@ -1,6 +1,4 @@
-//! A short scheduling slice for threads that do little and then sleep: since
-//! Linux 6.12 such a thread, once woken, need not wait until a program that
-//! polls memory without yielding has used up its own slice.
+//! How masqd's threads share the cores with programs that poll.
 #![allow(unsafe_code)] // sched_setattr, which no crate wraps
 
 /// The shortest that Linux grants.
@@ -19,8 +17,11 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Asks for it, for the calling thread. Older kernels refuse or ignore it.
-pub(crate) fn shorten() {
+/// Asks for a short scheduling slice for the calling thread, which does little and
+/// then sleeps. Since Linux 6.12 such a thread, once woken, need not wait until a
+/// program that polls memory without yielding has used up its own slice; older
+/// kernels refuse or ignore it. It is the same share of the core, in smaller pieces.
+pub fn shorten_slice() {
     let mut attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         policy: 0,
