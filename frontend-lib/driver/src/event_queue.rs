@@ -153,6 +153,15 @@ impl EventQueue {
         taken
     }
 
+    /// Makes it as good as new for another owner: empty, and blocking again. What of the
+    /// old owner's arrives later names objects that are no more.
+    pub(crate) fn renew(&self) {
+        let mut events = self.lock();
+        while events.pop().is_some() {}
+        while crate::watch::take_token_now(self.fd) {}
+        crate::watch::reset_flags(self.fd);
+    }
+
     /// Wakes everybody who waits, for good: the backend is gone.
     pub(crate) fn wake_all(&self) {
         let _ = self.with_ring(|ring| ring.call.write(GONE_TOKENS));

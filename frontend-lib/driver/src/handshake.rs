@@ -74,9 +74,10 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, DriverError> {
         | VhostUserProtocolFeatures::BACKEND_SEND_FD
         | VhostUserProtocolFeatures::SHMEM;
     frontend.set_protocol_features(protocol & wanted)?;
-    if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    if !protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+        return Err(DriverError::Unfit("does not acknowledge messages"));
     }
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
     let mut config = Config::new_zeroed();
     let len = size_of::<Config>() as u32;
     let empty = [0; size_of::<Config>()];
@@ -153,14 +154,42 @@ impl Connection {
         ring: &Vring,
     ) -> Result<(), DriverError> {
         let index = usize::from(index);
-        frontend.set_vring_num(index, ring.size())?;
-        frontend.set_vring_addr(index, &ring.config())?;
-        frontend.set_vring_base(index, 0)?;
-        frontend.set_vring_call(index, &ring.call)?;
-        frontend.set_vring_kick(index, &ring.kick)?;
-        frontend.set_vring_enable(index, true)?;
-        Ok(())
+        one_reply(
+            frontend,
+            |frontend| {
+                frontend.set_vring_num(index, ring.size())?;
+                frontend.set_vring_addr(index, &ring.config())?;
+                frontend.set_vring_base(index, 0)?;
+                frontend.set_vring_call(index, &ring.call)?;
+                frontend.set_vring_kick(index, &ring.kick)
+            },
+            |frontend| frontend.set_vring_enable(index, true),
+        )
     }
+}
+
+/// Has the backend let go of a queue; it has when it answers.
+pub(crate) fn stop_queue(frontend: &mut Frontend, index: u8) -> Result<(), DriverError> {
+    let index = usize::from(index);
+    one_reply(
+        frontend,
+        |frontend| frontend.set_vring_enable(index, false),
+        |frontend| frontend.get_vring_base(index).map(drop),
+    )
+}
+
+/// Sends several messages of which only the last is answered: they are served in order,
+/// and a queue of which one was refused does not start.
+fn one_reply(
+    frontend: &mut Frontend,
+    first: impl FnOnce(&mut Frontend) -> vhost::Result<()>,
+    last: impl FnOnce(&mut Frontend) -> vhost::Result<()>,
+) -> Result<(), DriverError> {
+    frontend.set_hdr_flags(VhostUserHeaderFlag::empty());
+    let sent = first(frontend);
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    sent?;
+    Ok(last(frontend)?)
 }
 
 struct RawFdNumber(i32);

@@ -4,7 +4,7 @@ use crate::DriverError;
 use crate::control::Control;
 use crate::doorbell::Doorbell;
 use crate::event_queue::EventQueue;
-use crate::handshake::{Connection, OUR_VERSION, connect};
+use crate::handshake::{Connection, OUR_VERSION, connect, stop_queue};
 use crate::vring::Vring;
 use crate::watch::{self, Liveness};
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, Status};
@@ -15,10 +15,12 @@ use masq_spec::device::{
 use masq_spec::verbs::{Handle, Hello, HelloReply, Join};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use vhost::VhostBackend as _;
-use vhost::vhost_user::{Frontend, VhostUserFrontend as _};
+use vhost::vhost_user::Frontend;
 use vmm_sys_util::eventfd::EventFd;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
+
+/// Event queues that a session keeps started without use; they count in its quota.
+const MOST_SPARE: u32 = 16;
 
 /// An open session; closing it (drop) frees all that the backend holds for it.
 pub struct Session {
@@ -31,6 +33,8 @@ pub struct Session {
     alive: Arc<Liveness>,
     doorbell: Doorbell,
     async_events: Arc<EventQueue>,
+    /// Event queues that are started and not used.
+    spare: Mutex<Vec<Arc<EventQueue>>>,
     /// The kick of all further event queues: a device that waits for it looks at each.
     channel_kick: Arc<EventFd>,
     config: Config,
@@ -72,6 +76,7 @@ impl Session {
             alive,
             doorbell,
             async_events,
+            spare: Mutex::default(),
             channel_kick: Vring::new_kick()?,
             config,
             features,
@@ -177,6 +182,11 @@ impl Session {
         if !self.alive.is_ours() || self.alive.is_gone() {
             return Err(DriverError::Gone);
         }
+        let spare = self.spare.lock();
+        if let Some(queue) = spare.unwrap_or_else(PoisonError::into_inner).pop() {
+            queue.renew();
+            return Ok(queue);
+        }
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let free = |links: &mut Vec<Link>| {
             let mut all = links.iter_mut().enumerate();
@@ -233,11 +243,37 @@ impl Session {
         Ok(())
     }
 
-    /// Stops an event queue, whose CQs are destroyed.
+    /// Keeps a queue that is no longer used for the next that is wanted: to stop one and
+    /// start another takes eight messages.
+    fn put_aside(&self, queue: &Arc<EventQueue>) -> bool {
+        let most = (self.config.max_event_queues / 8).min(MOST_SPARE) as usize;
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let keeps = spare.len() < most;
+        if keeps {
+            spare.push(Arc::clone(queue));
+        }
+        keeps
+    }
+
+    /// Ends the use of an event queue, whose CQs or ids are destroyed.
     ///
     /// # Errors
     /// A backend that is gone.
-    pub fn close_event_queue(&self, queue: &EventQueue) -> Result<(), DriverError> {
+    pub fn close_event_queue(&self, queue: &Arc<EventQueue>) -> Result<(), DriverError> {
+        if !self.alive.is_ours() {
+            return Err(DriverError::Gone);
+        }
+        if !self.is_gone() && self.put_aside(queue) {
+            return Ok(());
+        }
+        self.stop_event_queue(queue)
+    }
+
+    /// Stops an event queue for good, so that its descriptor is used no more.
+    ///
+    /// # Errors
+    /// A backend that is gone.
+    pub fn stop_event_queue(&self, queue: &EventQueue) -> Result<(), DriverError> {
         if !self.alive.is_ours() {
             return Err(DriverError::Gone);
         }
@@ -319,13 +355,6 @@ fn hello(control: &Control) -> Result<HelloReply, DriverError> {
         }),
         status => Err(DriverError::Refused(status)),
     }
-}
-
-/// Has the backend let go of a queue; it has when it answers.
-fn stop_queue(frontend: &mut Frontend, index: u8) -> Result<(), DriverError> {
-    frontend.set_vring_enable(index.into(), false)?;
-    frontend.get_vring_base(index.into())?;
-    Ok(())
 }
 
 impl Drop for Session {

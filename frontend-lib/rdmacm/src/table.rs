@@ -143,7 +143,9 @@ fn remove(fd: RawFd, only: Option<&Arc<Entry>>) -> Option<Arc<Entry>> {
 
 /// The end of a channel whose descriptor is somebody else's by now: it must not be closed.
 fn retire(stale: Arc<Entry>) {
+    let queue = stale.channel.device();
     tell(&stale);
+    let _ = queue.session.stop_event_queue(&queue.queue);
     std::mem::forget(stale);
 }
 
@@ -158,7 +160,6 @@ fn tell(entry: &Entry) {
         id: 0,
     };
     let _ = queue.command::<()>(Opcode::CmCloseChannel, &[request.as_bytes()]);
-    let _ = queue.session.close_event_queue(&queue.queue);
 }
 
 fn session(path: &Path) -> Result<Arc<Session>, DriverError> {
@@ -211,6 +212,8 @@ pub(crate) fn close(fd: RawFd) -> bool {
         return false;
     };
     tell(&removed);
-    // The last one closes the descriptor.
+    let queue = removed.channel.device();
+    let _ = queue.session.close_event_queue(&queue.queue);
+    // The last one closes the descriptor, unless the session keeps it.
     true
 }
