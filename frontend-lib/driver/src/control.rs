@@ -5,7 +5,9 @@ use crate::vring::{DESC_NEXT, DESC_WRITE, Vring};
 use crate::watch::Liveness;
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, RequestHeader, ResponseHeader, Status};
 use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use zerocopy::{FromBytes, IntoBytes as _};
 
 /// Two descriptors make a chain, and one command is under way at a time.
@@ -16,10 +18,16 @@ const SPINS: u32 = 200;
 /// let the backend run.
 const YIELDS: u32 = 60;
 
+/// A yield that takes longer let somebody else run: the backend most likely, with whom
+/// the processor is shared. Spinning only keeps it from answering then.
+const SHARED: Duration = Duration::from_nanos(1500);
+
 /// The control queue of a session.
 #[derive(Debug)]
 pub(crate) struct Control {
     ring: Mutex<Vring>,
+    /// Whether the last yield let somebody else run.
+    shared: AtomicBool,
     alive: Arc<Liveness>,
 }
 
@@ -35,6 +43,7 @@ impl Control {
     pub(crate) fn new(alive: Arc<Liveness>) -> Result<Self, DriverError> {
         Ok(Self {
             ring: Mutex::new(Vring::new(SIZE, MAX_COMMAND_LEN, Vring::new_kick()?)?),
+            shared: AtomicBool::new(false),
             alive,
         })
     }
@@ -76,7 +85,11 @@ impl Control {
 
     /// Until the command is used: spinning, then yielding, then asleep.
     fn wait(&self, ring: &mut Vring) -> Result<usize, DriverError> {
-        for _ in 0..SPINS {
+        let spins = match self.shared.load(Ordering::Relaxed) {
+            true => 0,
+            false => SPINS,
+        };
+        for _ in 0..spins {
             if let Some((_, len)) = ring.pop() {
                 return Ok(len as usize);
             }
@@ -86,7 +99,10 @@ impl Control {
             if let Some((_, len)) = ring.pop() {
                 return Ok(len as usize);
             }
+            let began = Instant::now();
             std::thread::yield_now();
+            self.shared
+                .store(began.elapsed() > SHARED, Ordering::Relaxed);
         }
         ring.want_calls(true);
         loop {

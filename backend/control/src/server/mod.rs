@@ -29,6 +29,14 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_micros(40);
 /// Looks without finding anything after which others may run.
 const YIELD_AFTER: u32 = 20;
+/// A yield that takes longer let somebody else run, most likely the program that
+/// is to send the next command: it is let run at once then.
+const SHARED: Duration = Duration::from_nanos(1500);
+/// Looks for events without waiting.
+const NO_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 /// How long programs have to hear that the device goes.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// How often deadlines and closing sessions are looked at.
@@ -174,6 +182,8 @@ pub struct Server {
     farewell: Option<Instant>,
     last_tick: Instant,
     last_scan: Instant,
+    /// Whether the last yield let somebody else run.
+    shares_core: bool,
 }
 
 impl Server {
@@ -224,6 +234,7 @@ impl Server {
             farewell: None,
             last_tick: Instant::now(),
             last_scan: Instant::now(),
+            shares_core: false,
         })
     }
 
@@ -237,26 +248,13 @@ impl Server {
     /// # Errors
     /// [`ServerError::Host`] if the loop itself cannot go on.
     pub fn run(mut self) -> Result<(), ServerError> {
-        let mut events: [epoll::Event; 64] = std::array::from_fn(|_| epoll::Event {
-            flags: epoll::EventFlags::empty(),
-            data: epoll::EventData::new_u64(0),
-        });
         loop {
             let timeout = self.timeout();
-            let count = match epoll::wait(&self.epoll, &mut events[..], Some(&timeout)) {
-                Ok(count) => count,
-                Err(rustix::io::Errno::INTR) => 0,
-                Err(error) => {
-                    return Err(ServerError::Host {
-                        what: "epoll",
-                        source: error.into(),
-                    });
-                }
-            };
-            for event in events.get(..count).unwrap_or_default() {
-                if let Some(token) = Token::from_data(event.data.u64()) {
-                    self.on_event(token);
-                }
+            if let Err(error) = self.take_events(&timeout) {
+                return Err(ServerError::Host {
+                    what: "epoll",
+                    source: error.into(),
+                });
             }
             for _ in 0..self.sockets.len() {
                 if let Some((index, generation)) = self.sockets.pop_front() {
@@ -274,6 +272,25 @@ impl Server {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits for events and acts on them.
+    fn take_events(&mut self, timeout: &Timespec) -> rustix::io::Result<()> {
+        let mut events: [epoll::Event; 64] = std::array::from_fn(|_| epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        });
+        let count = match epoll::wait(&self.epoll, &mut events[..], Some(timeout)) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::INTR) => 0,
+            Err(error) => return Err(error),
+        };
+        for event in events.get(..count).unwrap_or_default() {
+            if let Some(token) = Token::from_data(event.data.u64()) {
+                self.on_event(token);
+            }
+        }
+        Ok(())
     }
 
     fn timeout(&self) -> Timespec {
@@ -461,8 +478,15 @@ impl Server {
                 break;
             }
             empty += 1;
-            if empty % YIELD_AFTER == 0 {
+            if self.shares_core || empty % YIELD_AFTER == 0 {
+                // Other connections kick: a program may have several.
+                let _ = self.take_events(&NO_TIME);
+                if !self.ready.is_empty() {
+                    continue;
+                }
+                let yielded = Instant::now();
                 rustix::thread::sched_yield();
+                self.shares_core = yielded.elapsed() > SHARED;
             }
         }
         for index in hot {
