@@ -44,7 +44,7 @@ impl MappedRing {
             return Err(bad);
         }
         let len = ring_len(ring.slots, ring.stride);
-        let window = Arc::new(Window::map(file, ring.addr, len, true)?);
+        let window = file.ring_window(ring.addr, len)?;
         let base = window.pointer(ring.addr, len).ok_or(bad)?;
         Ok(Self {
             window,

@@ -1,12 +1,16 @@
 //! The memfd of a process, whose offsets are its virtual addresses.
 
-use crate::MemoryError;
+use crate::{MemoryError, Window};
 use masq_spec::device::{MAX_ADDRESS, PAGE_SIZE};
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat, fstatfs};
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+/// What rings are mapped by, if they are small: a frontend cuts them from chunks
+/// of this size and alignment.
+const PIECE: u64 = 256 << 10;
 const HUGETLBFS_MAGIC: i64 = 0x958458f6;
 
 /// A file that was checked to be safe to map.
@@ -14,6 +18,8 @@ const HUGETLBFS_MAGIC: i64 = 0x958458f6;
 pub struct SharedFile {
     file: Arc<File>,
     len: u64,
+    /// Pieces of [`PIECE`] bytes that are mapped for rings, by where they begin.
+    pieces: Mutex<HashMap<u64, Weak<Window>>>,
 }
 
 impl SharedFile {
@@ -41,6 +47,7 @@ impl SharedFile {
         let len = u64::try_from(stat.st_size).map_err(|_| bad("of negative size"))?;
         Ok(Self {
             file: Arc::new(File::from(fd)),
+            pieces: Mutex::default(),
             len: len.min(MAX_ADDRESS),
         })
     }
@@ -58,6 +65,33 @@ impl SharedFile {
     /// Whether there is nothing to map.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// A window that holds `[addr, addr + len)`, for a ring. Small rings that lie
+    /// near each other share one, so that a tenant with thousands of queues
+    /// needs no mapping for each.
+    ///
+    /// # Errors
+    /// As [`Window::map`].
+    pub(crate) fn ring_window(&self, addr: u64, len: u64) -> Result<Arc<Window>, MemoryError> {
+        let start = addr & !(PIECE - 1);
+        let end = addr.saturating_add(len);
+        let piece = PIECE.min(self.len.saturating_sub(start));
+        if end > start.saturating_add(piece) {
+            return Ok(Arc::new(Window::map(self, addr, len, true)?));
+        }
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = match pieces.get(&start).and_then(Weak::upgrade) {
+            Some(window) => window,
+            None => {
+                pieces.retain(|_, window| window.strong_count() > 0);
+                let window = Arc::new(Window::map(self, start, piece, false)?);
+                pieces.insert(start, Arc::downgrade(&window));
+                window
+            }
+        };
+        window.populate_part(addr, len);
+        Ok(window)
     }
 
     /// The page-aligned range around `[addr, addr + len)`, if inside the file.

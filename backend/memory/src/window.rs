@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // mmap, munmap
 
 use crate::{MemoryError, SharedFile};
+use masq_spec::device::PAGE_SIZE;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::ptr::NonNull;
 
@@ -55,6 +56,23 @@ impl Window {
             addr: start,
             len,
         })
+    }
+
+    /// Faults the pages around `[addr, addr + len)` in, as far as the host can.
+    pub(crate) fn populate_part(&self, addr: u64, len: u64) {
+        let first = addr & !(PAGE_SIZE - 1);
+        let len = (addr + len).next_multiple_of(PAGE_SIZE) - first;
+        if let Some(start) = self.pointer(first, len) {
+            // SAFETY: the range lies inside the mapping, which self owns. What is
+            // not there now is there when it is first touched.
+            let _ = unsafe {
+                madvise(
+                    start.as_ptr().cast(),
+                    len as usize,
+                    Advice::LinuxPopulateWrite,
+                )
+            };
+        }
     }
 
     /// Faults all its pages in, as far as the host can; stops between two

@@ -13,6 +13,7 @@ use crate::counts::RangeCounts;
 use crate::error::RegError;
 use crate::mover::{Mover, Stopped};
 use crate::shared::SharedRegion;
+use crate::slab::Slab;
 use crate::span::{Span, page_size};
 use crate::stacks::stack_spans;
 use crate::survey::{Class, Piece, probe_devices, survey};
@@ -83,6 +84,7 @@ pub(crate) struct State {
     /// Pages in the memfd that registrations and shared regions hold.
     pub(crate) counts: RangeCounts,
     pub(crate) claims: Claims,
+    pub(crate) slab: Slab,
     registrations: BTreeMap<RegId, Vec<Span>>,
     last_number: u64,
     /// A NUMA policy was once set on the memfd: policies outlive the pages there.
@@ -100,6 +102,7 @@ impl State {
             arena: None,
             counts: RangeCounts::new(),
             claims: Claims::new(),
+            slab: Slab::new(),
             registrations: BTreeMap::new(),
             last_number: 0,
             policy_set: false,
@@ -402,7 +405,7 @@ impl Arena {
         Ok(())
     }
 
-    /// Allocates `len` bytes (rounded up to pages) that are born in the memfd, zeroed, for queues.
+    /// Allocates `len` bytes (rounded up) that are born in the memfd, zeroed, for queues.
     ///
     /// # Errors
     /// [`RegError::BadRange`] for a length of zero, [`RegError::NoMemory`].

@@ -32,6 +32,7 @@ mod fork;
 mod maps;
 mod mover;
 mod shared;
+mod slab;
 mod span;
 mod stacks;
 mod survey;

@@ -86,6 +86,61 @@ fn a_large_allocation_of_malloc_moves_whole_and_lives_on_after_it() {
 }
 
 #[test]
+fn small_queues_share_a_mapping_and_nothing_else() {
+    const SIZES: [usize; 8] = [64, 100, 256, 257, 4096, 5000, 20_000, 32 << 10];
+    let take = |round: usize| -> Vec<masq_regmem::SharedRegion> {
+        (0..200)
+            .map(|i| {
+                arena()
+                    .alloc_shared(SIZES[(i + round) % SIZES.len()])
+                    .unwrap()
+            })
+            .collect()
+    };
+    let threads: Vec<_> = (0..4)
+        .map(|round| {
+            std::thread::spawn(move || {
+                let mut queues = take(round);
+                for (i, queue) in queues.iter().enumerate() {
+                    // SAFETY: the queue's own bytes.
+                    unsafe {
+                        assert!((0..queue.len()).all(|at| *queue.as_ptr().add(at) == 0));
+                        queue
+                            .as_ptr()
+                            .write_bytes((round * 50 + i % 50) as u8 + 1, queue.len());
+                    }
+                }
+                queues.swap_remove(7);
+                queues
+            })
+        })
+        .collect();
+    let queues: Vec<_> = threads
+        .into_iter()
+        .flat_map(|t| t.join().unwrap())
+        .collect();
+    let mut spans: Vec<_> = queues.iter().map(|q| (q.offset(), q.len())).collect();
+    spans.sort_unstable();
+    assert!(
+        spans.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0),
+        "no two overlap"
+    );
+    for queue in &queues {
+        // SAFETY: as above.
+        let bytes = unsafe { std::slice::from_raw_parts(queue.as_ptr(), queue.len()) };
+        assert!(
+            bytes.iter().all(|b| *b == bytes[0]),
+            "nobody else wrote there"
+        );
+        let chunk = |at| at / (256 << 10);
+        assert_eq!(
+            chunk(queue.offset()),
+            chunk(queue.offset() + queue.len() - 1)
+        );
+    }
+}
+
+#[test]
 fn the_memfd_is_as_large_as_the_address_space_and_sealed() {
     let fd = arena().memfd().as_raw_fd();
     // SAFETY: takes no pointers.
