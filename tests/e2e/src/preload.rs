@@ -1,13 +1,12 @@
 //! TCP programs over RDMA by librspreload.
 //!
 //! Of rdma-core 44's rsockets, things stand in the way of programs on any device;
-//! version 63 mended them. `programs/rspreload_fixes.c`, preloaded, helps with three
+//! later versions mended them. `programs/rspreload_fixes.c`, preloaded, helps with three
 //! (accept4, select, timeouts of poll). A connection that arrives while its listener
 //! sleeps in poll is noticed after five seconds, an interval that
 //! /etc/rdma/rsocket/wake_up_interval sets, for which /etc gets an overlay in a mount
-//! namespace. And a fifth connection that is accepted or made without blocking hangs
-//! its process (the service thread keeps an array that was reallocated): nobody can
-//! help with that from outside, so programs are run with four at most.
+//! namespace. And a process hangs that has accepted more than five, since its service
+//! thread keeps an array that was reallocated: programs are run with four at most.
 
 use crate::cc::compile_shared;
 use crate::host::Host;

@@ -19,6 +19,7 @@ version: 1
 tenants:
   blue:
     quotas:
+      sessions: 4096
       qps: 65536
       cqs: 65536
       mrs: 262144
@@ -257,12 +258,13 @@ fn operations(output: &str) -> Option<f64> {
     rest.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// What two programs and masqd grow by, KiB for each of `count`.
+/// What the client, the server and masqd grow by, KiB for each of `count`, under
+/// these names; an empty one is left out.
 fn held(
     host: &Host,
     server: &[&str],
     client: &[&str],
-    count: u32,
+    (count, listeners): (u32, usize),
     rows: &mut Vec<Row>,
     names: [&'static str; 3],
 ) -> anyhow::Result<()> {
@@ -272,7 +274,7 @@ fn held(
         host.start_as(endpoint, program, args)
     };
     let mut server = start("blue/a", server)?;
-    wait_for_listeners(host, "blue/a", 1, &mut server)?;
+    wait_for_listeners(host, "blue/a", listeners, &mut server)?;
     let empty = resident_of(server.pid())?;
     let mut client = start("blue/b", client)?;
     wait_for(&mut client, "held").map_err(|e| e.context(server.output()))?;
@@ -282,7 +284,8 @@ fn held(
         resident_of(server.pid())?.saturating_sub(empty),
         resident_of(host.pid())?.saturating_sub(before),
     ];
-    for (name, kib) in names.into_iter().zip(grown) {
+    let shown = names.into_iter().zip(grown);
+    for (name, kib) in shown.filter(|(name, _)| !name.is_empty()) {
         rows.push(Row::value(
             name,
             kib as f64 / f64::from(count),
@@ -303,7 +306,7 @@ fn held_connections(host: &Host, rows: &mut Vec<Row>) -> anyhow::Result<()> {
         host,
         &[&program, "server", &count],
         &[&program, "client", &count],
-        CONNECTIONS,
+        (CONNECTIONS, 1),
         rows,
         [
             "10,000 connections: KiB each of the client",
@@ -324,12 +327,12 @@ fn held_rsockets(host: &Host, rows: &mut Vec<Row>) -> anyhow::Result<()> {
         host,
         &[&program, "server", &count, "10.0.0.1"],
         &[&program, "client", &count, "10.0.0.1"],
-        RSOCKETS,
+        (RSOCKETS, RSOCKETS as usize / 4),
         rows,
         [
             "1,000 rsockets: KiB each of the client",
-            "1,000 rsockets: KiB each of the server",
-            "1,000 rsockets: KiB each of masqd, both ends",
+            "",
+            "1,000 rsockets: KiB each of masqd, both ends and 250 servers",
         ],
     )?;
     measuring.done("");
