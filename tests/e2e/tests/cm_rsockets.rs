@@ -1,7 +1,7 @@
 //! Sockets over RDMA: the tools of librdmacm, which verify what they receive,
 //! and a file that is compared afterwards.
 
-use masq_e2e::{Host, Meeting, Netns, PairOutput};
+use masq_e2e::{Host, Meeting, PairOutput};
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read as _, Write as _};
 use std::path::Path;
@@ -86,27 +86,6 @@ fn riostream_writes_into_its_peer_and_verifies() -> anyhow::Result<()> {
         assert!(rows(&out) >= 10, "-T {way}: {}", out.client);
     }
     host.wait_until_empty()
-}
-
-/// A datagram rsocket finds its peer by UDP sockets of the host, so both need
-/// addresses there.
-#[test]
-fn udpong_has_its_datagrams_echoed() -> anyhow::Result<()> {
-    let host = Host::start()?;
-    let net = Netns::with_addresses(&["10.0.0.1/32", "10.0.0.2/32"])?;
-    for more in ["", " -T e", " -T a", " -T n", " -S 1024 -C 100 -T e"] {
-        let mut server = net.start_as(&host, "blue/a", "udpong -b 10.0.0.1")?;
-        std::thread::sleep(Duration::from_millis(300));
-        let line = format!("udpong -s 10.0.0.1 -b 10.0.0.2{more}");
-        let client = net.start_as(&host, "blue/b", &line)?;
-        let client = client.wait(Duration::from_secs(60));
-        let client = client.map_err(|e| e.context(server.output()))?;
-        assert!(client.status.success(), "{client}{}", server.output());
-        assert!(server.is_running(), "{}", server.output());
-        drop(server);
-        host.wait_until_empty()?;
-    }
-    Ok(())
 }
 
 /// Bytes that repeat nowhere soon (xorshift).
