@@ -131,12 +131,13 @@ hooks! {
         // The address of a local: what lies above it is the caller's.
         let mut token = [0u8; 8];
         let caller = Caller::new((&raw const token) as u64);
-        let response = match begin(fd, from as u64, len, caller) {
+        let wait = match begin(fd, from as u64, len, caller) {
             // SAFETY: the caller's arguments.
             Begun::NotOurs => return unsafe { real(fd, from, len) },
             Begun::Answered => return len as isize,
             Begun::Failed(errno) => return failed(errno),
-            Begun::Wait(response) => response,
+            Begun::Wait(wait) => wait,
+            Begun::Closed => return failed(libc::EBADF),
         };
         loop {
             // SAFETY: a buffer of eight bytes.
@@ -144,9 +145,14 @@ hooks! {
             if n < 0 {
                 return n;
             }
-            match collect(fd, response, caller) {
+            match collect(fd, wait, caller) {
                 Begun::Answered => return len as isize,
                 Begun::Failed(errno) => return failed(errno),
+                Begun::Closed if wait.may_sleep => loop {
+                    // SAFETY: no arguments.
+                    unsafe { pause() };
+                },
+                Begun::Closed => return failed(libc::EBADF),
                 Begun::NotOurs | Begun::Wait(_) => {}
             }
         }
@@ -156,6 +162,15 @@ hooks! {
 unsafe extern "C-unwind" {
     // A declaration of our own: a thread may be cancelled in it.
     fn read(fd: c_int, to: *mut c_void, len: usize) -> isize;
+    fn pause() -> c_int;
+}
+
+/// A reader that waits for an event.
+#[derive(Clone, Copy)]
+struct Wait {
+    response: Place,
+    /// The descriptor is blocking.
+    may_sleep: bool,
 }
 
 /// How far a write got. No destructor: threads are cancelled while one is kept.
@@ -163,18 +178,11 @@ unsafe extern "C-unwind" {
 enum Begun {
     NotOurs,
     Answered,
-    Wait(Place),
+    Wait(Wait),
     Failed(i32),
-}
-
-impl From<Result<Next, CmError>> for Begun {
-    fn from(result: Result<Next, CmError>) -> Self {
-        match result {
-            Ok(Next::Done) => Self::Answered,
-            Ok(Next::Wait(response)) => Self::Wait(response),
-            Err(error) => Self::Failed(error.errno()),
-        }
-    }
+    /// Another thread closed the channel meanwhile. In the kernel, a reader that
+    /// is inside then sleeps on: programs end with a thread in that state.
+    Closed,
 }
 
 fn failed(errno: i32) -> isize {
@@ -206,17 +214,24 @@ fn begin(fd: c_int, from: u64, len: usize, caller: Caller) -> Begun {
             Ok(&migrated_from.insert(other).channel)
         })
     });
-    result.into()
+    match result {
+        Ok(Next::Done) => Begun::Answered,
+        Ok(Next::Wait(response)) => Begun::Wait(Wait {
+            response,
+            may_sleep: !os::is_nonblocking(fd),
+        }),
+        Err(error) => Begun::Failed(error.errno()),
+    }
 }
 
-fn collect(fd: c_int, response: Place, caller: Caller) -> Begun {
-    // The channel may have been closed while this thread slept.
+fn collect(fd: c_int, wait: Wait, caller: Caller) -> Begun {
     let Some(entry) = table::opened_as(fd) else {
-        return Begun::Failed(libc::EBADF);
+        return Begun::Closed;
     };
-    match entry.channel.collect(response, caller) {
+    match entry.channel.collect(wait.response, caller) {
         Ok(true) => Begun::Answered,
-        Ok(false) => Begun::Wait(response),
+        Ok(false) => Begun::Wait(wait),
+        Err(_) if !table::leads_to(fd, &entry) => Begun::Closed,
         Err(error) => Begun::Failed(error.errno()),
     }
 }

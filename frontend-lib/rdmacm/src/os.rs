@@ -46,6 +46,13 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
+/// Whether reading `fd` never sleeps.
+pub(crate) fn is_nonblocking(fd: RawFd) -> bool {
+    // SAFETY: no pointers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_NONBLOCK != 0
+}
+
 /// Sets errno.
 pub(crate) fn set_errno(value: i32) {
     // SAFETY: the location is this thread's own.

@@ -129,6 +129,11 @@ pub(crate) fn find(fd: RawFd) -> Option<Arc<Entry>> {
     None
 }
 
+/// Whether the descriptor still is that channel's.
+pub(crate) fn leads_to(fd: RawFd, entry: &Arc<Entry>) -> bool {
+    opened_as(fd).is_some_and(|found| Arc::ptr_eq(&found, entry))
+}
+
 /// Takes an entry out of the table; only this one, if one is given.
 fn remove(fd: RawFd, only: Option<&Arc<Entry>>) -> Option<Arc<Entry>> {
     let mut entries = entries();

@@ -10,23 +10,29 @@ use std::process::Command;
 /// # Errors
 /// No compiler, or it refuses the program.
 pub fn compile(name: &str, dir: &Path) -> anyhow::Result<PathBuf> {
+    cc(name, &[], &dir.join(name))
+}
+
+/// Compiles `programs/NAME.c` into `dir` as a library to preload.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_shared(name: &str, dir: &Path) -> anyhow::Result<PathBuf> {
+    cc(name, &["-shared", "-fPIC"], &dir.join(format!("{name}.so")))
+}
+
+fn cc(name: &str, more: &[&str], to: &Path) -> anyhow::Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("programs")
         .join(format!("{name}.c"));
-    let program = dir.join(name);
     let out = Command::new("cc")
-        .args([
-            "-std=gnu11",
-            "-O1",
-            "-g",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-o",
-        ])
-        .arg(&program)
+        .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"])
+        .args(more)
+        .arg("-o")
+        .arg(to)
         .arg(&source)
-        .args(["-libverbs", "-lpthread"])
+        // Only the libraries that it needs.
+        .args(["-Wl,--as-needed", "-lrdmacm", "-libverbs", "-lpthread"])
         .output()
         .context("no C compiler; `cargo xtask setup` installs it")?;
     ensure!(
@@ -35,5 +41,5 @@ pub fn compile(name: &str, dir: &Path) -> anyhow::Result<PathBuf> {
         source.display(),
         String::from_utf8_lossy(&out.stderr)
     );
-    Ok(program)
+    Ok(to.to_owned())
 }

@@ -14,13 +14,19 @@
 mod binaries;
 mod cc;
 mod host;
+mod meeting;
+mod netns;
 mod pair;
 mod ports;
+mod preload;
 mod process;
 
 pub use binaries::{BIN_DIR, Binaries, target_dir, workspace};
-pub use cc::compile;
+pub use cc::{compile, compile_shared};
 pub use host::Host;
+pub use meeting::{Meeting, listeners, wait_for_listeners, wait_for_words};
+pub use netns::Netns;
 pub use pair::{Pair, PairOutput};
 pub use ports::{free_port, wait_for_listener};
+pub use preload::{LIBRSPRELOAD, start_over_rdma};
 pub use process::{Finished, Running, end_all, spawn};

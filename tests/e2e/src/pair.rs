@@ -117,7 +117,7 @@ impl Pair {
 }
 
 /// The last lines of a log.
-fn tail(log: &str) -> String {
+pub(crate) fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     let from = lines.len().saturating_sub(30);
     lines.get(from..).unwrap_or_default().join("\n")

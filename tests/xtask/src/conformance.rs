@@ -4,7 +4,7 @@
 //! documentation directory, so nothing has to be fetched.
 
 use crate::progress::{heading, say, step};
-use crate::{build, setup};
+use crate::{build, setup, sysfs};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use masq_e2e::{Binaries, Host, workspace};
@@ -36,8 +36,14 @@ const CORE: &[&str] = &[
 const CORE_COUNT: usize = 102;
 /// Without XRC.
 const CORE_PASSES: usize = 86;
+/// Of rdma_cm, which want to see a network interface with the device's address.
+const RDMA_CM: &[&str] = &["tests.test_rdmacm"];
+/// How many those are; none may be skipped.
+const RDMA_CM_COUNT: usize = 10;
 /// Of features that a device may lack.
 const OPTIONAL: &[&str] = &["tests.test_parent_domain", "tests.test_shared_pd"];
+/// The interpreter that python3-pyverbs is for.
+const PYTHON: &str = "/usr/bin/python3";
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default, Args)]
@@ -76,18 +82,27 @@ pub(crate) fn suite(bin_dir: &Path, args: &ConformanceArgs) -> anyhow::Result<()
     let policy = fs::read_to_string(&file)?;
     let host = Host::launch(Binaries::at(bin_dir)?, &policy, &[])?;
     if !args.only.is_empty() {
-        let out = run(&host, &root, &args.only)?;
+        let python = if args.only.iter().any(|name| name.contains("rdmacm")) {
+            sysfs::with_interface(&host, PYTHON)?
+        } else {
+            host.command(sysfs::ENDPOINT, PYTHON)
+        };
+        let out = run(python, &root, &args.only)?;
         say(&out);
         return Ok(());
     }
-    let core = run_and_read(&host, &root, "core", CORE)?;
-    let optional = run_and_read(&host, &root, "optional", OPTIONAL)?;
+    let python = || host.command(sysfs::ENDPOINT, PYTHON);
+    let core = run_and_read(python(), &root, "core", CORE)?;
+    let optional = run_and_read(python(), &root, "optional", OPTIONAL)?;
+    let python = sysfs::with_interface(&host, PYTHON)?;
+    let rdma_cm = run_and_read(python, &root, "rdma_cm", RDMA_CM)?;
     host.wait_until_empty()?;
     let mut wrong = expectations(&core);
     let reasons = documented(&workspace().join("docs/conformance.md"))?;
     wrong.extend(undocumented(&core, &reasons));
     wrong.extend(undocumented(&optional, &reasons));
     wrong.extend(failures(&optional));
+    wrong.extend(not_passed(&rdma_cm));
     ensure!(
         wrong.is_empty(),
         "{}\nthe outputs are in {}",
@@ -97,10 +112,15 @@ pub(crate) fn suite(bin_dir: &Path, args: &ConformanceArgs) -> anyhow::Result<()
     Ok(())
 }
 
-fn run_and_read(host: &Host, root: &Path, what: &str, tests: &[&str]) -> anyhow::Result<Outcomes> {
+fn run_and_read(
+    python: Command,
+    root: &Path,
+    what: &str,
+    tests: &[&str],
+) -> anyhow::Result<Outcomes> {
     let running = step(&format!("rdma-core's {what} tests"));
     let names: Vec<_> = tests.iter().map(|name| (*name).to_owned()).collect();
-    let out = run(host, root, &names)?;
+    let out = run(python, root, &names)?;
     fs::write(root.join(format!("{what}.txt")), &out)?;
     let outcomes = read(&out);
     ensure!(!outcomes.is_empty(), "no test ran:\n{out}");
@@ -108,13 +128,12 @@ fn run_and_read(host: &Host, root: &Path, what: &str, tests: &[&str]) -> anyhow:
     Ok(outcomes)
 }
 
-fn run(host: &Host, root: &Path, tests: &[String]) -> anyhow::Result<String> {
-    let mut command = host.command("blue/a", "/usr/bin/python3");
-    command.arg(root.join("tests/run_tests.py"));
-    command.args(["--dev", "masq0", "--port", "1", "--gid", "3", "-v"]);
-    command.args(tests);
-    command.current_dir(root);
-    Ok(masq_e2e::spawn(command)?.wait(LIMIT)?.output)
+fn run(mut python: Command, root: &Path, tests: &[String]) -> anyhow::Result<String> {
+    python.arg(root.join("tests/run_tests.py"));
+    python.args(["--dev", sysfs::DEVICE, "--port", "1", "--gid", "3", "-v"]);
+    python.args(tests);
+    python.current_dir(root);
+    Ok(masq_e2e::spawn(python)?.wait(LIMIT)?.output)
 }
 
 /// Copies the tests into the target directory and unpacks those that are
@@ -215,6 +234,25 @@ fn failures(outcomes: &Outcomes) -> Vec<String> {
         .collect()
 }
 
+/// What keeps the tests of rdma_cm from being all there and all passed.
+fn not_passed(rdma_cm: &Outcomes) -> Vec<String> {
+    let mut wrong: Vec<_> = rdma_cm
+        .iter()
+        .filter_map(|(id, outcome)| match outcome {
+            Outcome::Ok => None,
+            Outcome::Skipped(why) => Some(format!("{id} is skipped ({why}) and may not be")),
+            Outcome::Failed => Some(format!("{id} failed")),
+        })
+        .collect();
+    if rdma_cm.len() != RDMA_CM_COUNT {
+        wrong.push(format!(
+            "{} tests of rdma_cm ran; rdma-core 44 has {RDMA_CM_COUNT}",
+            rdma_cm.len()
+        ));
+    }
+    wrong
+}
+
 /// What the issue asks of the core tests and is not so.
 fn expectations(core: &Outcomes) -> Vec<String> {
     let mut wrong = failures(core);
@@ -309,5 +347,23 @@ Ran 3 tests in 0.1s
         let why = Outcome::Skipped("no".into());
         core.insert("tests.m.C.test_1".into(), why);
         assert_eq!(undocumented(&core, &BTreeSet::new()).len(), 1);
+    }
+
+    #[test]
+    fn no_test_of_rdma_cm_may_be_skipped_or_missing() {
+        let mut all: Outcomes = (0..RDMA_CM_COUNT)
+            .map(|n| {
+                (
+                    format!("tests.test_rdmacm.CMTestCase.test_{n}"),
+                    Outcome::Ok,
+                )
+            })
+            .collect();
+        assert!(not_passed(&all).is_empty());
+        let why = Outcome::Skipped("no interface".into());
+        all.insert("tests.test_rdmacm.CMTestCase.test_0".into(), why);
+        assert_eq!(not_passed(&all).len(), 1);
+        all.remove("tests.test_rdmacm.CMTestCase.test_0");
+        assert_eq!(not_passed(&all).len(), 1);
     }
 }

@@ -9,6 +9,7 @@ mod man;
 mod progress;
 mod setup;
 mod suites;
+mod sysfs;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};

@@ -22,6 +22,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iperf3", "what bandwidth is compared with"),
     ("sockperf", "what latency is compared with"),
     ("strace", "counts system calls on the data path"),
+    ("util-linux", "unshare, for namespaces of single tests"),
+    ("memcached", "a TCP program that is run over RDMA"),
+    ("libmemcached-tools", "memcached's load generator"),
 ];
 
 /// Installs what is missing, or with `check` only says it.

@@ -1,8 +1,9 @@
 //! What TCP does between the namespaces.
 
 use super::network::{Network, Side};
-use super::tools::Latency;
+use super::tools::{self, Latency};
 use anyhow::Context as _;
+use std::path::Path;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -63,6 +64,38 @@ pub(crate) fn iperf3(network: &Network) -> anyhow::Result<f64> {
     let value: serde_json::Value = serde_json::from_str(&out.output)?;
     let bits = value["end"]["sum_received"]["bits_per_second"].as_f64();
     Ok(bits.context("iperf3 told no rate")? / 8e6)
+}
+
+/// How TCP connects: one at a time, and all begun before the first is awaited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connects {
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Of a batch: connecting alone, and with making the sockets.
+    pub(crate) batch_us: f64,
+    pub(crate) batch_all_us: f64,
+}
+
+/// Connections between the namespaces, by a program like that for rdma_cm.
+pub(crate) fn connects(network: &Network, dir: &Path) -> anyhow::Result<Connects> {
+    let program = masq_e2e::compile("tcp_connect", dir)?;
+    let program = program.to_string_lossy();
+    let address = network.server();
+    let mut server = network.command(Side::Server, &program);
+    server.args(["server", &address]);
+    let server = masq_e2e::spawn(server)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let mut client = network.command(Side::Client, &program);
+    client.args(["client", "5000", &address]);
+    let out = masq_e2e::spawn(client)?.wait(LIMIT)?.success()?;
+    drop(server);
+    let figure = |name: &str| tools::figure(&out, name);
+    Ok(Connects {
+        p50_us: figure("connect_p50_us")?,
+        p99_us: figure("connect_p99_us")?,
+        batch_us: figure("batch_connect_us")?,
+        batch_all_us: figure("batch_all_us")?,
+    })
 }
 
 #[cfg(test)]

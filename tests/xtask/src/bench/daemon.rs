@@ -43,7 +43,7 @@ pub(crate) fn idle(host: &Host) -> anyhow::Result<Idle> {
     })
 }
 
-fn wait_for(running: &mut Running, word: &str) -> anyhow::Result<()> {
+pub(super) fn wait_for(running: &mut Running, word: &str) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(30);
     while !running.output().contains(word) {
         if !running.is_running() || Instant::now() > end {
@@ -54,12 +54,16 @@ fn wait_for(running: &mut Running, word: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// VmRSS in KiB.
 fn resident(host: &Host) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid()))?;
+    resident_of(host.pid())
+}
+
+/// VmRSS in KiB.
+pub(super) fn resident_of(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.context("masqd has no VmRSS")
+    number.context("the process has no VmRSS")
 }
 
 /// User and system time in clock ticks.

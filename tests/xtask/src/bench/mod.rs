@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: ratios, measured in one run on one machine.
 
 mod baseline;
+mod cm;
 mod daemon;
 mod memcpy;
 mod network;
@@ -41,13 +42,25 @@ pub(crate) struct BenchArgs {
     /// Leave out what needs root: TCP over a bridge.
     #[arg(long)]
     no_network: bool,
+    /// Only rdma_cm.
+    #[arg(long, conflicts_with = "write")]
+    only_cm: bool,
+}
+
+/// What TCP does between the namespaces.
+#[derive(Clone, Copy, Debug)]
+struct Tcp {
+    latency: tools::Latency,
+    /// 10^6 bytes a second of iperf3.
+    megabytes: f64,
+    connects: baseline::Connects,
 }
 
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     heading("Getting ready");
     setup::ensure_installed()?;
     let binaries = Binaries::at(&build::build()?)?;
-    let host = Host::launch(binaries, POLICY, &["--log", "warn"])?;
+    let host = Host::launch(binaries.clone(), POLICY, &["--log", "warn"])?;
     let mut report = Report::new();
 
     heading("TCP over veth and a bridge");
@@ -61,67 +74,111 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         let measuring = step("iperf3, one stream");
         let bandwidth = baseline::iperf3(&network)?;
         measuring.done(&format!("{bandwidth:.0} MB/s"));
-        Some((latency, bandwidth))
+        let measuring = step("connecting, 5,000 times, then 1,000 at once");
+        let connects = baseline::connects(&network, host.scratch())?;
+        measuring.done(&format!(
+            "p50 {:.1} us, {:.1} us each of many",
+            connects.p50_us, connects.batch_us
+        ));
+        Some(Tcp {
+            latency,
+            megabytes: bandwidth,
+            connects,
+        })
     };
 
+    let mut latency = None;
+    if !args.only_cm {
+        latency = Some(verbs(&host, tcp.as_ref(), &mut report)?);
+    }
+
+    heading("rdma_cm");
+    for row in cm::measure(&binaries, tcp.as_ref())? {
+        report.push(row);
+    }
+
+    heading("In short");
+    let markdown = report.markdown();
+    say(&markdown);
+    let out = build::target_dir()?.join("bench");
+    fs::create_dir_all(&out).context("cannot make target/bench")?;
+    fs::write(out.join("bench.md"), &markdown)?;
+    fs::write(out.join("bench.json"), report.json()?)?;
+    if let Some(latency) = latency {
+        let mut series = vec![("masq", latency)];
+        if let Some(tcp) = tcp {
+            series.push(("TCP", tcp.latency));
+        }
+        plot::latency(&out.join("latency.svg"), &series)?;
+    }
+    say(&format!("written to {}", out.display()));
+    if args.write {
+        report.write_into(&masq_e2e::workspace().join("docs/benchmarks.md"))?;
+        say("docs/benchmarks.md is updated");
+    }
+    Ok(())
+}
+
+/// What verbs do, against TCP and memory.
+fn verbs(host: &Host, tcp: Option<&Tcp>, report: &mut Report) -> anyhow::Result<tools::Latency> {
     heading("masq");
     let measuring = step("memcpy, 1 MiB between two shared mappings");
     let copy = memcpy::megabytes_per_second()?;
     measuring.done(&format!("{copy:.0} MB/s"));
 
     let measuring = step("ib_send_lat, 2 B");
-    let latency = tools::latency(&host, "ib_send_lat")?;
+    let latency = tools::latency(host, "ib_send_lat")?;
     measuring.done(&format!(
         "p50 {:.2} us, p99 {:.2}, p99.9 {:.2}",
         latency.p50, latency.p99, latency.p999
     ));
     let measuring = step("ib_write_bw, 64 KiB");
-    let at_64k = tools::bandwidth(&host, "ib_write_bw", 65_536, 40_000)?;
+    let at_64k = tools::bandwidth(host, "ib_write_bw", 65_536, 40_000)?;
     measuring.done(&format!("{:.0} MB/s", at_64k.megabytes));
     let measuring = step("ib_write_bw, 1 MiB");
-    let at_1m = tools::bandwidth(&host, "ib_write_bw", 1 << 20, 5_000)?;
+    let at_1m = tools::bandwidth(host, "ib_write_bw", 1 << 20, 5_000)?;
     measuring.done(&format!("{:.0} MB/s", at_1m.megabytes));
     let measuring = step("ib_write_bw, 2 B");
-    let small = tools::bandwidth(&host, "ib_write_bw", 2, 2_000_000)?;
+    let small = tools::bandwidth(host, "ib_write_bw", 2, 2_000_000)?;
     measuring.done(&format!("{:.2} M messages/s", small.million_messages));
     let measuring = step("control verbs");
-    let control = tools::control(&host)?;
+    let control = tools::control(host)?;
     measuring.done(&format!(
         "median {:.2} us, {:.0} connections/s",
         control.verb_us, control.connections_per_second
     ));
     let measuring = step("system calls of ib_send_lat (strace)");
-    let calls = tools::system_calls(&host, "ib_send_lat")?;
+    let calls = tools::system_calls(host, "ib_send_lat")?;
     measuring.done(&format!(
         "{:.4} a message, and {:.2} sched_yield",
         calls.others, calls.yields
     ));
     let measuring = step("system calls of ib_write_lat (strace)");
-    let memory_calls = tools::system_calls(&host, "ib_write_lat")?;
+    let memory_calls = tools::system_calls(host, "ib_write_lat")?;
     measuring.done(&format!(
         "{:.4} a message, and {:.2} sched_yield",
         memory_calls.others, memory_calls.yields
     ));
     let measuring = step("masqd with 200 idle sessions, then 1,000 queue pairs");
-    let idle = daemon::idle(&host)?;
+    let idle = daemon::idle(host)?;
     measuring.done(&format!(
         "{:.3} % of a core, {:.1} KiB a session, {:.1} KiB a queue pair",
         idle.cpu_percent, idle.kib_per_session, idle.kib_per_qp
     ));
 
-    if let Some((tcp_latency, tcp_bandwidth)) = &tcp {
+    if let Some(tcp) = tcp {
         report.push(Row::ratio(
             "ib_send_lat 2 B, p50, against sockperf TCP",
             format!("{:.2} us", latency.p50),
-            format!("{:.2} us", tcp_latency.p50),
-            latency.p50 / tcp_latency.p50,
+            format!("{:.2} us", tcp.latency.p50),
+            latency.p50 / tcp.latency.p50,
             Sense::AtMost(0.2, 0.1),
         ));
         report.push(Row::ratio(
             "ib_write_bw 64 KiB, against iperf3",
             format!("{:.0} MB/s", at_64k.megabytes),
-            format!("{tcp_bandwidth:.0} MB/s"),
-            at_64k.megabytes / tcp_bandwidth,
+            format!("{:.0} MB/s", tcp.megabytes),
+            at_64k.megabytes / tcp.megabytes,
             Sense::AtLeast(3.0, 5.0),
         ));
     }
@@ -187,23 +244,5 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         latency.p999,
         Sense::Shown,
     ));
-
-    heading("In short");
-    let markdown = report.markdown();
-    say(&markdown);
-    let out = build::target_dir()?.join("bench");
-    fs::create_dir_all(&out).context("cannot make target/bench")?;
-    fs::write(out.join("bench.md"), &markdown)?;
-    fs::write(out.join("bench.json"), report.json()?)?;
-    let mut series = vec![("masq", latency)];
-    if let Some((tcp_latency, _)) = tcp {
-        series.push(("TCP", tcp_latency));
-    }
-    plot::latency(&out.join("latency.svg"), &series)?;
-    say(&format!("written to {}", out.display()));
-    if args.write {
-        report.write_into(&masq_e2e::workspace().join("docs/benchmarks.md"))?;
-        say("docs/benchmarks.md is updated");
-    }
-    Ok(())
+    Ok(latency)
 }

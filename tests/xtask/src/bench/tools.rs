@@ -88,16 +88,18 @@ pub(crate) fn control(host: &Host) -> anyhow::Result<Control> {
     let out = host
         .run_as("blue/a", &program, [] as [&str; 0])?
         .success()?;
-    let find = |name: &str| -> anyhow::Result<f64> {
-        out.output
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-            .with_context(|| format!("no {name}: {out}"))
-    };
     Ok(Control {
-        verb_us: find("verb_median_us")?,
-        connections_per_second: find("connections_per_second")?,
+        verb_us: figure(&out, "verb_median_us")?,
+        connections_per_second: figure(&out, "connections_per_second")?,
     })
+}
+
+/// The number of a line `NAME NUMBER` that a program of ours printed.
+pub(super) fn figure(out: &Finished, name: &str) -> anyhow::Result<f64> {
+    out.output
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        .with_context(|| format!("no {name}: {out}"))
 }
 
 /// The difference of a long and a short run, so that setting up falls out.

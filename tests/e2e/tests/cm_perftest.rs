@@ -1,0 +1,48 @@
+//! perftest's tools with `-R`: rdma_cm connects them, on a port of the
+//! endpoint's own.
+
+use masq_e2e::{Host, Meeting};
+use std::time::Duration;
+
+fn run(host: &Host, tool: &str, args: &str) -> anyhow::Result<()> {
+    let server = format!("{tool} -R -F {args}");
+    Meeting::new(&server, &format!("{server} 10.0.0.1"))
+        .limit(Duration::from_secs(60))
+        .run(host)?;
+    Ok(())
+}
+
+#[test]
+fn every_tool_connects_by_rdma_cm() -> anyhow::Result<()> {
+    let host = Host::start()?;
+    for tool in [
+        "ib_send_bw",
+        "ib_write_bw",
+        "ib_read_bw",
+        "ib_atomic_bw",
+        "ib_send_lat",
+        "ib_write_lat",
+        "ib_read_lat",
+        "ib_atomic_lat",
+    ] {
+        run(&host, tool, "-n 1000")?;
+    }
+    host.wait_until_empty()
+}
+
+#[test]
+fn several_queue_pairs_and_both_directions() -> anyhow::Result<()> {
+    let host = Host::start()?;
+    run(&host, "ib_write_bw", "-n 1000 -q 4")?;
+    run(&host, "ib_send_bw", "-n 1000 -b")?;
+    run(&host, "ib_send_bw", "-n 500 -a")?;
+    host.wait_until_empty()
+}
+
+#[test]
+fn datagrams_find_their_peer_by_rdma_cm() -> anyhow::Result<()> {
+    let host = Host::start()?;
+    run(&host, "ib_send_lat", "-c UD -n 1000 -s 512")?;
+    run(&host, "ib_send_bw", "-c UD -n 1000 -s 512")?;
+    host.wait_until_empty()
+}
