@@ -157,8 +157,11 @@ impl Session for SoftSession {
     }
 
     fn destroy_qp(&mut self, qp: Handle) -> Result<()> {
-        self.call(move |engine, s| engine.destroy_qp(s, qp))?
-            .map(drop)
+        self.call(move |engine, s| {
+            engine.finish_datagrams(s, Some(qp))?;
+            engine.destroy_qp(s, qp)
+        })?
+        .map(drop)
     }
 
     fn create_ah(&mut self, ah: AhSpec) -> Result<()> {
@@ -166,7 +169,10 @@ impl Session for SoftSession {
     }
 
     fn destroy_ah(&mut self, ah: Handle) -> Result<()> {
-        self.call(move |engine, s| engine.destroy_ah(s, ah))?
+        self.call(move |engine, s| {
+            engine.finish_datagrams(s, None)?;
+            engine.destroy_ah(s, ah)
+        })?
     }
 
     fn set_multicast_reach(&mut self, allowed: Vec<EndpointKey>) -> Result<()> {

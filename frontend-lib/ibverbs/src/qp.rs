@@ -97,6 +97,19 @@ fn send_slot(cap: &ibv_qp_cap) -> u32 {
     SEND_DATA as u32 + sges.max(cap.max_inline_data)
 }
 
+/// Capacities that a QP gets: where there is room for elements there is room for as much
+/// inline data, and programs of drivers that grant it rely on that.
+fn granted(ctx: &Context, asked: &ibv_qp_cap) -> ibv_qp_cap {
+    let room = asked.max_send_sge * size_of::<Sge>() as u32;
+    let inline = asked
+        .max_inline_data
+        .max(room.min(ctx.attr.max_inline_data));
+    ibv_qp_cap {
+        max_inline_data: inline,
+        ..*asked
+    }
+}
+
 /// The device's limits.
 fn check(ctx: &Context, init: &ibv_qp_init_attr) -> Result<(), c_int> {
     let (cap, attr) = (&init.cap, &ctx.attr);
@@ -135,14 +148,17 @@ fn rings(
 ///
 /// # Safety
 /// A live PD, and CQs and an SRQ (or NULL) of the same context.
-pub(crate) unsafe fn create(pd: *mut ibv_pd, init: &ibv_qp_init_attr) -> Result<Box<Qp>, c_int> {
+pub(crate) unsafe fn create(
+    pd: *mut ibv_pd,
+    init: &mut ibv_qp_init_attr,
+) -> Result<Box<Qp>, c_int> {
     // SAFETY: the caller's promise.
     let (context, pd_handle) = unsafe { ((*pd).context, (*pd).handle) };
     // SAFETY: the PD's context.
     let ctx = unsafe { Context::of(context) };
     check(ctx, init)?;
     let (memory, send, recv) = rings(init).map_err(|e| e.errno())?;
-    let cap = init.cap;
+    let cap = granted(ctx, &init.cap);
     let request = CreateQp {
         pd: pd_handle,
         qp_type: init.qp_type,
@@ -176,6 +192,8 @@ pub(crate) unsafe fn create(pd: *mut ibv_pd, init: &ibv_qp_init_attr) -> Result<
         allowed: allowed_opcodes(init.qp_type),
         batch: Batch::default(),
     };
+    // Told to the program, as verbs(7) has it.
+    init.cap = cap;
     let recv = recv.map(|ring| RecvQueue {
         ring,
         max_sge: cap.max_recv_sge,
@@ -238,7 +256,7 @@ pub unsafe extern "C" fn ibv_create_qp(
     init: *mut ibv_qp_init_attr,
 ) -> *mut ibv_qp {
     // SAFETY: the caller's PD and structure.
-    match unsafe { create(pd, &*init) } {
+    match unsafe { create(pd, &mut *init) } {
         Ok(qp) => announce(qp),
         Err(error) => errno::null(error),
     }

@@ -47,7 +47,7 @@ pub(crate) unsafe extern "C" fn create_qp_ex(
         return errno::null(libc::EOPNOTSUPP);
     }
     // SAFETY: the basic structure is a prefix of the extended one; the caller's objects.
-    match unsafe { create(ex.pd, &*init.cast::<ibv_qp_init_attr>()) } {
+    match unsafe { create(ex.pd, &mut *init.cast::<ibv_qp_init_attr>()) } {
         Ok(mut qp) => {
             if extended {
                 qp.is_extended = true;

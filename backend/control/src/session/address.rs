@@ -5,7 +5,7 @@ use super::{Reply, Session, created, no_handle};
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::world::World;
-use masq_device::{AhSpec, Destination, Handle};
+use masq_device::{AhSpec, Destination, DeviceError, Handle};
 use masq_policy::{Request, Service, VirtualAddress};
 use masq_spec::verbs::{CreateAh, Multicast, QpType};
 use std::net::IpAddr;
@@ -71,14 +71,17 @@ impl Session {
     }
 
     pub(super) fn destroy_ah(&mut self, world: &mut World, handle: Handle) -> Reply {
-        let ah = self
-            .ahs
-            .remove(handle)
+        self.ahs
+            .get(handle)
             .ok_or_else(|| no_handle("address handle"))?;
-        self.leave_pd(ah.pd);
-        self.refund(world, Kind::Ahs, 1);
         // A handle that the policy revoked is gone from the device already.
-        let _ = self.device.destroy_ah(handle);
+        if matches!(self.device.destroy_ah(handle), Err(DeviceError::Again)) {
+            return Err(Refused::again());
+        }
+        if let Some(ah) = self.ahs.remove(handle) {
+            self.leave_pd(ah.pd);
+            self.refund(world, Kind::Ahs, 1);
+        }
         Ok(Vec::new())
     }
 

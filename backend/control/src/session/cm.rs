@@ -77,7 +77,7 @@ impl Session {
         let space = PortSpace::from_raw(request.port_space)
             .ok_or_else(|| Refused::invalid("no such port space"))?;
         let qp_type = QpType::from_raw(request.qp_type.into())
-            .ok_or_else(|| Refused::invalid("this type of queue pair has no connections"))?;
+            .ok_or_else(|| Refused::unsupported("connections of this type of queue pair"))?;
         if !self.notifier.has_queue(request.channel) {
             return Err(Refused::invalid("the event queue is not set up"));
         }

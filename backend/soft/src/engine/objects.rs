@@ -40,6 +40,8 @@ pub(crate) struct SessionState {
     pub(crate) lane: usize,
     /// Turns without a doorbell until it is looked at less often.
     pub(crate) heat: u32,
+    /// How often a command waited for its datagrams to leave.
+    pub(crate) farewells: u32,
     /// Endpoints that its multicast datagrams may reach, in order.
     pub(crate) multicast_reach: Vec<EndpointKey>,
     /// Doorbell slot → queue pair.

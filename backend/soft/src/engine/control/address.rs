@@ -2,9 +2,14 @@
 
 use super::NO_OBJECT;
 use crate::engine::Engine;
-use crate::engine::objects::Ah;
+use crate::engine::objects::{Ah, Qp};
 use masq_device::{AhSpec, DeviceError, DomainKey, EndpointKey, Handle, Result};
 use masq_spec::verbs::{Gid, QpType};
+
+/// Turns for datagrams that are about to lose their queue pair or address handle.
+const LAST_TURNS: u32 = 4;
+/// How often they may keep a command waiting: 2 ms each.
+const MOST_FAREWELLS: u32 = 50;
 
 impl Engine {
     pub(crate) fn create_ah(&mut self, s: usize, ah: AhSpec) -> Result<()> {
@@ -14,6 +19,40 @@ impl Engine {
             attr: ah.attr,
         };
         self.session(s)?.ahs.insert(ah.handle, entry);
+        Ok(())
+    }
+
+    /// Sends what was published, before something goes that datagrams need:
+    /// programs post, do not wait, and end; a card has sent it by then. `Again`
+    /// while datagrams of `only` (or of any queue pair of the session) wait for
+    /// memory, so many times.
+    pub(crate) fn finish_datagrams(&mut self, s: usize, only: Option<Handle>) -> Result<()> {
+        let only = only.map(|handle| self.qp_index(s, handle)).transpose()?;
+        let is_ud = |q| self.qps.get(q).is_some_and(|qp| qp.qp_type == QpType::Ud);
+        if only.is_some_and(|q| !is_ud(q)) {
+            return Ok(());
+        }
+        for _ in 0..LAST_TURNS {
+            if !self.turn(self.now) {
+                break;
+            }
+        }
+        let pending = |qp: &Qp| qp.qp_type == QpType::Ud && (qp.queued || qp.current.is_some());
+        let waits = match only {
+            Some(q) => self.qps.get(q).is_some_and(pending),
+            None => {
+                let session = self.session(s)?;
+                let of_session: Vec<usize> = session.qps.values().copied().collect();
+                let mut found = of_session.iter().filter_map(|q| self.qps.get(*q));
+                found.any(pending)
+            }
+        };
+        let session = self.session(s)?;
+        if waits && session.farewells < MOST_FAREWELLS {
+            session.farewells += 1;
+            return Err(DeviceError::Again);
+        }
+        session.farewells = 0;
         Ok(())
     }
 

@@ -43,6 +43,7 @@ impl Engine {
             lane,
             grants: spec.grants,
             heat: 0,
+            farewells: 0,
             multicast_reach: vec![spec.endpoint],
             leaving: FxHashMap::default(),
             flush_waiters: Vec::new(),
