@@ -342,7 +342,7 @@ impl World {
                 };
                 let asked = masq_policy::Request::Connect {
                     from: &id,
-                    to: destination.ip(),
+                    to: self.canonical(&id, destination.ip()),
                     qp_type: crate::session::policy_type(view.qp_type),
                     service: service(view.port_space, view.port),
                 };
