@@ -84,9 +84,7 @@ impl Fabric {
     /// The ids that a session holds.
     pub(crate) fn count(&self, id: &EndpointId, session: u64) -> usize {
         let member = self.members.get(id);
-        member.map_or(0, |m| {
-            m.agent.views().filter(|v| v.owner == session).count()
-        })
+        member.map_or(0, |m| m.agent.ids_of(session))
     }
 
     fn signal(&mut self, channel: Channel, id: u32) {
