@@ -76,9 +76,15 @@ impl Fabric {
     }
 
     /// Datagram services between an endpoint and a peer that they agreed on.
-    pub(crate) fn datagram_services(&self, id: &EndpointId, peer: IpAddr) -> Vec<View> {
+    pub(crate) fn datagram_services(
+        &self,
+        id: &EndpointId,
+        peer: IpAddr,
+    ) -> impl Iterator<Item = View> + '_ {
         let member = self.members.get(id);
-        member.map_or_else(Vec::new, |m| m.agent.resolved_to(peer).collect())
+        member
+            .into_iter()
+            .flat_map(move |m| m.agent.resolved_to(peer))
     }
 
     /// The ids that a session holds.
