@@ -3,6 +3,7 @@
 use crate::message::Message;
 use masq_spec::verbs::{Gid, QpType};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 /// What an agent is told about its endpoint.
 #[derive(Clone, Debug)]
@@ -32,6 +33,18 @@ pub struct Channel {
     pub owner: u64,
     /// Its event queue.
     pub queue: u32,
+}
+
+impl Channel {
+    /// The channels of a session.
+    pub(crate) const fn all_of(owner: u64) -> RangeInclusive<Self> {
+        let first = Self { owner, queue: 0 };
+        let last = Self {
+            owner,
+            queue: u32::MAX,
+        };
+        RangeInclusive::new(first, last)
+    }
 }
 
 /// An id, named through its channel.

@@ -76,17 +76,21 @@ impl Fabric {
     }
 
     /// Datagram services between an endpoint and a peer that they agreed on.
-    pub(crate) fn datagram_services(&self, id: &EndpointId, peer: IpAddr) -> Vec<View> {
+    pub(crate) fn datagram_services(
+        &self,
+        id: &EndpointId,
+        peer: IpAddr,
+    ) -> impl Iterator<Item = View> + '_ {
         let member = self.members.get(id);
-        member.map_or_else(Vec::new, |m| m.agent.resolved_to(peer).collect())
+        member
+            .into_iter()
+            .flat_map(move |m| m.agent.resolved_to(peer))
     }
 
     /// The ids that a session holds.
     pub(crate) fn count(&self, id: &EndpointId, session: u64) -> usize {
         let member = self.members.get(id);
-        member.map_or(0, |m| {
-            m.agent.views().filter(|v| v.owner == session).count()
-        })
+        member.map_or(0, |m| m.agent.ids_of(session))
     }
 
     fn signal(&mut self, channel: Channel, id: u32) {
@@ -342,7 +346,7 @@ impl World {
                 };
                 let asked = masq_policy::Request::Connect {
                     from: &id,
-                    to: destination.ip(),
+                    to: self.canonical(&id, destination.ip()),
                     qp_type: crate::session::policy_type(view.qp_type),
                     service: service(view.port_space, view.port),
                 };

@@ -2,7 +2,7 @@
 
 use crate::DriverError;
 use crate::vring::{DESC_NEXT, DESC_WRITE, Vring};
-use crate::watch::Liveness;
+use crate::watch::{Liveness, Uncancelled};
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, RequestHeader, ResponseHeader, Status};
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +62,7 @@ impl Control {
         if !self.alive.is_ours() || self.alive.is_gone() {
             return Err(DriverError::Gone);
         }
+        let _whole = Uncancelled::new();
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let len: usize = parts.iter().map(|p| p.len()).sum();
         let header = RequestHeader {

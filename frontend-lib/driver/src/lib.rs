@@ -28,3 +28,4 @@ pub use event_queue::EventQueue;
 pub use handshake::probe;
 pub use process::process_id;
 pub use session::Session;
+pub use watch::Uncancelled;

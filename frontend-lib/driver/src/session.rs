@@ -6,7 +6,7 @@ use crate::doorbell::Doorbell;
 use crate::event_queue::EventQueue;
 use crate::handshake::{Connection, OUR_VERSION, connect, stop_queue};
 use crate::vring::Vring;
-use crate::watch::{self, Liveness};
+use crate::watch::{self, Liveness, Uncancelled};
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, Status};
 use masq_spec::device::{
     ASYNC_EVENT_QUEUE, CONTROL_QUEUE, Config, FIRST_EVENT_QUEUE, Features, MAX_QUEUES,
@@ -47,6 +47,7 @@ impl Session {
     /// # Errors
     /// [`DriverError::Version`] if the sides cannot talk; else what failed.
     pub fn open(path: &Path) -> Result<Self, DriverError> {
+        let _whole = Uncancelled::new();
         let mut connection = connect(path)?;
         let features = connection.negotiate()?;
         let alive = Liveness::new(connection.socket.try_clone()?.into())?;
@@ -182,6 +183,7 @@ impl Session {
         if !self.alive.is_ours() || self.alive.is_gone() {
             return Err(DriverError::Gone);
         }
+        let _whole = Uncancelled::new();
         let spare = self.spare.lock();
         if let Some(queue) = spare.unwrap_or_else(PoisonError::into_inner).pop() {
             queue.renew();
@@ -277,6 +279,7 @@ impl Session {
         if !self.alive.is_ours() {
             return Err(DriverError::Gone);
         }
+        let _whole = Uncancelled::new();
         let (link, index) = place(queue.name());
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.get_mut(link).ok_or(DriverError::Gone)?;
@@ -362,6 +365,7 @@ impl Drop for Session {
         if !self.alive.is_ours() {
             return;
         }
+        let _whole = Uncancelled::new();
         self.alive.stop();
         // The rings' memory is freed with the session: the backend must have let go of
         // them, or it would take the zeros that it finds for a damaged ring.

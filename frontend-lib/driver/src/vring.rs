@@ -40,12 +40,12 @@ pub(crate) struct Vring {
 }
 
 impl Vring {
-    /// A ring of `size` descriptors, a power of two.
     /// A new kick eventfd.
     pub(crate) fn new_kick() -> Result<Arc<EventFd>, DriverError> {
         Ok(Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?))
     }
 
+    /// A ring of `size` descriptors, a power of two.
     pub(crate) fn new(
         size: u16,
         buffer_len: usize,

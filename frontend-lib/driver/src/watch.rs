@@ -108,6 +108,38 @@ fn poll(fds: &mut [libc::pollfd]) -> io::Result<()> {
     }
 }
 
+/// While it lives, the thread is not cancelled: a command that was begun is finished, as it
+/// is in the kernel. Unwinding from the middle of one would end the process.
+#[derive(Debug)]
+#[must_use]
+pub struct Uncancelled(libc::c_int);
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: libc::c_int, old: *mut libc::c_int) -> libc::c_int;
+}
+
+impl Uncancelled {
+    /// `PTHREAD_CANCEL_DISABLE`.
+    const DISABLE: libc::c_int = 1;
+
+    /// From now on.
+    #[expect(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        let mut before = 0;
+        // SAFETY: a place for the old state. This is no cancellation point.
+        unsafe { pthread_setcancelstate(Self::DISABLE, &mut before) };
+        Self(before)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        let mut ours = 0;
+        // SAFETY: as above; the state that was found.
+        unsafe { pthread_setcancelstate(self.0, &mut ours) };
+    }
+}
+
 /// Reads all of `buffer` from an eventfd that the program may have made nonblocking.
 /// EINTR is the caller's to see, as with the kernel's verbs.
 pub(crate) fn read_exact(fd: RawFd, buffer: &mut [u8; 8]) -> io::Result<()> {
@@ -125,6 +157,7 @@ pub(crate) fn read_exact(fd: RawFd, buffer: &mut [u8; 8]) -> io::Result<()> {
 /// Takes a token of an event descriptor if there is one now, whatever the program has
 /// set the descriptor to.
 pub(crate) fn take_token_now(fd: RawFd) -> bool {
+    let _whole = Uncancelled::new();
     let mut token = [0u8; 8];
     let part = libc::iovec {
         iov_base: token.as_mut_ptr().cast(),

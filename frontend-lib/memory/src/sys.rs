@@ -560,7 +560,6 @@ pub(crate) fn robust_list_of(tid: i32) -> Option<usize> {
     (head != 0).then_some(head)
 }
 
-/// Asks the kernel to say whether this thread is the process's main thread.
 /// Two words of this process's memory; `None` if they cannot be read.
 pub(crate) fn read_own_words(addr: usize) -> Option<[usize; 2]> {
     let mut words = [0usize; 2];
@@ -577,6 +576,7 @@ pub(crate) fn read_own_words(addr: usize) -> Option<[usize; 2]> {
     (n == size_of_val(&words) as isize).then_some(words)
 }
 
+/// Asks the kernel, to say whether this thread is the process's main thread.
 pub(crate) fn process_id() -> i32 {
     // SAFETY: takes no pointers.
     unsafe { libc::syscall(libc::SYS_getpid) as i32 }

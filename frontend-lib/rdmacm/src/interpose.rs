@@ -13,6 +13,7 @@ use crate::channel::Next;
 use crate::decode::{MAX_COMMAND, Place, decode};
 use crate::{CmError, os, table};
 use libc::{c_char, c_int, c_uint, c_void, stat};
+use masq_driver::Uncancelled;
 use std::ffi::CStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,6 +129,9 @@ hooks! {
         unsafe { real(memory) }
     }
     c"write" write(fd: c_int, from: *const c_void, len: usize) -> isize {
+        // A cancellation point, as the system call is; the command itself is none.
+        // SAFETY: no destructor is pending.
+        unsafe { pthread_testcancel() };
         // The address of a local: what lies above it is the caller's.
         let mut token = [0u8; 8];
         let caller = Caller::new((&raw const token) as u64);
@@ -160,9 +164,10 @@ hooks! {
 }
 
 unsafe extern "C-unwind" {
-    // A declaration of our own: a thread may be cancelled in it.
+    // Declarations of our own: a thread may be cancelled in them.
     fn read(fd: c_int, to: *mut c_void, len: usize) -> isize;
     fn pause() -> c_int;
+    fn pthread_testcancel();
 }
 
 /// A reader that waits for an event.
@@ -191,6 +196,7 @@ fn failed(errno: i32) -> isize {
 }
 
 fn begin(fd: c_int, from: u64, len: usize, caller: Caller) -> Begun {
+    let _whole = Uncancelled::new();
     let Some(entry) = table::opened_as(fd) else {
         return Begun::NotOurs;
     };
@@ -225,6 +231,7 @@ fn begin(fd: c_int, from: u64, len: usize, caller: Caller) -> Begun {
 }
 
 fn collect(fd: c_int, wait: Wait, caller: Caller) -> Begun {
+    let _whole = Uncancelled::new();
     let Some(entry) = table::opened_as(fd) else {
         return Begun::Closed;
     };
@@ -245,6 +252,7 @@ unsafe fn opened(path: *const c_char, flags: c_int) -> Option<c_int> {
     if path.is_null() || unsafe { CStr::from_ptr(path) } != DEVICE {
         return None;
     }
+    let _whole = Uncancelled::new();
     let endpoint = masq_driver::socket_path()?;
     Some(match table::open(&endpoint, flags) {
         Ok(fd) => fd,
@@ -261,6 +269,7 @@ unsafe fn opened(path: *const c_char, flags: c_int) -> Option<c_int> {
 /// `to` is writable if `done` is 0.
 unsafe fn dressed(fd: c_int, done: c_int, to: *mut stat) -> c_int {
     if done == 0 && table::find(fd).is_some() {
+        let _whole = Uncancelled::new();
         // SAFETY: the caller's promise.
         unsafe {
             (*to).st_mode = libc::S_IFCHR | 0o666;

@@ -5,7 +5,7 @@ use masq_admin::Answer;
 use masq_hostile::cm::{TCP, address, event, param};
 use masq_hostile::{Client, Masqd, eventually};
 use masq_spec::command::{Opcode, Status};
-use masq_spec::verbs::{CmBind, CmCreateId, CmNumber, CmTarget, QpMask, QpType, State};
+use masq_spec::verbs::{CmAddress, CmBind, CmCreateId, CmNumber, CmTarget, QpMask, QpType, State};
 use zerocopy::IntoBytes as _;
 
 const POLICY: &str = "
@@ -37,8 +37,17 @@ fn open(masqd: &Masqd, endpoint: &str) -> Client {
 
 /// A listener in `a`, a connection from `b` to it, both established; the ids.
 fn establish(a: &mut Client, b: &mut Client, port: u16, qpns: (u32, u32)) -> (u32, u32, u32) {
-    let listener = a.listen_at(1, address(A, port), 8);
-    let active = b.routed_to(2, address(A, port));
+    establish_at(a, b, address(A, port), qpns)
+}
+
+fn establish_at(
+    a: &mut Client,
+    b: &mut Client,
+    at: CmAddress,
+    qpns: (u32, u32),
+) -> (u32, u32, u32) {
+    let listener = a.listen_at(1, at, 8);
+    let active = b.routed_to(2, at);
     assert_eq!(b.connect_id(active, param(qpns.1, b"hello")), Status::Ok);
     let request = a.cm_event();
     assert_eq!((request.event, request.uid), (event::CONNECT_REQUEST, 1));
@@ -183,6 +192,34 @@ fn a_reload_cuts_the_connections_that_it_forbids_and_tells_both_sides() {
     assert_eq!(a.cm_event().event, event::DISCONNECTED);
     assert!(c.try_cm_event().is_none(), "others go on");
     assert_eq!(masqd.refusals("blue/b", "cm_connection"), 1);
+}
+
+#[test]
+fn a_connection_by_link_local_addresses_outlives_a_reload_that_allows_it() {
+    let masqd = Masqd::with_policy(POLICY);
+    let (mut a, mut b) = (open(&masqd, "blue/a"), open(&masqd, "blue/b"));
+    let (status, table) = a.call(Opcode::QueryGidTable, &[]);
+    assert_eq!(status, Status::Ok);
+    let at = CmAddress {
+        family: 10,
+        port: 7471,
+        scope: 0,
+        ip: table[8..24].try_into().expect("a GID"),
+    };
+    assert_eq!(at.ip[..2], [0xfe, 0x80]);
+    establish_at(&mut a, &mut b, at, (0x333, 0x444));
+    let same = POLICY.replace("c-any", "c-all");
+    let Ok(Answer::Reloaded(report)) = masqd.reload(&same) else {
+        panic!("no reload");
+    };
+    assert_eq!(report.connections_cut, 0);
+    assert!(a.try_cm_event().is_none() && b.try_cm_event().is_none());
+    let less = POLICY.replace("rdma_cm/tcp/7471", "rdma_cm/tcp/7400");
+    let Ok(Answer::Reloaded(report)) = masqd.reload(&less) else {
+        panic!("no reload");
+    };
+    assert_eq!(report.connections_cut, 1);
+    assert_eq!(b.cm_event().event, event::DISCONNECTED);
 }
 
 #[test]

@@ -216,7 +216,7 @@ pub struct CmAccept {
 pub struct CmReject {
     /// The id.
     pub target: CmTarget,
-    /// Reason, IBA 12.6.7.2; 0 and 28 are the consumer's own.
+    /// Reason, IBA 12.6.7.2: 28 the consumer's own, as is 0; 35 the ECE options.
     pub reason: u8,
     /// Bytes of `private_data` that count.
     pub private_len: u8,

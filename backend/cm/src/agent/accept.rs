@@ -135,11 +135,12 @@ impl Agent {
     }
 
     /// Refuses a request, or an acceptance that was not confirmed yet. Reason 0
-    /// is the program's own (28).
+    /// is the program's own (28); the only other that is a program's to give is
+    /// 35, so that none can pass for the policy's or the protocol's.
     ///
     /// # Errors
-    /// [`CmError::Invalid`] if there is nothing to refuse (any more), or too much
-    /// private data.
+    /// [`CmError::Invalid`] for other reasons, if there is nothing to refuse (any
+    /// more), or too much private data.
     pub fn reject(
         &mut self,
         now: Instant,
@@ -158,10 +159,10 @@ impl Agent {
         if private.len() > most {
             return Err(CmError::Invalid);
         }
-        let reason = if reason == 0 {
-            Reason::CONSUMER
-        } else {
-            Reason(u16::from(reason))
+        let reason = match Reason(u16::from(reason)) {
+            Reason(0) => Reason::CONSUMER,
+            own @ (Reason::CONSUMER | Reason::VENDOR_OPTION) => own,
+            _ => return Err(CmError::Invalid),
         };
         self.refuse(now, comm, reason, Private::new(private))
     }

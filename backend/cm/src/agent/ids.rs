@@ -190,12 +190,7 @@ impl Agent {
 
     /// A session ended: its ids end, and peers are told at once.
     pub fn close_owner(&mut self, now: Instant, owner: u64) {
-        let first = Channel { owner, queue: 0 };
-        let last = Channel {
-            owner,
-            queue: u32::MAX,
-        };
-        while let Some((&channel, _)) = self.channels.range(first..=last).next() {
+        while let Some((&channel, _)) = self.channels.range(Channel::all_of(owner)).next() {
             self.close_channel(now, channel);
         }
     }

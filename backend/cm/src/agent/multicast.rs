@@ -1,7 +1,9 @@
 //! Memberships of multicast groups.
 
 use super::Agent;
-use super::state::{BITS_24, DEFAULT_QKEY, MAX_GROUPS, Membership, Phase, Queued, Told};
+use super::state::{
+    BITS_24, DEFAULT_QKEY, MAX_GROUPS, MAX_MEMBERSHIPS, Membership, Phase, Queued, Told,
+};
 use crate::address::{from_program, gid_of};
 use crate::error::CmError;
 use crate::types::{Channel, Event, Target};
@@ -18,7 +20,7 @@ impl Agent {
     /// # Errors
     /// [`CmError::Invalid`] for an address that is no group, for unknown flags, or
     /// unless the id is a datagram one whose address is bound or resolved;
-    /// [`CmError::NoMemory`] beyond 1024 groups.
+    /// [`CmError::NoMemory`] beyond 1024 groups, or 4096 of all ids together.
     pub fn join(
         &mut self,
         target: Target,
@@ -36,7 +38,7 @@ impl Agent {
         {
             return Err(CmError::Invalid);
         }
-        if id.groups.len() >= MAX_GROUPS {
+        if id.groups.len() >= MAX_GROUPS || self.memberships.len() >= MAX_MEMBERSHIPS {
             return Err(CmError::NoMemory);
         }
         let ah = Box::new(self.path_to(id, gid_of(group)));

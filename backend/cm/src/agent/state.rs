@@ -44,10 +44,14 @@ pub(crate) const MAX_ORPHANS: usize = 4096;
 pub(crate) const MAX_REFUSED: usize = MAX_ORPHANS / 2;
 /// Longest backlog, and the one of who asks for none.
 pub(crate) const MAX_BACKLOG: u32 = 1024;
-/// Events of an id that may wait before a new attempt to resolve is refused.
-pub(crate) const MAX_WAITING: usize = 64;
+/// Events of an id that may wait before a new attempt to resolve is refused. Linux
+/// refuses a second attempt while the first is under way.
+pub(crate) const MAX_WAITING: usize = 8;
 /// Groups that an id may be a member of.
 pub(crate) const MAX_GROUPS: usize = 1024;
+/// Groups that all ids of an endpoint together may be members of: a membership and its
+/// event are memory of the host, which the number of ids alone would not bound.
+pub(crate) const MAX_MEMBERSHIPS: usize = 4 * MAX_GROUPS;
 /// Q_Key of UDP, and of IP over InfiniBand here.
 pub(crate) const DEFAULT_QKEY: u32 = 0x0123_4567;
 /// Hop limit of every path.

@@ -3,7 +3,7 @@
 use super::Agent;
 use super::state::{Id, Phase, Talk};
 use crate::message::CommId;
-use crate::types::{Usage, View};
+use crate::types::{Channel, Usage, View};
 use std::net::IpAddr;
 
 impl Agent {
@@ -40,6 +40,12 @@ impl Agent {
             let number = self.conversations.get(comm)?.id?;
             self.view(number, self.ids.get(&number)?)
         })
+    }
+
+    /// How many ids a session has, those that arrived included.
+    pub fn ids_of(&self, owner: u64) -> usize {
+        let channels = self.channels.range(Channel::all_of(owner));
+        channels.map(|(_, channel)| channel.ids.len()).sum()
     }
 
     /// How much is kept.

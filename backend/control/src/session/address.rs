@@ -8,6 +8,7 @@ use crate::world::World;
 use masq_device::{AhSpec, Destination, DeviceError, Handle};
 use masq_policy::{Request, Service, VirtualAddress};
 use masq_spec::verbs::{CreateAh, Multicast, QpType};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -60,12 +61,13 @@ impl Session {
         if itself.decide(world, QpType::Ud).is_ok() {
             return itself;
         }
-        let views = world.fabric.datagram_services(&self.endpoint, to);
-        let services = views
-            .iter()
-            .filter_map(|view| self.by_service(world, to, view));
-        services
-            .into_iter()
+        // Thousands of ids may use one service: the policy is asked once for each.
+        let mut seen = HashSet::new();
+        world
+            .fabric
+            .datagram_services(&self.endpoint, to)
+            .filter(|view| seen.insert((view.initiator, view.port_space, view.port)))
+            .filter_map(|view| self.by_service(world, to, &view))
             .find(|asked| asked.decide(world, QpType::Ud).is_ok())
             .unwrap_or(itself)
     }

@@ -168,6 +168,28 @@ fn a_program_refuses_with_28_its_own_reason_and_private_data() {
 }
 
 #[test]
+fn no_program_can_refuse_in_the_name_of_the_policy_or_the_protocol() {
+    let mut world = World::new(2, 5);
+    world.listener(1, PortSpace::Tcp, 7471);
+    let active = world.routed(0, PortSpace::Tcp, 1, 7471);
+    world.connect(0, active, &param(1, b""));
+    world.settle();
+    let passive = world.expect(1, Event::ConnectRequest).id;
+    let now = world.now;
+    for reason in (1..=255).filter(|reason| ![28, 35].contains(reason)) {
+        let refused = world.agents[1].reject(now, at(passive), reason, b"masq: default deny");
+        assert_eq!(refused, Err(CmError::Invalid), "{reason}");
+    }
+    world.pump(1);
+    world.settle();
+    world.expect_none(0);
+    world.accept(1, passive, 42, &param(2, b""));
+    world.settle();
+    world.expect(0, Event::ConnectResponse);
+    world.finish();
+}
+
+#[test]
 fn a_full_backlog_and_a_full_house_are_reason_3() {
     let mut world = World::new(2, 6);
     let agent = &mut world.agents[1];

@@ -234,3 +234,26 @@ fn memberships_are_bounded() {
     );
     world.finish();
 }
+
+#[test]
+fn memberships_are_bounded_however_many_ids_have_them() {
+    let mut world = World::new(1, 8);
+    let group = address([239, 0, 0, 5].into(), 0);
+    for left in (0..=4usize).rev() {
+        let id = world.agents[0]
+            .create_id(CH, PortSpace::Udp, QpType::Ud, 1)
+            .unwrap();
+        world.agents[0].bind(at(id), address(ip(0), 0)).unwrap();
+        for _ in 0..1024.min(left * 1024) {
+            world.agents[0].join(at(id), 1, group, 0).unwrap();
+        }
+        if left == 0 {
+            assert_eq!(
+                world.agents[0].join(at(id), 1, group, 0),
+                Err(CmError::NoMemory)
+            );
+        }
+    }
+    assert_eq!(world.agents[0].usage().memberships, 4096);
+    world.finish();
+}

@@ -160,6 +160,31 @@ static void a_waiting_thread_is_woken_interrupted_and_cancelled(int fd)
 	EXPECT(!destroy(fd, id, &reported) && reported == 1);
 }
 
+static void *commands(void *fd)
+{
+	uint32_t id, reported;
+	for (;;) {
+		EXPECT(!create(*(int *)fd, 4, &id));
+		EXPECT(!destroy(*(int *)fd, id, &reported));
+	}
+	return NULL;
+}
+
+static void a_thread_is_cancelled_between_commands_never_within_one(int fd)
+{
+	uint32_t id, reported;
+	for (int i = 0; i < 300; i++) {
+		pthread_t thread;
+		void *result;
+		EXPECT(!pthread_create(&thread, NULL, commands, &fd));
+		usleep(37 * i % 1500);
+		EXPECT(!pthread_cancel(thread) && !pthread_join(thread, &result));
+		EXPECT(result == PTHREAD_CANCELED);
+		// Nothing is held, and the next answer is the next command's.
+		EXPECT(!create(fd, 4, &id) && !destroy(fd, id, &reported) && reported == 0);
+	}
+}
+
 static void a_number_that_was_closed_elsewhere_is_the_new_owners(void)
 {
 	uint32_t id;
@@ -204,6 +229,7 @@ int main(int argc, char **argv)
 	ids_move_to_the_channel_that_is_written_to(fd);
 	bad_commands_end_with_an_errno(fd);
 	a_waiting_thread_is_woken_interrupted_and_cancelled(fd);
+	a_thread_is_cancelled_between_commands_never_within_one(fd);
 	a_number_that_was_closed_elsewhere_is_the_new_owners();
 	EXPECT(!cm_close(fd));
 	return 0;
