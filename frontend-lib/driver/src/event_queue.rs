@@ -27,7 +27,7 @@ struct Events {
 /// One event queue.
 #[derive(Debug)]
 pub struct EventQueue {
-    events: Mutex<Events>,
+    events: Arc<Mutex<Events>>,
     fd: RawFd,
     alive: Arc<Liveness>,
     name: u32,
@@ -46,10 +46,10 @@ impl EventQueue {
         }
         let fd = ring.call.as_raw_fd();
         Ok(Self {
-            events: Mutex::new(Events {
+            events: Arc::new(Mutex::new(Events {
                 ring,
                 kept: VecDeque::new(),
-            }),
+            })),
             fd,
             alive,
             name,
@@ -153,13 +153,20 @@ impl EventQueue {
         taken
     }
 
-    /// Makes it as good as new for another owner: empty, and blocking again. What of the
-    /// old owner's arrives later names objects that are no more.
-    pub(crate) fn renew(&self) {
+    /// The same ring with another descriptor, which the device was told of. The old one is
+    /// closed: whoever polls it or waits for it hears no more. Events that wait are
+    /// forgotten, they were the last owner's.
+    pub(crate) fn successor(&self, call: Arc<EventFd>) -> Self {
+        let fd = call.as_raw_fd();
         let mut events = self.lock();
+        events.ring.call = call;
         while events.pop().is_some() {}
-        while crate::watch::take_token_now(self.fd) {}
-        crate::watch::reset_flags(self.fd);
+        Self {
+            events: Arc::clone(&self.events),
+            fd,
+            alive: Arc::clone(&self.alive),
+            name: self.name,
+        }
     }
 
     /// Wakes everybody who waits, for good: the backend is gone.

@@ -14,7 +14,8 @@ use masq_spec::device::{
 };
 use masq_spec::verbs::{Handle, Hello, HelloReply, Join};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vhost::VhostBackend as _;
 use vhost::vhost_user::Frontend;
 use vmm_sys_util::eventfd::EventFd;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
@@ -35,6 +36,8 @@ pub struct Session {
     async_events: Arc<EventQueue>,
     /// Event queues that are started and not used.
     spare: Mutex<Vec<Arc<EventQueue>>>,
+    /// What those are signalled by: nobody reads it.
+    nobody: Arc<EventFd>,
     /// The kick of all further event queues: a device that waits for it looks at each.
     channel_kick: Arc<EventFd>,
     config: Config,
@@ -78,6 +81,7 @@ impl Session {
             doorbell,
             async_events,
             spare: Mutex::default(),
+            nobody: Vring::new_call()?,
             channel_kick: Vring::new_kick()?,
             config,
             features,
@@ -184,10 +188,9 @@ impl Session {
             return Err(DriverError::Gone);
         }
         let _whole = Uncancelled::new();
-        let spare = self.spare.lock();
-        if let Some(queue) = spare.unwrap_or_else(PoisonError::into_inner).pop() {
-            queue.renew();
-            return Ok(queue);
+        let spare = self.spare().pop();
+        if let Some(queue) = spare {
+            return self.succeed(&queue, Vring::new_call()?);
         }
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let free = |links: &mut Vec<Link>| {
@@ -245,16 +248,39 @@ impl Session {
         Ok(())
     }
 
-    /// Keeps a queue that is no longer used for the next that is wanted: to stop one and
-    /// start another takes eight messages.
+    /// Keeps the ring of a queue that is no longer used for the next that is wanted: to
+    /// stop one and start another takes eight messages, to give it another descriptor one.
     fn put_aside(&self, queue: &Arc<EventQueue>) -> bool {
         let most = (self.config.max_event_queues / 8).min(MOST_SPARE) as usize;
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let keeps = spare.len() < most;
-        if keeps {
-            spare.push(Arc::clone(queue));
+        if self.spare().len() >= most {
+            return false;
         }
-        keeps
+        let Ok(successor) = self.succeed(queue, Arc::clone(&self.nobody)) else {
+            return false;
+        };
+        self.spare().push(successor);
+        true
+    }
+
+    /// Gives a started ring another descriptor.
+    fn succeed(
+        &self,
+        queue: &Arc<EventQueue>,
+        call: Arc<EventFd>,
+    ) -> Result<Arc<EventQueue>, DriverError> {
+        let (link, index) = place(queue.name());
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.get_mut(link).ok_or(DriverError::Gone)?;
+        link.frontend.set_vring_call(index.into(), &call)?;
+        drop(links);
+        let successor = Arc::new(queue.successor(call));
+        self.alive.forgets(queue);
+        self.alive.wakes(&successor);
+        Ok(successor)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Arc<EventQueue>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the use of an event queue, whose CQs or ids are destroyed.

@@ -34,12 +34,17 @@ pub(crate) struct Vring {
     /// The device's doorbell.
     pub(crate) kick: Arc<EventFd>,
     /// Signalled for each used buffer.
-    pub(crate) call: EventFd,
+    pub(crate) call: Arc<EventFd>,
     next_avail: u16,
     next_used: u16,
 }
 
 impl Vring {
+    /// A new call eventfd: what programs poll.
+    pub(crate) fn new_call() -> Result<Arc<EventFd>, DriverError> {
+        Ok(Arc::new(EventFd::new(EFD_CLOEXEC | EFD_SEMAPHORE)?))
+    }
+
     /// A new kick eventfd.
     pub(crate) fn new_kick() -> Result<Arc<EventFd>, DriverError> {
         Ok(Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?))
@@ -58,7 +63,7 @@ impl Vring {
             size,
             buffer_len,
             kick,
-            call: EventFd::new(EFD_CLOEXEC | EFD_SEMAPHORE)?,
+            call: Self::new_call()?,
             next_avail: 0,
             next_used: 0,
         })

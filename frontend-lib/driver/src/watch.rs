@@ -167,15 +167,6 @@ pub(crate) fn take_token_now(fd: RawFd) -> bool {
     unsafe { libc::preadv2(fd, &part, 1, -1, libc::RWF_NOWAIT) == 8 }
 }
 
-/// Gives a descriptor the flags of a new one.
-pub(crate) fn reset_flags(fd: RawFd) {
-    // SAFETY: no pointers.
-    unsafe {
-        libc::fcntl(fd, libc::F_SETFL, 0);
-        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-    }
-}
-
 /// Starts the thread that waits for the backend to hang up. It takes no signal: the
 /// program's handlers must run where the program expects them.
 pub(crate) fn start(alive: &Arc<Liveness>) -> Result<(), DriverError> {

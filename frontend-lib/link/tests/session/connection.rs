@@ -67,7 +67,7 @@ pub(crate) fn config() -> Config {
         vendor_id: 0x1af4,
         vendor_part_id: 42,
         hw_ver: 1,
-        max_event_queues: 5,
+        max_event_queues: 200,
         doorbell_len: 4096,
         max_command_len: 4096,
         device_name,

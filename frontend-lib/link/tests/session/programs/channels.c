@@ -1,4 +1,5 @@
 // Event channels, told by raw commands: what works, and what is refused how.
+#include <sys/epoll.h>
 #include "channel.h"
 #include <pthread.h>
 #include <signal.h>
@@ -23,6 +24,22 @@ static void opens_and_looks_like_the_device(void)
 	EXPECT(!cm_close(fd) && !cm_close(nonblocking));
 	EXPECT(cm_close(fd) == -1 && errno == EBADF);
 	EXPECT(fcntl(nonblocking, F_GETFD) == -1);
+}
+
+static void a_closed_channel_has_left_every_epoll_set(void)
+{
+	int set = epoll_create1(0);
+	for (int i = 0; i < 3; i++) {
+		struct epoll_event asked = { .events = EPOLLIN, .data.u32 = i }, told;
+		uint32_t id;
+		int fd = cm_open(DEVICE, O_RDWR);
+		EXPECT(fd >= 0 && !epoll_ctl(set, EPOLL_CTL_ADD, fd, &asked));
+		EXPECT(!create(fd, 1, &id) && !raise_told(fd, id, 1));
+		EXPECT(epoll_wait(set, &told, 1, 5000) == 1 && told.data.u32 == (uint32_t)i);
+		EXPECT(!cm_close(fd) && fcntl(fd, F_GETFD) == -1);
+		EXPECT(!epoll_wait(set, &told, 1, 0));
+	}
+	close(set);
 }
 
 static void counts_follow_events(int fd)
@@ -223,6 +240,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	opens_and_looks_like_the_device();
+	a_closed_channel_has_left_every_epoll_set();
 	int fd = cm_open(DEVICE, O_RDWR);
 	EXPECT(fd >= 0);
 	counts_follow_events(fd);
