@@ -104,10 +104,22 @@ static inline struct rdma_cm_id *expect_request(struct rdma_event_channel *chann
 	return child;
 }
 
+/* The completion queue of all queue pairs; NULL: each id has its own two, with
+ * completion channels, as librdmacm makes them. */
+static struct ibv_cq *shared_cq;
+
+static inline void share_cq(struct rdma_cm_id *id)
+{
+	if (!shared_cq)
+		MUST(shared_cq = ibv_create_cq(id->verbs, 4096, NULL, NULL, 0), "ibv_create_cq");
+}
+
 static inline void create_qp(struct rdma_cm_id *id)
 {
 	struct ibv_qp_init_attr init = {
 		.qp_type = IBV_QPT_RC,
+		.send_cq = shared_cq,
+		.recv_cq = shared_cq,
 		.cap = { .max_send_wr = 4, .max_recv_wr = 4, .max_send_sge = 1, .max_recv_sge = 1 },
 	};
 	MUST(!rdma_create_qp(id, NULL, &init), "rdma_create_qp");

@@ -1,5 +1,5 @@
 /* How long one connection by rdma_cm takes, from resolving the address to
- * ESTABLISHED: cm_connect server [ADDRESS] | cm_connect client COUNT [ADDRESS] */
+ * ESTABLISHED, with one completion queue for all: cm_connect server [ADDRESS] | cm_connect client COUNT [ADDRESS] */
 #include "cm.h"
 
 #define SERVICE 7471
@@ -14,9 +14,10 @@ static void serve(struct rdma_event_channel *channel)
 		struct rdma_cm_id *id = event->id;
 		enum rdma_cm_event_type kind = event->event;
 		rdma_ack_cm_event(event);
-		if (kind == RDMA_CM_EVENT_CONNECT_REQUEST)
+		if (kind == RDMA_CM_EVENT_CONNECT_REQUEST) {
+			share_cq(id);
 			accept_it(id);
-		else if (kind == RDMA_CM_EVENT_DISCONNECTED)
+		} else if (kind == RDMA_CM_EVENT_DISCONNECTED)
 			destroy(id);
 	}
 }
@@ -55,6 +56,7 @@ int main(int argc, char **argv)
 		blocking(channel, RDMA_CM_EVENT_ADDR_RESOLVED);
 		MUST(!rdma_resolve_route(id, 2000), "resolve_route");
 		blocking(channel, RDMA_CM_EVENT_ROUTE_RESOLVED);
+		share_cq(id);
 		create_qp(id);
 		MUST(!rdma_connect(id, &param), "connect");
 		blocking(channel, RDMA_CM_EVENT_ESTABLISHED);
