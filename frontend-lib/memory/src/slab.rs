@@ -1,7 +1,7 @@
 //! Small regions, cut from larger ones: a queue pair's rings are a few hundred bytes, and a
 //! mapping for each would cost system calls here and in the backend.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::arena::{Arena, State};
@@ -24,6 +24,8 @@ pub(crate) struct Chunk {
     mapping: Mapping,
     /// A bit for each unit in use. Set under the arena's lock, cleared without.
     used: [AtomicU64; UNITS / 64],
+    /// How many units are not in use.
+    free: AtomicUsize,
     /// A bit for each page that has storage; smaller pages than 4 KiB do not exist.
     backed: AtomicU64,
 }
@@ -58,16 +60,19 @@ impl Part {
     ) -> Result<Self, RegError> {
         let units = len.div_ceil(UNIT);
         state.slab.0.retain(|chunk| chunk.strong_count() > 0);
-        seen.extend(state.slab.0.iter().filter_map(Weak::upgrade));
-        let found = seen
-            .iter()
-            .find_map(|chunk| Some((chunk.find(units)?, chunk)));
+        // The newest first: it most likely has room.
+        let found = state.slab.0.iter().rev().find_map(|chunk| {
+            let chunk = chunk.upgrade()?;
+            seen.push(Arc::clone(&chunk));
+            Some((chunk.find(units)?, chunk))
+        });
         let (first, chunk) = match found {
-            Some((first, chunk)) => (first, Arc::clone(chunk)),
+            Some(found) => found,
             None => {
                 let chunk = Arc::new(Chunk {
                     mapping: Mapping::reserve(arena, state, CHUNK, CHUNK)?,
                     used: [const { AtomicU64::new(0) }; UNITS / 64],
+                    free: AtomicUsize::new(UNITS),
                     backed: AtomicU64::new(0),
                 });
                 state.slab.0.push(Arc::downgrade(&chunk));
@@ -81,6 +86,7 @@ impl Part {
                 .word(unit)
                 .fetch_or(1 << (unit % 64), Ordering::Relaxed);
         }
+        chunk.free.fetch_sub(units, Ordering::Relaxed);
         Ok(Self {
             chunk,
             first,
@@ -100,6 +106,7 @@ impl Drop for Part {
             let bit = 1 << (unit % 64);
             self.chunk.word(unit).fetch_and(!bit, Ordering::Release);
         }
+        self.chunk.free.fetch_add(self.units, Ordering::Relaxed);
     }
 }
 
@@ -111,13 +118,22 @@ impl Chunk {
 
     /// The first of `units` free ones in a row.
     fn find(&self, units: usize) -> Option<usize> {
+        if self.free.load(Ordering::Relaxed) < units {
+            return None;
+        }
         let mut free = 0;
-        for unit in 0..UNITS {
+        for first in (0..UNITS).step_by(64) {
             // Whoever freed it has written for the last time.
-            let used = self.word(unit).load(Ordering::Acquire) >> (unit % 64) & 1 != 0;
-            free = if used { 0 } else { free + 1 };
-            if free == units {
-                return Some(unit + 1 - units);
+            let used = self.word(first).load(Ordering::Acquire);
+            if used == u64::MAX {
+                free = 0;
+                continue;
+            }
+            for bit in 0..64 {
+                free = if used >> bit & 1 != 0 { 0 } else { free + 1 };
+                if free == units {
+                    return Some(first + bit + 1 - units);
+                }
             }
         }
         None
