@@ -190,6 +190,8 @@ pub struct AhSpec {
     pub destination: Destination,
     /// Hop limit, traffic class and flow label for the receiver's GRH.
     pub attr: masq_spec::verbs::AhAttr,
+    /// The only queue pairs there that it may reach; `None`: any.
+    pub only: Option<Box<[u32]>>,
 }
 
 /// What a queue pair did. Bytes are of payload; messages of any opcode.

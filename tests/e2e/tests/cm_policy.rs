@@ -215,3 +215,14 @@ fn a_reload_that_still_allows_a_service_leaves_its_connections_alone() -> anyhow
     }
     Ok(())
 }
+
+#[test]
+fn a_rule_for_datagram_services_carries_both_ways_and_opens_nothing_else() -> anyhow::Result<()> {
+    let host = Host::with_policy(&ONE_SERVICE.replace("rdma_cm/tcp/7471", "rdma_cm/udp"))?;
+    Meeting::new("udaddy", "udaddy -s 10.0.0.1").run(&host)?;
+    let out = Pair::new("ibv_ud_pingpong")
+        .args(["-g", "3", "-n", "10"])
+        .outcome(&host)?;
+    assert!(!out.client.status.success(), "{}", out.client);
+    host.wait_until_empty()
+}

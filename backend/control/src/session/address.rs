@@ -8,7 +8,7 @@ use crate::world::World;
 use masq_device::{AhSpec, Destination, DeviceError, Handle};
 use masq_policy::{Request, Service, VirtualAddress};
 use masq_spec::verbs::{CreateAh, Multicast, QpType};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Session {
         self.pd(request.pd)?;
         // An address handle serves UD queue pairs only.
         let to = self.path_end(world, &request.attr)?;
-        let asked = self.reached_by(world, to);
+        let (asked, only) = self.reached_by(world, to);
         let (destination, _) = self.resolve(world, to, &request.attr, QpType::Ud, &asked)?;
         if matches!(destination, Destination::Multicast(_)) && !self.sends_to_groups {
             self.set_reach(world)?;
@@ -37,6 +37,7 @@ impl Session {
             pd: request.pd,
             destination,
             attr: request.attr,
+            only,
         };
         if let Err(error) = self.device.create_ah(spec) {
             self.refund(world, Kind::Ahs, 1);
@@ -54,22 +55,35 @@ impl Session {
         Ok(created(handle))
     }
 
-    /// What a datagram path is judged by: plain verbs, or else a datagram
-    /// service that the two sides agreed on.
-    fn reached_by(&self, world: &World, to: IpAddr) -> Asked {
+    /// What a datagram path is judged by: plain verbs, or else the datagram
+    /// services that the two sides agreed on, and then the queue pairs of these
+    /// only. A service's own side may answer: whoever asks does not say from
+    /// which queue pair it will send.
+    fn reached_by(&self, world: &World, to: IpAddr) -> (Asked, Option<Box<[u32]>>) {
         let itself = self.by_itself(to);
         if itself.decide(world, QpType::Ud).is_ok() {
-            return itself;
+            return (itself, None);
         }
         // Thousands of ids may use one service: the policy is asked once for each.
-        let mut seen = HashSet::new();
-        world
-            .fabric
-            .datagram_services(&self.endpoint, to)
-            .filter(|view| seen.insert((view.initiator, view.port_space, view.port)))
-            .filter_map(|view| self.by_service(world, to, &view))
-            .find(|asked| asked.decide(world, QpType::Ud).is_ok())
-            .unwrap_or(itself)
+        let mut services = HashMap::new();
+        let (mut reached, mut only) = (None, BTreeSet::new());
+        for view in world.fabric.datagram_services(&self.endpoint, to) {
+            let service = (view.initiator, view.port_space, view.port);
+            let asked = services.entry(service).or_insert_with(|| {
+                let asked = self.by_service(world, to, &view)?;
+                asked.decide(world, QpType::Ud).is_ok().then_some(asked)
+            });
+            let Some(asked) = asked else { continue };
+            if !view.initiator {
+                return (asked.clone(), None);
+            }
+            only.insert(view.remote_qpn);
+            reached.get_or_insert_with(|| asked.clone());
+        }
+        match reached {
+            Some(asked) => (asked, Some(only.into_iter().collect())),
+            None => (itself, None),
+        }
     }
 
     pub(super) fn destroy_ah(&mut self, world: &mut World, handle: Handle) -> Reply {

@@ -81,7 +81,14 @@ impl Engine {
             _ => self.qps.get(q).map_or(0, |qp| qp.attr.qkey),
         };
         let qpn = cur.wqe.compare_add as u32 & 0xff_ffff;
+        let only = self
+            .sessions
+            .get(session)
+            .and_then(|s| s.ah_only.get(&cur.wqe.ah));
+        let is_barred = only.is_some_and(|only| !only.contains(&qpn));
         match ah.destination {
+            // As if there were no such queue pair.
+            _ if is_barred => self.count_dropped(q),
             Destination::Endpoint(endpoint) => {
                 *bytes = bytes.saturating_sub(cur.total);
                 match self.qp_by_number(domain, endpoint, qpn) {

@@ -50,6 +50,9 @@ pub(crate) struct SessionState {
     pub(crate) cqs: FxHashMap<Handle, usize>,
     pub(crate) srqs: FxHashMap<Handle, usize>,
     pub(crate) ahs: FxHashMap<Handle, Ah>,
+    /// Queue pairs that an address handle may reach, of those that may not
+    /// reach all.
+    pub(crate) ah_only: FxHashMap<Handle, Box<[u32]>>,
     /// Region or window → the upper bits of its key.
     pub(crate) mrs: FxHashMap<Handle, u32>,
     pub(crate) mws: FxHashMap<Handle, u32>,

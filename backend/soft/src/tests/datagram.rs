@@ -38,6 +38,30 @@ fn a_datagram_arrives_behind_its_header() {
 }
 
 #[test]
+fn a_handle_for_a_service_reaches_the_services_queue_pair_only() {
+    let (mut w, mut a, mut b, _) = world();
+    let (_, mut other) = w.connected(QpOptions::of(UD));
+    w.only = Some([b.qpn].into());
+    let ah = w.ah(0, 1, Destination::Endpoint(EndpointKey(2)));
+    let dst = w.register(1, 1, 8192, ALL);
+    for qp in [&mut b, &mut other] {
+        w.recv(qp, 1, &[dst.all()]);
+    }
+    for qpn in [other.qpn, b.qpn] {
+        let wr = Wr::new(Op::Send, 2).inline(&[5; 100]);
+        w.post(&mut a, &wr.addressed(ah, qpn, QKEY));
+    }
+    w.settle();
+    assert_eq!(a.cq.results(), [(2, Success), (2, Success)]);
+    assert_eq!(w.counters(&a).dropped, 1);
+    assert_eq!(b.rcq.poll().map(|cqe| cqe.byte_len), Some(140));
+    assert!(
+        other.rcq.poll().is_none(),
+        "another queue pair of the endpoint"
+    );
+}
+
+#[test]
 fn the_header_of_an_ipv4_datagram_is_true() {
     let (mut w, mut a, mut b, ah) = world();
     let dst = w.register(1, 1, 8192, ALL);

@@ -316,6 +316,8 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) now: u64,
     pub(crate) procs: Vec<Process>,
+    /// What the next address handle may reach.
+    pub(crate) only: Option<Box<[u32]>>,
 }
 
 pub(crate) fn gid_of(endpoint: u32) -> Gid {
@@ -331,6 +333,7 @@ impl World {
             engine: Engine::default(),
             now: 1_000_000_000,
             procs: Vec::new(),
+            only: None,
         }
     }
 
@@ -751,6 +754,7 @@ impl World {
                     pd,
                     destination,
                     attr,
+                    only: self.only.take(),
                 },
             )
             .unwrap();

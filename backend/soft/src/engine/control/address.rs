@@ -18,7 +18,11 @@ impl Engine {
             destination: ah.destination,
             attr: ah.attr,
         };
-        self.session(s)?.ahs.insert(ah.handle, entry);
+        let session = self.session(s)?;
+        session.ahs.insert(ah.handle, entry);
+        if let Some(only) = ah.only {
+            session.ah_only.insert(ah.handle, only);
+        }
         Ok(())
     }
 
@@ -57,11 +61,9 @@ impl Engine {
     }
 
     pub(crate) fn destroy_ah(&mut self, s: usize, handle: Handle) -> Result<()> {
-        self.session(s)?
-            .ahs
-            .remove(&handle)
-            .map(drop)
-            .ok_or(NO_OBJECT)
+        let session = self.session(s)?;
+        session.ah_only.remove(&handle);
+        session.ahs.remove(&handle).map(drop).ok_or(NO_OBJECT)
     }
 
     pub(crate) fn set_multicast_reach(

@@ -58,6 +58,7 @@ impl Engine {
             cqs: Default::default(),
             srqs: Default::default(),
             ahs: Default::default(),
+            ah_only: Default::default(),
             mrs: Default::default(),
             mws: Default::default(),
             helper,
