@@ -5,7 +5,7 @@ use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
 use masq_device::{Device, DomainKey, EndpointKey};
-use masq_policy::{EndpointId, Policy, Request, Verdict, VirtualAddress};
+use masq_policy::{EndpointId, Policy, Request, TenantName, Verdict, VirtualAddress};
 use masq_spec::device::{Config, QUEUE_LAYOUT_MASQ, SPEC_VERSION, version_text};
 use masq_spec::verbs::Gid;
 use std::collections::HashMap;
@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) refusals: Refusals,
     pub(crate) fabric: Fabric,
+    /// Addresses of a tenant's endpoints by their link-local GIDs.
+    link_local: HashMap<TenantName, HashMap<Gid, IpAddr>>,
     domains: HashMap<String, DomainKey>,
     endpoints: HashMap<EndpointId, EndpointKey>,
     last_session: u64,
@@ -59,6 +61,7 @@ impl World {
         identity: DeviceIdentity,
     ) -> Self {
         Self {
+            link_local: link_local(&policy),
             policy,
             device,
             identity,
@@ -69,6 +72,12 @@ impl World {
             endpoints: HashMap::new(),
             last_session: 0,
         }
+    }
+
+    /// Puts another policy in force.
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.link_local = link_local(&policy);
+        self.policy = Arc::new(policy);
     }
 
     pub(crate) fn next_session(&mut self) -> u64 {
@@ -98,19 +107,8 @@ impl World {
     /// The address that a GID stands for in a tenant: the endpoint's own, or
     /// the one whose link-local GID it is.
     pub(crate) fn address_of(&self, id: &EndpointId, gid: Gid) -> IpAddr {
-        if gid.starts_with(&[0xfe, 0x80]) {
-            let tenant = self.policy.tenant(id.tenant().as_str());
-            let found = tenant
-                .into_iter()
-                .flat_map(|t| t.endpoints())
-                .find(|endpoint| {
-                    GidTable::new(endpoint.id(), endpoint.virtual_address()).link_local() == gid
-                });
-            if let Some(endpoint) = found {
-                return endpoint.address();
-            }
-        }
-        VirtualAddress::from_gid(gid).ip()
+        let found = self.link_local.get(id.tenant()).and_then(|t| t.get(&gid));
+        found.map_or_else(|| VirtualAddress::from_gid(gid).ip(), |address| *address)
     }
 
     /// The address by which the policy knows one of its endpoints, which may be
@@ -168,4 +166,14 @@ impl World {
             backend_version: version_text(VERSION),
         }
     }
+}
+
+fn link_local(policy: &Policy) -> HashMap<TenantName, HashMap<Gid, IpAddr>> {
+    let mut found: HashMap<TenantName, HashMap<Gid, IpAddr>> = HashMap::new();
+    for endpoint in policy.endpoints() {
+        let gids = GidTable::new(endpoint.id(), endpoint.virtual_address());
+        let tenant = found.entry(endpoint.id().tenant().clone()).or_default();
+        tenant.insert(gids.link_local(), endpoint.address());
+    }
+    found
 }

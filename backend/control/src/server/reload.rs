@@ -3,7 +3,6 @@
 use super::{Message, Server};
 use masq_admin::{Answer, ReloadReport};
 use masq_policy::Policy;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 impl Server {
@@ -63,7 +62,7 @@ impl Server {
             .update(&policy, &self.epoll)
             .map_err(|e| e.to_string())?;
         super::limits::compare(&policy);
-        self.world.policy = Arc::new(policy);
+        self.world.set_policy(policy);
         for id in &diff.endpoints_added {
             report.changes.push(format!("endpoint {id} added"));
         }
