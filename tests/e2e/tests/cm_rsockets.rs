@@ -43,7 +43,7 @@ fn rstream_with_its_own_sizes_and_buffers() -> anyhow::Result<()> {
         "-S 100001 -I 10 -C 20 -T v",
         "-S 65536 -I 4 -C 100 -B 16384 -T v",
         "-i 0 -S 512 -I 100 -C 10 -T v",
-        "-i 256 -S 512 -I 100 -C 10 -T v -T a",
+        "-i 256 -S 512 -I 100 -C 10 -T v",
         "-k 5 -S 512 -I 100 -C 10 -T v",
         "-f ip -S 512 -I 100 -C 10 -T v",
     ] {
