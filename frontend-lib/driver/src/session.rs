@@ -190,7 +190,9 @@ impl Session {
         let _whole = Uncancelled::new();
         let spare = self.spare().pop();
         if let Some(queue) = spare {
-            return self.succeed(&queue, Vring::new_call()?);
+            // A started ring is never dropped: the device still knows its memory.
+            let successor = Vring::new_call().and_then(|call| self.succeed(&queue, call));
+            return successor.inspect_err(|_| self.spare().push(queue));
         }
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let free = |links: &mut Vec<Link>| {
@@ -291,6 +293,7 @@ impl Session {
         if !self.alive.is_ours() {
             return Err(DriverError::Gone);
         }
+        let _whole = Uncancelled::new();
         if !self.is_gone() && self.put_aside(queue) {
             return Ok(());
         }
@@ -393,8 +396,14 @@ impl Drop for Session {
         }
         let _whole = Uncancelled::new();
         self.alive.stop();
-        // The rings' memory is freed with the session: the backend must have let go of
-        // them, or it would take the zeros that it finds for a damaged ring.
+        // The rings' memory is freed with the session, and may be another's at once: the
+        // backend must have let go of them.
+        let spare = std::mem::take(&mut *self.spare());
+        for queue in &spare {
+            if self.stop_event_queue(queue).is_err() {
+                return;
+            }
+        }
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, link) in links.iter_mut().enumerate() {
             let last = if number == 0 {

@@ -36,7 +36,7 @@ pub(crate) fn serve(stream: UnixStream, world: Arc<Mutex<World>>) {
     while handler.handle_request().is_ok() {}
     let id = connection.lock().unwrap().id;
     if let Some(id) = id {
-        world.lock().unwrap().sessions.remove(&id);
+        world.lock().unwrap().end(id);
     }
 }
 

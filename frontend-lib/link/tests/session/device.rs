@@ -22,6 +22,7 @@ use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 pub(crate) struct World {
     pub(crate) sessions: BTreeMap<u64, Session>,
     last: u64,
+    left_started: Vec<usize>,
 }
 
 /// One connection with its objects.
@@ -71,6 +72,7 @@ fn qpn(session: u64, handle: u32) -> u32 {
 pub(crate) struct Device {
     pub(crate) socket: PathBuf,
     streams: Arc<Mutex<Vec<UnixStream>>>,
+    world: Arc<Mutex<World>>,
 }
 
 impl Device {
@@ -91,6 +93,11 @@ impl Device {
             }
         });
         let working = Arc::clone(&world);
+        let device = Self {
+            socket,
+            streams,
+            world,
+        };
         std::thread::spawn(move || {
             loop {
                 if !working.lock().unwrap().turn() {
@@ -98,7 +105,12 @@ impl Device {
                 }
             }
         });
-        Self { socket, streams }
+        device
+    }
+
+    /// For each session that ended, the channels' event queues that it had left started.
+    pub(crate) fn left_started(&self) -> Vec<usize> {
+        self.world.lock().unwrap().left_started.clone()
     }
 
     /// Ends every connection.
@@ -114,6 +126,13 @@ impl World {
         self.last += 1;
         self.sessions.insert(self.last, session);
         self.last
+    }
+
+    pub(crate) fn end(&mut self, id: u64) {
+        let session = self.sessions.remove(&id);
+        let vrings = session.into_iter().flat_map(|s| s.vrings);
+        let left = vrings.filter(|(name, vring)| *name >= 2 && vring.enabled);
+        self.left_started.push(left.count());
     }
 
     /// Serves each control queue and send queue once; false if there was nothing.

@@ -238,6 +238,19 @@ fn commands_of_librdmacm_reach_the_device_and_bad_ones_end_with_an_errno() {
 }
 
 #[test]
+fn a_ring_that_is_kept_for_another_channel_is_stopped_with_its_session() {
+    let device = Device::start(Path::new(env!("CARGO_TARGET_TMPDIR")), "spare");
+    let words = [&program("spare")[..]];
+    let child = command(&words).env("MASQ_SOCKET", &device.socket).spawn();
+    finish(child.unwrap(), &words);
+    let end = Instant::now() + Duration::from_secs(20);
+    while device.left_started().is_empty() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(device.left_started(), [0]);
+}
+
+#[test]
 fn a_channel_outlives_neither_its_backend_nor_its_process() {
     let device = Device::start(Path::new(env!("CARGO_TARGET_TMPDIR")), "channel-ends");
     let words = [&program("channel_ends")[..], &stand_in("ends", "now")];
