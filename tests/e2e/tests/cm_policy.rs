@@ -1,7 +1,7 @@
 //! Virtual addresses of both families, tenants that share one, and rules that
 //! name services.
 
-use masq_e2e::{Finished, Host, Meeting, Pair, wait_for_words};
+use masq_e2e::{Finished, Host, Meeting, Pair, Running, wait_for_words};
 use std::time::{Duration, Instant};
 
 const IPV6: &str = "
@@ -168,19 +168,30 @@ fn datagrams_to_a_service_that_no_rule_opens_are_unreachable() -> anyhow::Result
     Ok(())
 }
 
-#[test]
-fn a_reload_that_forbids_a_service_disconnects_who_uses_it() -> anyhow::Result<()> {
-    let host = Host::with_policy(ONE_SERVICE)?;
+/// blue/b pings blue/a by the one service, until it is stopped.
+fn pinging(host: &Host) -> anyhow::Result<(Running, Running)> {
     let meeting = Meeting::new(
         "rping -s -P -a 10.0.0.1 -p 7471",
         "rping -c -v -a 10.0.0.1 -p 7471",
     );
-    let _server = meeting.start_server(&host)?;
-    let mut client = meeting.start_client(&host)?;
+    let server = meeting.start_server(host)?;
+    let mut client = meeting.start_client(host)?;
     wait_for_words(&mut client, "ping data: rdma-ping-100:")?;
-    let policy = ONE_SERVICE.replace("tcp/7471", "tcp/7500");
+    Ok((server, client))
+}
+
+/// Has masqd allow this service instead.
+fn reload_for(host: &Host, service: &str) -> anyhow::Result<Finished> {
+    let policy = ONE_SERVICE.replace("tcp/7471", service);
     std::fs::write(host.policy_file(), policy)?;
-    let out = host.masq_output(["reload"])?.success()?;
+    host.masq_output(["reload"])?.success()
+}
+
+#[test]
+fn a_reload_that_forbids_a_service_disconnects_who_uses_it() -> anyhow::Result<()> {
+    let host = Host::with_policy(ONE_SERVICE)?;
+    let (_server, client) = pinging(&host)?;
+    let out = reload_for(&host, "tcp/7500")?;
     assert!(!out.output.contains("connections cut: 0"), "{out}");
     let client = client.wait(Duration::from_secs(20))?;
     assert!(client.output.contains("DISCONNECT EVENT"), "{client}");
@@ -195,16 +206,8 @@ fn a_reload_that_forbids_a_service_disconnects_who_uses_it() -> anyhow::Result<(
 #[test]
 fn a_reload_that_still_allows_a_service_leaves_its_connections_alone() -> anyhow::Result<()> {
     let host = Host::with_policy(ONE_SERVICE)?;
-    let meeting = Meeting::new(
-        "rping -s -P -a 10.0.0.1 -p 7471",
-        "rping -c -v -a 10.0.0.1 -p 7471",
-    );
-    let _server = meeting.start_server(&host)?;
-    let mut client = meeting.start_client(&host)?;
-    wait_for_words(&mut client, "ping data: rdma-ping-100:")?;
-    let policy = ONE_SERVICE.replace("tcp/7471", "tcp/7000-8000");
-    std::fs::write(host.policy_file(), policy)?;
-    let out = host.masq_output(["reload"])?.success()?;
+    let (_server, mut client) = pinging(&host)?;
+    let out = reload_for(&host, "tcp/7000-8000")?;
     assert!(!out.output.contains("connections cut: 1"), "{out}");
     let now = client.output().lines().count();
     let end = Instant::now() + Duration::from_secs(10);
