@@ -2,52 +2,11 @@
 //! Annex A11).
 
 use crate::types::PortSpace;
-use masq_spec::verbs::{CmAddress, Gid};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use masq_spec::verbs::Gid;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Bytes of the IP header.
 pub(crate) const IP_HEADER: usize = 36;
-const FAMILY_V4: u16 = 2;
-const FAMILY_V6: u16 = 10;
-
-/// The address that a program gave, if its family is known.
-pub(crate) fn from_program(address: &CmAddress) -> Option<SocketAddr> {
-    match address.family {
-        FAMILY_V4 => {
-            let [a, b, c, d, ..] = address.ip;
-            Some(SocketAddr::from(([a, b, c, d], address.port)))
-        }
-        FAMILY_V6 => Some(SocketAddr::V6(SocketAddrV6::new(
-            Ipv6Addr::from(address.ip),
-            address.port,
-            0,
-            address.scope,
-        ))),
-        _ => None,
-    }
-}
-
-/// The address as a program is told it.
-pub(crate) fn to_program(address: SocketAddr) -> CmAddress {
-    let mut out = CmAddress {
-        port: address.port(),
-        ..CmAddress::default()
-    };
-    match address {
-        SocketAddr::V4(v4) => {
-            out.family = FAMILY_V4;
-            for (to, from) in out.ip.iter_mut().zip(v4.ip().octets()) {
-                *to = from;
-            }
-        }
-        SocketAddr::V6(v6) => {
-            out.family = FAMILY_V6;
-            out.scope = v6.scope_id();
-            out.ip = v6.ip().octets();
-        }
-    }
-    out
-}
 
 /// The GID that stands for an address: itself, or the IPv4-mapped one.
 pub(crate) fn gid_of(ip: IpAddr) -> Gid {

@@ -6,6 +6,7 @@ use masq_spec::verbs::{
     CM_NO_EVENT, CmAccept, CmAddress, CmBind, CmConnect, CmCreateId, CmEvent, CmNumber, CmParam,
     CmQpAttrs, CmResolve, CmTarget, Created, QpAttr, QpType, State,
 };
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
@@ -27,13 +28,7 @@ pub mod event {
 
 /// An IPv4 address and port.
 pub fn address(ip: [u8; 4], port: u16) -> CmAddress {
-    let mut address = CmAddress {
-        family: 2,
-        port,
-        ..CmAddress::default()
-    };
-    address.ip[..4].copy_from_slice(&ip);
-    address
+    SocketAddr::from((ip, port)).into()
 }
 
 /// The side of a queue pair, with private data.

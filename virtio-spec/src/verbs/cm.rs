@@ -3,6 +3,7 @@
 //! the rdma_cm API, so neither side translates.
 
 use super::{AhAttr, Gid, QpAttr};
+use std::net::{SocketAddr, SocketAddrV6};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Most bytes of private data in any message of a connection's making.
@@ -39,6 +40,48 @@ pub struct CmAddress {
     pub ip: [u8; 16],
 }
 const _: () = assert!(size_of::<CmAddress>() == 24);
+
+const INET: u16 = 2;
+const INET6: u16 = 10;
+
+impl CmAddress {
+    /// The address, if its family is known.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self.family {
+            INET => {
+                let [a, b, c, d, ..] = self.ip;
+                Some(SocketAddr::from(([a, b, c, d], self.port)))
+            }
+            INET6 => {
+                let v6 = SocketAddrV6::new(self.ip.into(), self.port, 0, self.scope);
+                Some(SocketAddr::V6(v6))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for CmAddress {
+    fn from(address: SocketAddr) -> Self {
+        let mut ip = [0; 16];
+        let (family, scope) = match address {
+            SocketAddr::V4(v4) => {
+                ip[..4].copy_from_slice(&v4.ip().octets());
+                (INET, 0)
+            }
+            SocketAddr::V6(v6) => {
+                ip = v6.ip().octets();
+                (INET6, v6.scope_id())
+            }
+        };
+        Self {
+            family,
+            port: address.port(),
+            scope,
+            ip,
+        }
+    }
+}
 
 /// Creates an id.
 #[repr(C)]

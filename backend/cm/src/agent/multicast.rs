@@ -4,7 +4,7 @@ use super::Agent;
 use super::state::{
     BITS_24, DEFAULT_QKEY, MAX_GROUPS, MAX_MEMBERSHIPS, Membership, Phase, Queued, Told,
 };
-use crate::address::{from_program, gid_of};
+use crate::address::gid_of;
 use crate::error::CmError;
 use crate::types::{Channel, Event, Target};
 use masq_spec::verbs::{CmAddress, CmEnded, QpType};
@@ -29,7 +29,7 @@ impl Agent {
         flags: u32,
     ) -> Result<u32, CmError> {
         let id = self.id(target)?;
-        let group = from_program(&group).ok_or(CmError::Invalid)?.ip();
+        let group = group.socket().ok_or(CmError::Invalid)?.ip();
         if id.qp_type != QpType::Ud
             || !self.has_device(id)
             || !matches!(id.phase, Phase::Bound | Phase::AddressResolved)

@@ -2,7 +2,7 @@
 
 use super::Agent;
 use super::state::{HOP_LIMIT, Id, MAX_WAITING, PACKET_LIFETIME, Phase, Queued};
-use crate::address::{any_of, from_program, gid_of, is_link_local, to_program};
+use crate::address::{any_of, gid_of, is_link_local};
 use crate::error::CmError;
 use crate::ports::Holder;
 use crate::types::{Event, PortSpace, Target};
@@ -24,7 +24,7 @@ impl Agent {
     /// [`CmError::AddressInUse`].
     pub fn bind(&mut self, target: Target, address: CmAddress) -> Result<(), CmError> {
         self.id(target)?;
-        let address = from_program(&address).ok_or(CmError::Invalid)?;
+        let address = address.socket().ok_or(CmError::Invalid)?;
         self.bind_to(target, address)
     }
 
@@ -75,7 +75,7 @@ impl Agent {
         if id.events.len() >= MAX_WAITING {
             return Err(CmError::NoMemory);
         }
-        let mut destination = from_program(&destination).ok_or(CmError::Invalid)?;
+        let mut destination = destination.socket().ok_or(CmError::Invalid)?;
         if destination.ip().is_unspecified() || destination.ip().is_loopback() {
             destination.set_ip(self.config.address);
         }
@@ -83,7 +83,7 @@ impl Agent {
         match phase {
             Phase::Idle => {
                 let source = match source.filter(|source| source.family != 0) {
-                    Some(source) => from_program(&source).ok_or(CmError::Invalid)?,
+                    Some(source) => source.socket().ok_or(CmError::Invalid)?,
                     None => SocketAddr::new(any, 0),
                 };
                 let family = self.own(source.ip()).unwrap_or(source.ip());
@@ -171,8 +171,8 @@ impl Agent {
                 Phase::RouteResolved | Phase::Connecting | Phase::Disconnected
             );
         Ok(CmRoute {
-            source: to_program(id.source),
-            destination: id.destination.map(to_program).unwrap_or_default(),
+            source: CmAddress::from(id.source),
+            destination: id.destination.map(CmAddress::from).unwrap_or_default(),
             sgid: if bound { self.source_gid(id) } else { [0; 16] },
             dgid: id.dgid,
             bound: u8::from(bound),

@@ -305,12 +305,5 @@ impl Session {
 
 /// The address without its port, if there is one.
 fn ip(address: &CmAddress) -> Option<IpAddr> {
-    match address.family {
-        2 => {
-            let [a, b, c, d, ..] = address.ip;
-            Some(IpAddr::from([a, b, c, d]))
-        }
-        10 => Some(IpAddr::from(address.ip).to_canonical()),
-        _ => None,
-    }
+    Some(address.socket()?.ip().to_canonical())
 }

@@ -50,7 +50,7 @@ pub(super) fn ip(agent: usize) -> IpAddr {
 }
 
 pub(super) fn address(ip: IpAddr, port: u16) -> CmAddress {
-    crate::address::to_program((ip, port).into())
+    std::net::SocketAddr::from((ip, port)).into()
 }
 
 /// A side with this queue pair and private data.
