@@ -53,11 +53,13 @@ pub enum LinkError {
 pub fn link(profile_dir: &Path, out_dir: &Path) -> Result<PathBuf, LinkError> {
     let nodes = symbols::nodes()?;
     fs::create_dir_all(out_dir).map_err(|source| io(out_dir, source))?;
-    let script = out_dir.join("libibverbs.map");
-    let aliases = out_dir.join("libibverbs-aliases.s");
+    // Made aside and renamed: a program may have the old library mapped, and others may
+    // be linking it now.
+    let aside = tempfile::tempdir_in(out_dir).map_err(|source| io(out_dir, source))?;
+    let script = aside.path().join("libibverbs.map");
+    let aliases = aside.path().join("libibverbs-aliases.s");
+    let fresh = aside.path().join("libibverbs.so.1");
     let library = out_dir.join("libibverbs.so.1");
-    // Linked aside and renamed: a program may have the old one mapped.
-    let fresh = out_dir.join(format!("libibverbs.so.1.{}", std::process::id()));
     write(&script, &symbols::version_script(&nodes))?;
     write(&aliases, &symbols::aliases(&nodes, std::env::consts::ARCH)?)?;
 

@@ -136,3 +136,20 @@ fn perftest_loads_though_its_libraries_bind_private_symbols_at_once() {
         assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{tool}");
     }
 }
+
+#[test]
+fn many_may_link_at_once() {
+    let built = library();
+    let profile = built.ancestors().nth(3).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let links: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| masq_link::link(profile, out.path())))
+            .collect();
+        for link in links {
+            link.join().unwrap().unwrap();
+        }
+    });
+    let left = std::fs::read_dir(out.path()).unwrap().count();
+    assert_eq!(left, 1, "only the library is left");
+}
