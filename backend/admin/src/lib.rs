@@ -9,6 +9,7 @@ mod report;
 
 pub use client::{AdminError, SOCKET_NAME, call};
 pub use report::{
-    Answer, CmIdReport, CqReport, EndpointReport, MrReport, Overview, PeerReport, QpReport,
-    QuotaUse, Refusal, RefusalCount, ReloadReport, Request, SessionDetail, SessionReport,
+    Answer, CmIdReport, ContainerReport, CqReport, EndpointReport, MrReport, Overview, PeerReport,
+    QpReport, QuotaUse, Refusal, RefusalCount, Registration, ReloadReport, Request, SessionDetail,
+    SessionReport,
 };

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// A question to masqd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,49 @@ pub enum Request {
     },
     /// Read the policy file again.
     Reload,
+    /// A container is about to start.
+    Register(Registration),
+    /// A container has ended; no error if it is not known.
+    Unregister {
+        /// Id that the runtime gave it.
+        container: String,
+    },
+    /// The containers that are registered.
+    Containers,
+}
+
+/// What a runtime's hook tells of a container before its program starts. All of it but
+/// the process is the word of whoever started the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Id that the runtime gave it.
+    pub container: String,
+    /// Its init process, as the host numbers it.
+    pub pid: i32,
+    /// Tenant that it asks for; without one, the policy's selectors choose.
+    pub tenant: Option<String>,
+    /// Endpoint or class of endpoints within the tenant that it asks for.
+    pub endpoint: Option<String>,
+    /// Name of the image, if the runtime tells.
+    pub image: Option<String>,
+    /// Annotations of the container.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A container that masqd serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerReport {
+    /// Id that the runtime gave it.
+    pub container: String,
+    /// `tenant/name`.
+    pub endpoint: String,
+    /// Its init process, as the host numbers it.
+    pub pid: i32,
+    /// Virtual addresses, the first at GID index 3; none yet, perhaps.
+    pub addresses: Vec<IpAddr>,
+    /// Directory with what is mounted into the container: `run/` (its socket), `sys/`
+    /// and `dev/` (what `/sys/class/infiniband` and `/dev/infiniband` show there).
+    pub dir: PathBuf,
 }
 
 /// An answer of masqd.
@@ -33,6 +78,12 @@ pub enum Answer {
     Detail(Vec<SessionDetail>, Option<EndpointReport>),
     /// To [`Request::Reload`].
     Reloaded(ReloadReport),
+    /// To [`Request::Register`].
+    Registered(ContainerReport),
+    /// To [`Request::Unregister`]: whether it was known.
+    Unregistered(bool),
+    /// To [`Request::Containers`].
+    Containers(Vec<ContainerReport>),
     /// In words.
     Error(String),
 }

@@ -100,6 +100,9 @@ impl Server {
                 Answer::Detail(sessions, Some(report))
             }
             Request::Reload => Answer::Error("a reload is answered later".into()),
+            Request::Register(_) | Request::Unregister { .. } | Request::Containers => {
+                Answer::Error("this masqd serves no containers".into())
+            }
         }
     }
 
