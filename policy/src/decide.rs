@@ -265,6 +265,8 @@ pub(crate) struct Connection<'p> {
     pub(crate) tenant: &'p Tenant,
     pub(crate) from: &'p Endpoint,
     pub(crate) to: &'p Endpoint,
+    /// Whether an endpoint reaches itself.
+    pub(crate) itself: bool,
 }
 
 impl Policy {
@@ -308,6 +310,7 @@ impl Policy {
                         tenant,
                         from: endpoint,
                         to,
+                        itself: endpoint.id == to.id,
                     });
                 } else {
                     let (tenant, address) = (tenant.name().clone(), VirtualAddress::new(to));
@@ -355,6 +358,15 @@ pub fn decide(policy: &Policy, request: &Request<'_>) -> Verdict {
 }
 
 impl Connection<'_> {
+    /// The refusal of a queue pair type that the asker may not use.
+    pub(crate) fn bad_type(&self, qp_type: QpType) -> Option<Verdict> {
+        let rule = RuleRef::Setting {
+            tenant: self.tenant.name().clone(),
+            key: "qp_types",
+        };
+        bad_type(self.from, qp_type).map(|reason| Verdict::deny(rule, reason))
+    }
+
     /// The verdict when `number` is the first rule that matches.
     pub(crate) fn verdict(&self, number: Option<usize>) -> Verdict {
         if let Some(rule) = number.and_then(|number| self.tenant.rules.get(number)) {
@@ -369,7 +381,7 @@ impl Connection<'_> {
                 reason,
             };
         }
-        if self.from.id == self.to.id {
+        if self.itself {
             return Verdict::allow(RuleRef::OwnAddress, Reason::OwnAddress);
         }
         let (from, to) = (self.from.id.clone(), self.to.id.clone());

@@ -1,7 +1,5 @@
 //! What a new policy changes, so that a running daemon can apply it.
 
-use std::net::IpAddr;
-
 use serde::Serialize;
 
 use crate::{
@@ -14,9 +12,8 @@ use crate::{
 pub struct EndpointChange {
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// The old and the new address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<(IpAddr, IpAddr)>,
+    /// Whether its addresses differ.
+    pub addresses: bool,
     /// Whether its quotas, or those of its tenant, differ.
     pub quotas: bool,
     /// Whether its QP types, verbs or remote rights differ.
@@ -91,13 +88,12 @@ impl Policy {
                 };
                 let change = EndpointChange {
                     endpoint: new.id.clone(),
-                    address: (old.address != new.address).then(|| (old.address(), new.address())),
+                    addresses: old.addresses != new.addresses,
                     quotas: tenant_quotas || old.quotas != new.quotas,
                     permissions: old.permissions != new.permissions,
                     labels: old.labels != new.labels,
                 };
-                if change.address.is_some() || change.quotas || change.permissions || change.labels
-                {
+                if change.addresses || change.quotas || change.permissions || change.labels {
                     diff.endpoints_changed.push(change);
                 }
             }

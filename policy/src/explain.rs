@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    decide::{Request, Stage, Verdict},
-    model::Policy,
+    decide::{Connection, Reason, Request, RuleRef, Stage, Verdict},
+    model::{Class, Endpoint, Policy, Tenant},
     names::EndpointId,
     rule::{Action, Mismatch, Rule, RuleId, Service, list},
     sets::QpType,
@@ -59,7 +59,114 @@ impl Policy {
         else {
             return explanation;
         };
-        explanation.target = Some(connection.to.id.clone());
+        explanation.scan(&connection, qp_type, service);
+        explanation
+    }
+
+    /// Explains a connection to the address of `to`, as seen from `from`: an endpoint of another
+    /// tenant has an address, but not one that means it in the asker's tenant. Either may be a
+    /// class, which stands for any of its instances.
+    ///
+    /// `None` if the policy has no endpoint or class `to`.
+    pub fn explain_between(
+        &self,
+        from: &EndpointId,
+        to: &EndpointId,
+        qp_type: QpType,
+        service: Service,
+    ) -> Option<Explanation> {
+        let target = self.endpoint_or_class(to)?;
+        let asker = self.endpoint_or_class(from);
+        let tenant = self.tenant(from.tenant().as_str());
+        let same_tenant = from.tenant() == to.tenant();
+        let stands_for_many = asker.is_some() && self.endpoint(from).is_none();
+        let mut explanation = match (target.address(), asker, tenant) {
+            (None, Some(asker), Some(tenant)) if same_tenant => {
+                Explanation::of_class(tenant, asker, target, qp_type, service)
+            }
+            (Some(_), Some(asker), Some(tenant)) if same_tenant && stands_for_many => {
+                Explanation::of_class(tenant, asker, target, qp_type, service)
+            }
+            (Some(address), _, _) => self.explain(&Request::Connect {
+                from,
+                to: address,
+                qp_type,
+                service,
+            }),
+            (None, _, _) => Explanation::unreachable(from, to, qp_type, service),
+        };
+        if !same_tenant {
+            explanation.notes.push(format!(
+                "{to} belongs to another tenant: whatever the rules of {} say, no address in it means {to}",
+                from.tenant()
+            ));
+        }
+        for id in [from, to] {
+            if self.endpoint(id).is_none() && self.endpoint_or_class(id).is_some() {
+                explanation.notes.push(format!(
+                    "{id} stands for its containers: rules that name addresses may decide otherwise for one of them"
+                ));
+            }
+        }
+        explanation.notes.dedup();
+        Some(explanation)
+    }
+
+    fn endpoint_or_class(&self, id: &EndpointId) -> Option<&Endpoint> {
+        let class = || self.tenant(id.tenant().as_str())?.class(id.name().as_str());
+        self.endpoint(id).or_else(|| class().map(Class::template))
+    }
+}
+
+impl Explanation {
+    /// Between a class and another, or two instances of one.
+    fn of_class(
+        tenant: &Tenant,
+        from: &Endpoint,
+        to: &Endpoint,
+        qp_type: QpType,
+        service: Service,
+    ) -> Self {
+        let connection = Connection {
+            tenant,
+            from,
+            to,
+            itself: false,
+        };
+        let mut explanation = Self {
+            request: format!("{} -> {} ({qp_type}, service {service})", from.id, to.id),
+            target: None,
+            considered: Vec::new(),
+            verdict: connection.verdict(None),
+            notes: Vec::new(),
+        };
+        match connection.bad_type(qp_type) {
+            Some(verdict) => explanation.verdict = verdict,
+            None => explanation.scan(&connection, qp_type, service),
+        }
+        explanation
+    }
+
+    /// To something of another tenant that has no address either.
+    fn unreachable(from: &EndpointId, to: &EndpointId, qp_type: QpType, service: Service) -> Self {
+        Self {
+            request: format!("{from} -> {to} ({qp_type}, service {service})"),
+            target: None,
+            considered: Vec::new(),
+            verdict: Verdict::deny(
+                RuleRef::NoSuchEndpoint,
+                Reason::NoRuleMatched {
+                    from: from.clone(),
+                    to: to.clone(),
+                },
+            ),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Looks at rule after rule, not at the index: a difference would be seen.
+    fn scan(&mut self, connection: &Connection<'_>, qp_type: QpType, service: Service) {
+        self.target = Some(connection.to.id.clone());
         let (from, to) = (connection.from, connection.to);
         let mut first = None;
         for (number, rule) in connection.tenant.rules.iter().enumerate() {
@@ -70,7 +177,7 @@ impl Policy {
                 Some(why) => skipped(rule, why, &from.id, &to.id, qp_type, service),
             };
             let matched = mismatch.is_none();
-            explanation.considered.push(Considered {
+            self.considered.push(Considered {
                 rule: rule.id.clone(),
                 matched,
                 why,
@@ -80,36 +187,7 @@ impl Policy {
                 break;
             }
         }
-        // From the scan, not from the index: an explanation that disagreed would be seen.
-        explanation.verdict = connection.verdict(first);
-        explanation
-    }
-
-    /// Explains a connection to the address of `to`, as seen from `from`: an endpoint of another
-    /// tenant has an address, but not one that means it in the asker's tenant.
-    ///
-    /// `None` if the policy has no endpoint `to`.
-    pub fn explain_between(
-        &self,
-        from: &EndpointId,
-        to: &EndpointId,
-        qp_type: QpType,
-        service: Service,
-    ) -> Option<Explanation> {
-        let address = self.endpoint(to)?.address();
-        let mut explanation = self.explain(&Request::Connect {
-            from,
-            to: address,
-            qp_type,
-            service,
-        });
-        if from.tenant() != to.tenant() {
-            explanation.notes.push(format!(
-                "{to} belongs to another tenant: whatever the rules of {} say, no address in it means {to}",
-                from.tenant()
-            ));
-        }
-        Some(explanation)
+        self.verdict = connection.verdict(first);
     }
 }
 

@@ -178,6 +178,53 @@ impl RuleIndex {
         Compiled { index, meant }
     }
 
+    /// Adds one more endpoint, behind the others.
+    pub(crate) fn push(&mut self, endpoint: &Endpoint, rules: &[Rule]) {
+        let (from, to) = Self::entries_of(endpoint, rules);
+        self.from.push(from);
+        self.to.push(to);
+    }
+
+    /// Looks again at an endpoint that has changed.
+    pub(crate) fn update(&mut self, slot: usize, endpoint: &Endpoint, rules: &[Rule]) {
+        let (from, to) = Self::entries_of(endpoint, rules);
+        if let (Some(in_from), Some(in_to)) = (self.from.get_mut(slot), self.to.get_mut(slot)) {
+            (*in_from, *in_to) = (from, to);
+        }
+    }
+
+    /// Removes an endpoint; the last one takes its place.
+    pub(crate) fn swap_remove(&mut self, slot: usize) {
+        if slot < self.from.len() && slot < self.to.len() {
+            self.from.swap_remove(slot);
+            self.to.swap_remove(slot);
+        }
+    }
+
+    /// The entries whose `from`, and those whose `to`, mean the endpoint.
+    fn entries_of(endpoint: &Endpoint, rules: &[Rule]) -> (Sparse, Sparse) {
+        let (mut from, mut to) = (Sparse::default(), Sparse::default());
+        let mut entry = 0;
+        for rule in rules {
+            let meant = |selectors: &[Selector]| selectors.iter().any(|s| s.matches(endpoint));
+            let (in_from, in_to) = (meant(&rule.from), meant(&rule.to));
+            let directions = [
+                Some((in_from, in_to)),
+                rule.both_ways.then_some((in_to, in_from)),
+            ];
+            for (in_from, in_to) in directions.into_iter().flatten() {
+                if in_from {
+                    from.push(entry);
+                }
+                if in_to {
+                    to.push(entry);
+                }
+                entry += 1;
+            }
+        }
+        (from, to)
+    }
+
     /// The number of the first rule that matches a connection between two endpoints.
     pub(crate) fn first_match(
         &self,
@@ -251,7 +298,7 @@ impl RuleIndex {
 /// Finds the endpoints that selectors mean, at a cost near to their number.
 struct Finder<'a> {
     endpoints: &'a [Endpoint],
-    by_name: HashMap<&'a str, usize>,
+    by_name: HashMap<&'a str, Vec<usize>>,
     by_address: BTreeMap<VirtualAddress, usize>,
     by_label: HashMap<(&'a str, &'a str), Vec<usize>>,
 }
@@ -264,13 +311,19 @@ impl<'a> Finder<'a> {
                 by_label.entry((key, value)).or_default().push(slot);
             }
         }
-        let slots = || endpoints.iter().enumerate();
+        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut by_address = BTreeMap::new();
+        for (slot, endpoint) in endpoints.iter().enumerate() {
+            let names = [Some(endpoint.id.name()), endpoint.class.as_ref()];
+            for name in names.into_iter().flatten() {
+                by_name.entry(name.as_str()).or_default().push(slot);
+            }
+            by_address.extend(endpoint.addresses.iter().map(|address| (*address, slot)));
+        }
         Self {
             endpoints,
-            by_name: slots()
-                .map(|(slot, e)| (e.id.name().as_str(), slot))
-                .collect(),
-            by_address: slots().map(|(slot, e)| (e.address, slot)).collect(),
+            by_name,
+            by_address,
             by_label,
         }
     }
@@ -284,7 +337,9 @@ impl<'a> Finder<'a> {
         for selector in distinct {
             match selector {
                 Selector::Any => {}
-                Selector::Endpoint(name) => found.extend(self.by_name.get(name.as_str())),
+                Selector::Endpoint(name) => {
+                    found.extend(self.by_name.get(name.as_str()).into_iter().flatten());
+                }
                 Selector::Address(address) => found.extend(self.by_address.get(address)),
                 Selector::Network(cidr) => {
                     let (first, last) = cidr.bounds();

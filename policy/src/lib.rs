@@ -45,11 +45,13 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod container;
 mod decide;
 mod diagnostic;
 mod diff;
 mod explain;
 mod index;
+mod instance;
 mod model;
 mod names;
 mod quotas;
@@ -60,11 +62,15 @@ mod sets;
 mod yaml;
 
 pub use address::{Cidr, VirtualAddress};
+pub use container::{
+    Container, ContainerSelector, Containers, PlaceError, Placement, instance_name,
+};
 pub use decide::{Reason, Request, RuleRef, Verdict, decide};
 pub use diagnostic::{Code, Diagnostic, Place, PolicyErrors, Severity};
 pub use diff::{EndpointChange, PolicyDiff};
 pub use explain::{Considered, Explanation};
-pub use model::{Endpoint, Labels, Permissions, Policy, Tenant};
+pub use instance::{AddressRefusal, InstanceError, MAX_ADDRESSES, Refused};
+pub use model::{Class, Endpoint, Labels, Permissions, Policy, Tenant};
 pub use names::{EndpointId, EndpointName, MAX_NAME_LEN, NameError, TenantName};
 pub use quotas::Quotas;
 pub use rule::{Action, PortSpace, Rule, RuleId, Selector, Service, ServiceError, ServiceMatch};

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     address::{Cidr, VirtualAddress},
+    container::Containers,
     diagnostic::{Diagnostic, PolicyErrors},
     index::RuleIndex,
     names::{EndpointId, EndpointName, TenantName},
@@ -42,11 +43,18 @@ impl Default for Permissions {
     }
 }
 
-/// One endpoint of a tenant.
+/// One endpoint of a tenant: a fixed one of the file, or an instance of a class of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
     pub(crate) id: EndpointId,
-    pub(crate) address: VirtualAddress,
+    /// The class that it is an instance of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<EndpointName>,
+    /// The first is at GID index 3; an instance may have none.
+    pub(crate) addresses: Vec<VirtualAddress>,
+    /// Which containers may become it.
+    #[serde(skip)]
+    pub(crate) containers: Containers,
     pub(crate) labels: Labels,
     pub(crate) quotas: Quotas,
     #[serde(flatten)]
@@ -59,14 +67,30 @@ impl Endpoint {
         &self.id
     }
 
-    /// The virtual address, never IPv4-mapped.
-    pub fn address(&self) -> IpAddr {
-        self.address.ip()
+    /// The class that it is an instance of, if it is one.
+    pub fn class(&self) -> Option<&EndpointName> {
+        self.class.as_ref()
     }
 
-    /// The virtual address as the type that knows its vGID.
-    pub fn virtual_address(&self) -> VirtualAddress {
-        self.address
+    /// The virtual address, never IPv4-mapped; the first one if there are several. An
+    /// instance has none while its container has none.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.addresses.first().map(|address| address.ip())
+    }
+
+    /// The virtual addresses in the order of their GIDs.
+    pub fn addresses(&self) -> &[VirtualAddress] {
+        &self.addresses
+    }
+
+    /// Which containers may become it.
+    pub fn containers(&self) -> &Containers {
+        &self.containers
+    }
+
+    /// Whether the rules that speak of `name` speak of it.
+    pub(crate) fn is_called(&self, name: &EndpointName) -> bool {
+        self.id.name() == name || self.class.as_ref() == Some(name)
     }
 
     /// The endpoint's labels, the tenant's included.
@@ -95,6 +119,31 @@ impl Endpoint {
     }
 }
 
+/// A class of endpoints, `address: auto` in the file: each container that asks for it
+/// becomes an instance, an endpoint whose addresses are the container's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// What instances begin as; its name is the class's and it has no addresses.
+    pub(crate) template: Endpoint,
+}
+
+impl Class {
+    /// Tenant and name.
+    pub fn id(&self) -> &EndpointId {
+        self.template.id()
+    }
+
+    /// The name.
+    pub fn name(&self) -> &EndpointName {
+        self.id().name()
+    }
+
+    /// What its instances begin as.
+    pub fn template(&self) -> &Endpoint {
+        &self.template
+    }
+}
+
 /// One tenant: its endpoints, and the rules between them.
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -103,7 +152,13 @@ pub struct Tenant {
     pub(crate) quotas: Quotas,
     pub(crate) permissions: Permissions,
     pub(crate) multicast: Vec<Cidr>,
+    /// Where addresses must lie, if the file says so.
+    pub(crate) addresses: Option<Vec<Cidr>>,
+    /// Which containers may become its endpoints.
+    pub(crate) containers: Containers,
     /// Sorted by name.
+    pub(crate) classes: Vec<Class>,
+    /// Fixed ones sorted by name, then instances in any order.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) by_name: HashMap<EndpointName, usize>,
     pub(crate) by_address: HashMap<VirtualAddress, usize>,
@@ -137,7 +192,25 @@ impl Tenant {
         &self.multicast
     }
 
-    /// The endpoints, sorted by name.
+    /// Networks in which its endpoints' addresses lie, if the file names any.
+    pub fn addresses(&self) -> Option<&[Cidr]> {
+        self.addresses.as_deref()
+    }
+
+    /// The classes, sorted by name.
+    pub fn classes(&self) -> impl ExactSizeIterator<Item = &Class> {
+        self.classes.iter()
+    }
+
+    /// The class of that name.
+    pub fn class(&self, name: &str) -> Option<&Class> {
+        self.classes
+            .binary_search_by(|class| class.name().as_str().cmp(name))
+            .ok()
+            .and_then(|slot| self.classes.get(slot))
+    }
+
+    /// The endpoints: fixed ones sorted by name, then instances in any order.
     pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Endpoint> {
         self.endpoints.iter()
     }

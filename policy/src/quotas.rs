@@ -64,6 +64,7 @@ const GIB: u64 = 1 << 30;
 // A minimum of 1 stands where 0 would only lock the tenant out of the device; the maxima are
 // what the interface can name (24-bit QP numbers, 47-bit addresses) or a host can bear.
 quotas! {
+    containers: "containers", Count, 256, 0..=65_536, "Containers that are registered, each with a socket of its own.";
     sessions: "sessions", Count, 64, 1..=65_536, "Open sessions: processes that hold the device open.";
     pds: "pds", Count, 1024, 1..=1_048_576, "Protection domains.";
     qps: "qps", Count, 1024, 1..=1_048_576, "Queue pairs.";

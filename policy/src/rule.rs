@@ -215,11 +215,11 @@ impl fmt::Display for ServiceMatch {
 pub enum Selector {
     /// Every endpoint of the tenant.
     Any,
-    /// The endpoint of that name.
+    /// The endpoint of that name, or every instance of the class of that name.
     Endpoint(EndpointName),
     /// The endpoint at that address.
     Address(VirtualAddress),
-    /// The endpoints whose addresses lie in the network.
+    /// The endpoints with an address that lies in the network.
     Network(Cidr),
     /// The endpoints that carry all of these labels.
     Labels(Labels),
@@ -230,9 +230,9 @@ impl Selector {
     pub fn matches(&self, endpoint: &Endpoint) -> bool {
         match self {
             Self::Any => true,
-            Self::Endpoint(name) => name == endpoint.id().name(),
-            Self::Address(address) => *address == endpoint.virtual_address(),
-            Self::Network(cidr) => cidr.contains(endpoint.virtual_address()),
+            Self::Endpoint(name) => endpoint.is_called(name),
+            Self::Address(address) => endpoint.addresses().contains(address),
+            Self::Network(cidr) => endpoint.addresses().iter().any(|at| cidr.contains(*at)),
             Self::Labels(labels) => labels
                 .iter()
                 .all(|(key, value)| endpoint.labels().get(key) == Some(value)),

@@ -64,6 +64,12 @@ fn definitions() -> Value {
                     "type": ["string", "array"],
                     "items": { "type": "string" }
                 },
+                "addresses": {
+                    "description": "Networks in which the addresses of its endpoints lie; needed for `address: auto`.",
+                    "type": ["string", "array"],
+                    "items": { "type": "string" }
+                },
+                "containers": { "$ref": "#/$defs/containers" },
                 "endpoints": {
                     "description": "Endpoints by name.",
                     "type": ["object", "null"],
@@ -82,12 +88,31 @@ fn definitions() -> Value {
             "required": ["address"],
             "additionalProperties": false,
             "properties": {
-                "address": { "type": "string", "description": "The virtual IPv4 or IPv6 address, unique within the tenant." },
+                "address": { "type": "string", "description": "The virtual IPv4 or IPv6 address, unique within the tenant; or `auto`: each container that asks for it becomes an endpoint with its own addresses." },
                 "labels": { "$ref": "#/$defs/labels" },
                 "quotas": { "$ref": "#/$defs/quotas" },
                 "qp_types": { "$ref": "#/$defs/qp_types" },
                 "verbs": { "$ref": "#/$defs/verbs" },
-                "remote_access": { "$ref": "#/$defs/remote_access" }
+                "remote_access": { "$ref": "#/$defs/remote_access" },
+                "containers": { "$ref": "#/$defs/containers" }
+            }
+        },
+        "containers": {
+            "description": "Which containers may become one: `any` (default), `none`, or those that match one of these.",
+            "anyOf": [
+                { "enum": ["any", "none"] },
+                { "$ref": "#/$defs/container" },
+                { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/container" } }
+            ]
+        },
+        "container": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": false,
+            "properties": {
+                "image": { "type": "string", "minLength": 1, "maxLength": 255, "description": "Pattern for the image's name: `*` stands for anything." },
+                "network": { "type": "string", "description": "A network in which one of the container's own addresses lies." },
+                "labels": { "$ref": "#/$defs/labels", "description": "Annotations that it carries, all of them." }
             }
         },
         "rule": {

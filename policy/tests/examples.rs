@@ -257,7 +257,7 @@ fn diff_lists_what_a_reload_has_to_apply() {
             "tenants_added": ["green"], "tenants_removed": ["red"],
             "endpoints_added": ["green/a", "green/b"], "endpoints_removed": ["red/a", "red/b"],
             "endpoints_changed": [{
-                "endpoint": "blue/b", "address": ["10.0.0.2", "10.0.0.9"],
+                "endpoint": "blue/b", "addresses": true,
                 "quotas": false, "permissions": true, "labels": false
             }],
             "rules_changed": ["blue"],

@@ -8,9 +8,10 @@ use masq_policy::{
 };
 use proptest::prelude::*;
 
-const EXAMPLES: [&str; 2] = [
+const EXAMPLES: [&str; 3] = [
     include_str!("../examples/two-tenants.yaml"),
     include_str!("../examples/storage-cluster.yaml"),
+    include_str!("../examples/containers.yaml"),
 ];
 
 /// The rules asked one after the other, written without the crate's own matching.
@@ -28,14 +29,14 @@ fn naive(
             .iter()
             .map(|(k, v)| (k.to_string(), v.to_string()))
             .collect();
-        (e.id().name().to_string(), e.address(), labels)
+        (e.id().name().to_string(), e.address().unwrap(), labels)
     };
     let from = facts(
         tenant
             .endpoints()
             .find(|e| e.id().name().as_str() == from)?,
     );
-    let to = facts(tenant.endpoints().find(|e| e.address() == to)?);
+    let to = facts(tenant.endpoints().find(|e| e.address() == Some(to))?);
     let meant = |selectors: &[Selector], (name, address, labels): &Facts| {
         selectors.iter().any(|selector| match selector {
             Selector::Any => true,

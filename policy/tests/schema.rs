@@ -8,9 +8,10 @@ const COMMITTED: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/schema/masq-policy.schema.json"
 );
-const EXAMPLES: [&str; 2] = [
+const EXAMPLES: [&str; 3] = [
     include_str!("../examples/two-tenants.yaml"),
     include_str!("../examples/storage-cluster.yaml"),
+    include_str!("../examples/containers.yaml"),
 ];
 
 #[test]

@@ -192,7 +192,7 @@ impl World {
     pub(crate) fn forget_moved(&mut self) {
         let policy = Arc::clone(&self.policy);
         let is_moved = |id: &EndpointId, member: &Member| {
-            policy.endpoint(id).map(|e| e.address()) != Some(member.address)
+            policy.endpoint(id).and_then(|e| e.address()) != Some(member.address)
         };
         let moved: Vec<EndpointId> = self
             .fabric
@@ -229,13 +229,13 @@ impl World {
     fn member(&mut self, id: &EndpointId) -> Option<&mut Member> {
         if !self.fabric.members.contains_key(id) {
             let gids = self.gids(id)?;
-            let address = self.policy.endpoint(id)?.address();
+            let address = self.policy.endpoint(id)?.address()?;
             let mut seed = [0; 8];
             getrandom::fill(&mut seed).ok()?;
             let attributes = self.device.attributes();
             let agent = Agent::new(Config {
                 address,
-                gid: gids.address(),
+                gid: gids.first(),
                 link_local: gids.link_local(),
                 node_guid: gids.node_guid(),
                 mtu: MTU,

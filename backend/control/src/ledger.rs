@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(usize)]
 pub(crate) enum Kind {
+    Containers,
     Sessions,
     Pds,
     Qps,
@@ -23,7 +24,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Containers,
         Self::Sessions,
         Self::Pds,
         Self::Qps,
@@ -42,6 +44,7 @@ impl Kind {
     /// Its key in the policy file.
     pub(crate) fn key(self) -> &'static str {
         match self {
+            Self::Containers => "containers",
             Self::Sessions => "sessions",
             Self::Pds => "pds",
             Self::Qps => "qps",
@@ -60,6 +63,7 @@ impl Kind {
 
     pub(crate) fn limit(self, quotas: &Quotas) -> u64 {
         match self {
+            Self::Containers => quotas.containers,
             Self::Sessions => quotas.sessions,
             Self::Pds => quotas.pds,
             Self::Qps => quotas.qps,
@@ -79,7 +83,7 @@ impl Kind {
 
 /// Amounts by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Amounts([u64; 13]);
+pub(crate) struct Amounts([u64; 14]);
 
 impl Amounts {
     pub(crate) fn get(&self, kind: Kind) -> u64 {

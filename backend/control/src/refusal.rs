@@ -4,7 +4,7 @@ use crate::ledger::Exceeded;
 use masq_admin::{Refusal, RefusalCount};
 use masq_device::DeviceError;
 use masq_memory::MemoryError;
-use masq_policy::{EndpointId, Verdict};
+use masq_policy::{EndpointId, EndpointName, Verdict};
 use masq_spec::command::{Opcode, Status};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -101,6 +101,9 @@ pub(crate) struct Refusals {
     counts: BTreeMap<(String, String, &'static str, String), u64>,
     latest: HashMap<EndpointId, VecDeque<Refusal>>,
     buckets: HashMap<EndpointId, (Instant, u32)>,
+    /// Under whose name an instance's refusals are counted: metrics must not grow with
+    /// the number of containers that there were.
+    classes: HashMap<EndpointId, EndpointName>,
 }
 
 impl Refusals {
@@ -113,11 +116,14 @@ impl Refusals {
         refused: &Refused,
     ) {
         let (tenant, name) = (endpoint.tenant().to_string(), endpoint.name().to_string());
-        let rule = refused.rule.clone();
-        *self
-            .counts
-            .entry((tenant.clone(), name.clone(), verb, rule))
-            .or_default() += 1;
+        let counted = self.classes.get(endpoint).unwrap_or(endpoint.name());
+        let key = (
+            tenant.clone(),
+            counted.to_string(),
+            verb,
+            refused.rule.clone(),
+        );
+        *self.counts.entry(key).or_default() += 1;
         let time = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_secs());
@@ -171,6 +177,18 @@ impl Refusals {
                 count: *count,
             })
             .collect()
+    }
+
+    /// Counts an endpoint's refusals under its class.
+    pub(crate) fn count_as(&mut self, endpoint: &EndpointId, class: &EndpointName) {
+        self.classes.insert(endpoint.clone(), class.clone());
+    }
+
+    /// Forgets the latest of an endpoint that no longer exists; the counts stay.
+    pub(crate) fn forget(&mut self, endpoint: &EndpointId) {
+        self.classes.remove(endpoint);
+        self.latest.remove(endpoint);
+        self.buckets.remove(endpoint);
     }
 
     pub(crate) fn latest(&self, endpoint: &EndpointId) -> Vec<Refusal> {

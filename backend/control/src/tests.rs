@@ -156,6 +156,9 @@ impl masq_device::Session for Fake {
         self.remove("ah", ah);
         Ok(())
     }
+    fn set_gid(&mut self, _: Gid) -> Result<()> {
+        Ok(())
+    }
     fn set_grants(&mut self, _: masq_device::Grants) -> Result<()> {
         Ok(())
     }

@@ -51,6 +51,7 @@ pub(crate) struct World {
     link_local: HashMap<TenantName, HashMap<Gid, IpAddr>>,
     domains: HashMap<String, DomainKey>,
     endpoints: HashMap<EndpointId, EndpointKey>,
+    last_endpoint: u32,
     last_session: u64,
 }
 
@@ -70,6 +71,7 @@ impl World {
             fabric: Fabric::default(),
             domains: HashMap::new(),
             endpoints: HashMap::new(),
+            last_endpoint: 0,
             last_session: 0,
         }
     }
@@ -91,17 +93,36 @@ impl World {
         *self.domains.entry(id.tenant().to_string()).or_insert(next)
     }
 
-    /// The device's name for an endpoint; the same as long as masqd runs.
+    /// The device's name for an endpoint; the same as long as the endpoint exists,
+    /// and no other's afterwards.
     pub(crate) fn endpoint_key(&mut self, id: &EndpointId) -> EndpointKey {
-        let next = EndpointKey(self.endpoints.len() as u32);
-        *self.endpoints.entry(id.clone()).or_insert(next)
+        if let Some(key) = self.endpoints.get(id) {
+            return *key;
+        }
+        let key = EndpointKey(self.last_endpoint);
+        self.last_endpoint += 1;
+        self.endpoints.insert(id.clone(), key);
+        key
+    }
+
+    /// Changes the policy in force in place.
+    pub(crate) fn change_policy<T>(&mut self, change: impl FnOnce(&mut Policy) -> T) -> T {
+        let result = change(Arc::make_mut(&mut self.policy));
+        self.link_local = link_local(&self.policy);
+        result
+    }
+
+    /// Forgets all that was kept of an endpoint that no longer exists.
+    pub(crate) fn forget_endpoint(&mut self, id: &EndpointId) {
+        self.endpoints.remove(id);
+        self.refusals.forget(id);
     }
 
     /// GIDs of an endpoint.
     pub(crate) fn gids(&self, id: &EndpointId) -> Option<GidTable> {
         self.policy
             .endpoint(id)
-            .map(|endpoint| GidTable::new(id, endpoint.virtual_address()))
+            .map(|endpoint| GidTable::new(id, endpoint.addresses()))
     }
 
     /// The address that a GID stands for in a tenant: the endpoint's own, or
@@ -171,9 +192,12 @@ impl World {
 fn link_local(policy: &Policy) -> HashMap<TenantName, HashMap<Gid, IpAddr>> {
     let mut found: HashMap<TenantName, HashMap<Gid, IpAddr>> = HashMap::new();
     for endpoint in policy.endpoints() {
-        let gids = GidTable::new(endpoint.id(), endpoint.virtual_address());
+        let Some(address) = endpoint.address() else {
+            continue;
+        };
+        let gids = GidTable::new(endpoint.id(), endpoint.addresses());
         let tenant = found.entry(endpoint.id().tenant().clone()).or_default();
-        tenant.insert(gids.link_local(), endpoint.address());
+        tenant.insert(gids.link_local(), address);
     }
     found
 }

@@ -94,6 +94,8 @@ pub trait Device: Send + Sync {
 pub trait Session: Send {
     /// Replaces what its work requests may do, from the next one on.
     fn set_grants(&mut self, grants: Grants) -> Result<()>;
+    /// Replaces the GID that datagrams of this session come from.
+    fn set_gid(&mut self, gid: Gid) -> Result<()>;
     /// Registers memory and returns its key (lkey and rkey).
     fn register(&mut self, mr: MrSpec) -> Result<u32>;
     /// Revokes the region; no access happens after the return. Gives back the

@@ -78,6 +78,10 @@ impl SoftSession {
 }
 
 impl Session for SoftSession {
+    fn set_gid(&mut self, gid: Gid) -> Result<()> {
+        self.call(move |engine, s| engine.set_gid(s, gid))?
+    }
+
     fn set_grants(&mut self, grants: Grants) -> Result<()> {
         self.call(move |engine, s| engine.set_grants(s, grants))?
     }

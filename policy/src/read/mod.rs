@@ -1,6 +1,8 @@
 //! From the tree of nodes to the checked model. Reading goes on after an error wherever what
 //! follows still makes sense, so that one run shows as much as possible.
 
+mod containers;
+mod endpoints;
 mod fields;
 mod rules;
 mod tenant;

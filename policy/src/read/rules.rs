@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::{
     diagnostic::{Code, Sink, Span},
-    index::Compiled,
+    index::{Compiled, RuleIndex},
     names::{EndpointId, EndpointName, TenantName},
     read::{
+        endpoints::Endpoints,
         fields::{self, Fields},
         tenant::{qp_types, read_labels},
         values,
@@ -264,9 +265,21 @@ fn service(node: &Node, sink: &mut Sink<'_>) -> Option<ServiceMatch> {
 }
 
 /// Warns of rules that match nothing, or only what an earlier rule decides.
-pub(super) fn warn(rules: &[Rule], spans: &[Span], compiled: &Compiled, sink: &mut Sink<'_>) {
+pub(super) fn warn(rules: &[Rule], spans: &[Span], endpoints: &Endpoints, sink: &mut Sink<'_>) {
+    // A class stands for its instances.
+    let templates = endpoints.classes.iter().map(|class| &class.template);
+    let all: Vec<_> = endpoints.fixed.iter().chain(templates).cloned().collect();
+    let compiled = &RuleIndex::build(&all, rules);
+    // Whom such a rule means, containers will decide.
+    let unknown = |rule: &Rule| {
+        let by_address = |s: &Selector| matches!(s, Selector::Address(_) | Selector::Network(_));
+        !endpoints.classes.is_empty() && rule.from.iter().chain(&rule.to).any(by_address)
+    };
     let mut comparisons = 0;
     for (later, (rule, span)) in rules.iter().zip(spans).enumerate() {
+        if unknown(rule) {
+            continue;
+        }
         let Some((from, to)) = compiled.meant.get(later) else {
             continue;
         };
@@ -293,7 +306,8 @@ pub(super) fn warn(rules: &[Rule], spans: &[Span], compiled: &Compiled, sink: &m
             if comparisons > MAX_COMPARISONS {
                 return;
             }
-            if covers(rules, compiled, earlier, later)
+            if !rules.get(earlier).is_some_and(unknown)
+                && covers(rules, compiled, earlier, later)
                 && let (Some(other), Some(other_span)) = (rules.get(earlier), spans.get(earlier))
             {
                 sink.warning(

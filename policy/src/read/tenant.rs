@@ -1,18 +1,17 @@
 //! One tenant: settings, endpoints, and the compilation of its rules.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use crate::{
-    address::{Cidr, VirtualAddress},
-    diagnostic::{Code, Sink, Span},
+    address::Cidr,
+    diagnostic::{Code, Sink},
     index::RuleIndex,
-    model::{Endpoint, Labels, Permissions, Tenant},
-    names::{EndpointId, EndpointName, TenantName},
+    model::{Labels, Permissions, Tenant},
+    names::TenantName,
     quotas::{QUOTAS, QuotaKey, Quotas, Unit, format_quota, parse_bytes},
     read::{
+        containers,
+        endpoints::{Defaults, Endpoints},
         fields::{self, Entry, Fields},
         rules,
         values::{self, SetOf},
@@ -29,16 +28,10 @@ pub(crate) const TENANT_KEYS: &[&str] = &[
     "verbs",
     "remote_access",
     "multicast",
+    "addresses",
+    "containers",
     "endpoints",
     "rules",
-];
-pub(crate) const ENDPOINT_KEYS: &[&str] = &[
-    "address",
-    "labels",
-    "quotas",
-    "qp_types",
-    "verbs",
-    "remote_access",
 ];
 
 /// All multicast groups: what a tenant may join unless it says otherwise.
@@ -61,18 +54,28 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
         None => all_groups(),
     };
 
+    let addresses = fields
+        .get("addresses")
+        .and_then(|node| containers::networks(node, sink));
+    let chosen = fields
+        .get("containers")
+        .and_then(|node| containers::read(node, sink))
+        .unwrap_or_default();
+
     let defaults = Defaults {
+        tenant: name,
         what: &what,
         labels: &labels,
         quotas: &quotas,
         permissions,
+        addresses: addresses.as_deref(),
     };
-    let mut endpoints = Vec::new();
+    let mut endpoints = Endpoints::default();
     let mut names = Some(Vec::new());
     if let Some(node) = fields.get("endpoints") {
         let entries = fields::entries(node, &format!("`endpoints` of {what}"), sink)?;
         fields::check_length(entries.len(), "endpoints", node.span, sink)?;
-        endpoints = read_endpoints(name, &entries, &defaults, sink);
+        endpoints = defaults.read(&entries, sink);
         names = Some(entries.iter().map(|entry| entry.key).collect());
     } else if sink.has_errors() {
         // The key is probably misspelt: do not call every name in the rules unknown as well.
@@ -95,9 +98,10 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
     }
 
     let (rules, spans): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
-    let compiled = RuleIndex::build(&endpoints, &rules);
-    rules::warn(&rules, &spans, &compiled, sink);
-    let slots = || endpoints.iter().enumerate();
+    rules::warn(&rules, &spans, &endpoints, sink);
+    let Endpoints { fixed, classes } = endpoints;
+    let index = RuleIndex::build(&fixed, &rules).index;
+    let slots = || fixed.iter().enumerate();
     Some(Tenant {
         name: name.clone(),
         description: description.map(str::to_owned),
@@ -107,113 +111,16 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
         by_name: slots()
             .map(|(slot, e)| (e.id.name().clone(), slot))
             .collect(),
-        by_address: slots().map(|(slot, e)| (e.address, slot)).collect(),
-        endpoints,
+        by_address: slots()
+            .flat_map(|(slot, e)| e.addresses.iter().map(move |address| (*address, slot)))
+            .collect(),
+        addresses,
+        containers: chosen,
+        classes,
+        endpoints: fixed,
         rules,
-        index: compiled.index,
+        index,
     })
-}
-
-/// What the endpoints of a tenant start from.
-struct Defaults<'a> {
-    what: &'a str,
-    labels: &'a Labels,
-    quotas: &'a Quotas,
-    permissions: Permissions,
-}
-
-/// The endpoints that could be read, sorted by name.
-fn read_endpoints(
-    tenant: &TenantName,
-    entries: &[Entry<'_>],
-    defaults: &Defaults<'_>,
-    sink: &mut Sink<'_>,
-) -> Vec<Endpoint> {
-    let mut by_name = BTreeMap::new();
-    let mut by_address: HashMap<VirtualAddress, (Span, EndpointName)> = HashMap::new();
-    for entry in entries {
-        let Some(name) = values::name(entry.key, entry.key_span, EndpointName::new, sink) else {
-            continue;
-        };
-        let what = format!("endpoint `{name}` of {}", defaults.what);
-        let Some(fields) = Fields::read(entry.value, &what, ENDPOINT_KEYS, sink) else {
-            continue;
-        };
-        let mut labels = defaults.labels.clone();
-        labels.extend(
-            fields
-                .get("labels")
-                .and_then(|node| read_labels(node, sink))
-                .unwrap_or_default(),
-        );
-        let quotas = read_quotas(
-            fields.get("quotas"),
-            &what,
-            defaults.quotas,
-            Some(defaults.what),
-            sink,
-        );
-        let permissions =
-            read_permissions(&fields, defaults.permissions, Some(defaults.what), sink);
-
-        let Some(node) = require_address(&fields, entry, &what, sink) else {
-            continue;
-        };
-        let Some(address) = values::address(node, sink) else {
-            continue;
-        };
-        if let Some(why) = address.unfit_for_endpoint() {
-            sink.error(
-                Code::BadAddress,
-                node.span,
-                format!("{address} is {why}, which no endpoint can have"),
-            );
-            continue;
-        }
-        if let Some((earlier, other)) = by_address.get(&address) {
-            let message = format!(
-                "endpoints `{other}` and `{name}` of {} have the same address",
-                defaults.what
-            );
-            sink.error(Code::DuplicateAddress, node.span, message)
-                .label("again here")
-                .related(*earlier, "first here")
-                .help("addresses are unique within a tenant; other tenants may use them too");
-        } else {
-            by_address.insert(address, (node.span, name.clone()));
-        }
-        let id = EndpointId::new(tenant.clone(), name.clone());
-        by_name.insert(
-            name,
-            Endpoint {
-                id,
-                address,
-                labels,
-                quotas,
-                permissions,
-            },
-        );
-    }
-    by_name.into_values().collect()
-}
-
-/// A missing address is reported at the endpoint's name: an empty mapping has no place of its own.
-fn require_address<'n>(
-    fields: &Fields<'n>,
-    entry: &Entry<'_>,
-    what: &str,
-    sink: &mut Sink<'_>,
-) -> Option<&'n Node> {
-    let found = fields.get("address");
-    if found.is_none() {
-        sink.error(
-            Code::MissingKey,
-            entry.key_span,
-            format!("{what} has no `address`"),
-        )
-        .help(format!("write `{}: {{ address: 10.0.0.1 }}`", entry.key));
-    }
-    found
 }
 
 pub(super) fn read_labels(node: &Node, sink: &mut Sink<'_>) -> Option<Labels> {
@@ -236,7 +143,7 @@ pub(super) fn read_labels(node: &Node, sink: &mut Sink<'_>) -> Option<Labels> {
     Some(labels)
 }
 
-fn read_quotas(
+pub(super) fn read_quotas(
     node: Option<&Node>,
     owner: &str,
     base: &Quotas,
@@ -322,7 +229,7 @@ fn binary_size(text: &str) -> Option<String> {
     parse_bytes(&meant).map(|_| meant)
 }
 
-fn read_permissions(
+pub(super) fn read_permissions(
     fields: &Fields<'_>,
     base: Permissions,
     within: Option<&str>,

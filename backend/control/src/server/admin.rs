@@ -154,7 +154,8 @@ impl Server {
             endpoint: id.to_string(),
             address: policy
                 .endpoint(id)
-                .map(|e| e.address().to_string())
+                .and_then(|e| e.address())
+                .map(|address| address.to_string())
                 .unwrap_or_default(),
             socket: self.endpoints.path(id).display().to_string(),
             quotas,

@@ -98,7 +98,7 @@ impl Server {
             .ok();
         let has_remote = remote.is_some();
         let key = self.world.endpoint_key(&id);
-        let gid = self.world.gids(&id).ok_or_else(gone)?.address();
+        let gid = self.world.gids(&id).ok_or_else(gone)?.first();
         let spec = SessionSpec {
             grants: crate::session::grants(&self.world.policy, &id),
             label,

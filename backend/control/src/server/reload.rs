@@ -85,7 +85,7 @@ impl Server {
                 || diff
                     .endpoints_changed
                     .iter()
-                    .any(|c| c.endpoint == *id && c.address.is_some())
+                    .any(|c| c.endpoint == *id && c.addresses)
         };
         let gone: Vec<usize> = self
             .conns

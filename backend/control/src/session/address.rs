@@ -115,7 +115,10 @@ impl Session {
         let allowed = tenant
             .into_iter()
             .flat_map(|t| t.endpoints())
-            .filter(|endpoint| policy.decide(&reach(endpoint.address())).allowed)
+            .filter(|endpoint| {
+                let address = endpoint.address();
+                address.is_some_and(|address| policy.decide(&reach(address)).allowed)
+            })
             .map(|endpoint| world.endpoint_key(endpoint.id()))
             .collect();
         self.device.set_multicast_reach(allowed)?;

@@ -107,7 +107,10 @@ impl Session {
         let destination = request.destination;
         // Asked before the agent is: it cannot look into the policy. A loopback
         // address stands for the own one.
-        let own = world.policy.endpoint(&self.endpoint).map(|e| e.address());
+        let own = world
+            .policy
+            .endpoint(&self.endpoint)
+            .and_then(|e| e.address());
         let known = [ip(&destination), own].map(|to| {
             let (_, gid) = world.peer_at(&self.endpoint, to?)?;
             Some((to?, gid))

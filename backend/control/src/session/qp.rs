@@ -4,7 +4,6 @@
 use super::completion::{receive_fits, receive_len};
 use super::{Reply, Session, device_error, map_ring, no_handle};
 use crate::fabric::service;
-use crate::gid::GidTable;
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::rights::only_granted;
@@ -265,7 +264,8 @@ impl Session {
         if ah.port_num > 1 {
             return Err(Refused::invalid("there is only port 1"));
         }
-        if !GidTable::is_usable(ah.sgid_index) {
+        let gids = world.gids(&self.endpoint);
+        if !gids.is_some_and(|gids| gids.is_usable(ah.sgid_index)) {
             return Err(Refused::invalid("no GID at sgid_index"));
         }
         Ok(world.address_of(&self.endpoint, ah.dgid))
@@ -292,7 +292,7 @@ impl Session {
         let (from, _) = world.peer_at(&self.endpoint, to)?;
         Some(Asked {
             from,
-            to: world.policy.endpoint(&self.endpoint)?.address(),
+            to: world.policy.endpoint(&self.endpoint)?.address()?,
             service,
         })
     }

@@ -11,6 +11,7 @@ use super::objects::{Cq, Lane, Qp, SessionState, Srq};
 use super::remote::Helper;
 use masq_device::{DeviceError, DomainKey, Grants, Handle, Result, SessionSpec};
 use masq_memory::Region;
+use masq_spec::verbs::Gid;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -112,6 +113,11 @@ impl Engine {
             self.lane_of.remove(&domain);
             self.run_queue.retain(|lane| *lane != l);
         }
+    }
+
+    pub(crate) fn set_gid(&mut self, s: usize, gid: Gid) -> Result<()> {
+        self.session(s)?.gid = gid;
+        Ok(())
     }
 
     pub(crate) fn set_grants(&mut self, s: usize, grants: Grants) -> Result<()> {
