@@ -112,8 +112,14 @@ pub struct Overview {
 pub struct EndpointReport {
     /// `tenant/name`.
     pub endpoint: String,
-    /// Virtual address.
+    /// The class that it is an instance of.
+    #[serde(default)]
+    pub class: Option<String>,
+    /// Virtual address, the one at GID index 3; empty while it has none.
     pub address: String,
+    /// All its virtual addresses.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// Where its sessions connect.
     pub socket: String,
     /// Quotas and what is used of them.

@@ -9,8 +9,11 @@
 //!    The connection managers (`masq-cm`) run in it; `fabric` carries their messages.
 //! 2. A session's events, and its call eventfds, are written by a thread of
 //!    that session, which can be interrupted.
-//! 3. Operators are served by a thread that asks the loop and waits for it.
+//! 3. Operators are served by a thread that asks the loop and waits for it. What has to
+//!    be asked of the kernel about a container before it is registered, that thread asks.
+//! 4. A thread follows the addresses of the containers' network namespaces.
 
+mod container;
 mod fabric;
 mod gid;
 mod handles;
@@ -29,5 +32,6 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use container::{NETNS_HELPER, netns_helper};
 pub use server::{Server, ServerConfig, ServerError, ServerHandle};
 pub use world::DeviceIdentity;

@@ -1,6 +1,7 @@
 //! Operators: a socket, a thread that serves it, and the answers.
 
 use super::{Message, Server, ServerError, ServerHandle};
+use crate::container::Prepared;
 use crate::ledger::Kind;
 use crate::world::VERSION;
 use masq_admin::{Answer, EndpointReport, Overview, QuotaUse, Request, SOCKET_NAME};
@@ -14,7 +15,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// Longest request.
-const MAX_REQUEST: u64 = 4096;
+/// A container's annotations may be long.
+const MAX_REQUEST: u64 = 1 << 20;
 /// How long an operator's program may take to ask or to listen.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -51,18 +53,26 @@ fn answer(stream: &UnixStream, server: &ServerHandle) -> std::io::Result<()> {
     BufReader::new(stream.take(MAX_REQUEST)).read_line(&mut line)?;
     let answer = match serde_json::from_str::<Request>(&line) {
         Err(error) => Answer::Error(format!("not a request: {error}")),
-        Ok(request) => {
-            let (sender, receiver) = channel();
-            server.send(Message::Admin(request, sender));
-            receiver
-                .recv_timeout(PATIENCE)
-                .unwrap_or_else(|_| Answer::Error("masqd is busy; try again".into()))
-        }
+        Ok(request) => ask(request, server),
     };
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
     let mut stream = stream;
     stream.write_all(text.as_bytes())
+}
+
+fn ask(request: Request, server: &ServerHandle) -> Answer {
+    let (sender, receiver) = channel();
+    server.send(match request {
+        Request::Register(registration) => match Prepared::new(registration) {
+            Ok(prepared) => Message::Register(Box::new(prepared), sender),
+            Err(reason) => return Answer::Error(reason),
+        },
+        other => Message::Admin(other, sender),
+    });
+    receiver
+        .recv_timeout(PATIENCE)
+        .unwrap_or_else(|_| Answer::Error("masqd is busy; try again".into()))
 }
 
 impl Server {
@@ -100,9 +110,11 @@ impl Server {
                 Answer::Detail(sessions, Some(report))
             }
             Request::Reload => Answer::Error("a reload is answered later".into()),
-            Request::Register(_) | Request::Unregister { .. } | Request::Containers => {
-                Answer::Error("this masqd serves no containers".into())
+            Request::Register(_) => Answer::Error("a registration is answered later".into()),
+            Request::Unregister { container } => {
+                Answer::Unregistered(self.unregister_by_id(container))
             }
+            Request::Containers => Answer::Containers(self.containers.reports(&self.world.policy)),
         }
     }
 
@@ -150,14 +162,20 @@ impl Server {
                 )
             })
             .collect();
+        let endpoint = policy.endpoint(id);
+        let in_container = self.containers.of(id).map(|container| container.socket());
+        let socket = in_container.unwrap_or_else(|| self.endpoints.path(id));
         EndpointReport {
             endpoint: id.to_string(),
-            address: policy
-                .endpoint(id)
+            address: endpoint
                 .and_then(|e| e.address())
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
-            socket: self.endpoints.path(id).display().to_string(),
+            class: endpoint.and_then(|e| e.class()).map(ToString::to_string),
+            addresses: endpoint
+                .map(|e| e.addresses().iter().map(|a| a.ip()).collect())
+                .unwrap_or_default(),
+            socket: socket.display().to_string(),
             quotas,
             refusals: self.world.refusals.latest(id),
         }

@@ -1,5 +1,6 @@
 //! Connections: handshake, control ring, end.
 
+use super::containers::ContainerKey;
 use super::{Server, Token, back_channel};
 use crate::identity::Peer;
 use crate::ledger::Kind;
@@ -14,7 +15,7 @@ use masq_spec::command::Status;
 use masq_spec::device::CONTROL_QUEUE;
 use rustix::event::epoll;
 use std::fs::File;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use vhost::vhost_user::{BackendReqHandler, VhostUserProtocolFeatures};
@@ -48,6 +49,8 @@ pub(super) enum Role {
 pub(super) struct Conn {
     pub(super) generation: u32,
     pub(super) endpoint: EndpointId,
+    /// The container through whose socket it came.
+    pub(super) container: Option<ContainerKey>,
     socket: UnixStream,
     handler: BackendReqHandler<Mutex<Protocol>>,
     protocol: Arc<Mutex<Protocol>>,
@@ -121,46 +124,69 @@ impl Conn {
     }
 }
 
+/// One connection that waits at `listener`, if there is one.
+pub(super) fn take(
+    listener: &UnixListener,
+    id: &EndpointId,
+    spare: &mut Option<File>,
+    last_failure: &mut Option<Instant>,
+) -> Option<UnixStream> {
+    // One each turn: other work goes on between two of a flood.
+    let error = match listener.accept() {
+        Ok((socket, _)) => return Some(socket),
+        Err(error) => error,
+    };
+    if error.raw_os_error().is_some_and(is_out_of_descriptors) {
+        // Whoever waits hears that it waits in vain.
+        *spare = None;
+        drop(listener.accept());
+        *spare = File::open("/dev/null").ok();
+    }
+    let quiet = |since: Instant| since.elapsed() < Duration::from_secs(1);
+    if error.kind() != std::io::ErrorKind::WouldBlock && !last_failure.is_some_and(quiet) {
+        *last_failure = Some(Instant::now());
+        tracing::error!(endpoint = %id, %error, "connections are not accepted");
+    }
+    None
+}
+
 impl Server {
     pub(super) fn accept(&mut self, number: u32) {
         let Some((id, listener)) = self.endpoints.get(number) else {
             return;
         };
         let id = id.clone();
-        // One each turn: other work goes on between two of a flood.
-        let socket = match listener.accept() {
-            Ok((socket, _)) => socket,
-            Err(error) => {
-                if error.raw_os_error().is_some_and(is_out_of_descriptors) {
-                    // Whoever waits hears that it waits in vain.
-                    self.spare = None;
-                    drop(listener.accept());
-                    self.spare = File::open("/dev/null").ok();
-                }
-                let quiet = |since: Instant| since.elapsed() < Duration::from_secs(1);
-                if error.kind() != std::io::ErrorKind::WouldBlock
-                    && !self.accept_failed.is_some_and(quiet)
-                {
-                    self.accept_failed = Some(Instant::now());
-                    tracing::error!(endpoint = %id, %error, "connections are not accepted");
-                }
-                return;
-            }
-        };
-        if let Err(refused) = self.world.charge(&id, Kind::Sessions, 1) {
-            self.world.refusals.record(&id, 0, "connect", &refused);
+        if let Some(socket) = take(listener, &id, &mut self.spare, &mut self.accept_failed) {
+            self.admit(&id, socket, None);
+        }
+    }
+
+    /// Begins a connection of an endpoint.
+    pub(super) fn admit(
+        &mut self,
+        id: &EndpointId,
+        socket: UnixStream,
+        container: Option<ContainerKey>,
+    ) {
+        if let Err(refused) = self.world.charge(id, Kind::Sessions, 1) {
+            self.world.refusals.record(id, 0, "connect", &refused);
             return;
         }
-        match self.new_conn(&id, socket) {
+        match self.new_conn(id, socket, container) {
             Ok(index) => self.on_socket(index, self.generation),
             Err(error) => {
-                self.world.ledger.refund(&id, Kind::Sessions, 1);
+                self.world.ledger.refund(id, Kind::Sessions, 1);
                 tracing::error!(endpoint = %id, %error, "a connection was not set up");
             }
         }
     }
 
-    fn new_conn(&mut self, id: &EndpointId, socket: UnixStream) -> std::io::Result<usize> {
+    fn new_conn(
+        &mut self,
+        id: &EndpointId,
+        socket: UnixStream,
+        container: Option<ContainerKey>,
+    ) -> std::io::Result<usize> {
         socket.set_nonblocking(true)?;
         let peer = Peer::of(&socket)?;
         let notifier = Notifier::new(id.to_string());
@@ -187,6 +213,7 @@ impl Server {
         entry.insert(Conn {
             generation,
             endpoint: id.clone(),
+            container,
             socket,
             handler,
             protocol,

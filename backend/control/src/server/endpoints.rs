@@ -70,7 +70,8 @@ impl Endpoints {
     pub(super) fn update(&mut self, policy: &Policy, epoll: &OwnedFd) -> Result<(), ServerError> {
         let before = self.next;
         let mut added = Ok(());
-        for endpoint in policy.endpoints() {
+        // A container's socket is in its own directory.
+        for endpoint in policy.endpoints().filter(|e| e.class().is_none()) {
             if !self.numbers.contains_key(endpoint.id()) {
                 added = added.and_then(|()| self.add(endpoint.id(), epoll));
             }

@@ -3,13 +3,16 @@
 mod admin;
 mod back_channel;
 mod connection;
+mod containers;
 mod endpoints;
 mod limits;
 mod opening;
 mod reload;
 
+use crate::container::Prepared;
 use crate::world::{DeviceIdentity, World};
 use connection::Conn;
+use containers::{ContainerKey, Containers};
 use endpoints::Endpoints;
 use masq_admin::{Answer, Request};
 use masq_device::Device;
@@ -19,6 +22,7 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,6 +94,8 @@ enum Message {
     Admin(Request, Sender<Answer>),
     Reload(Option<Sender<Answer>>),
     Parsed(Box<Result<Policy, String>>, Option<Sender<Answer>>),
+    Register(Box<Prepared>, Sender<Answer>),
+    Addresses(u64, Vec<IpAddr>),
     Shutdown,
 }
 
@@ -125,6 +131,8 @@ enum Token {
     Socket(u32, u32),
     Kick(u32, u32),
     Exit(u32, u32),
+    Container(u32, u32),
+    Init(u32, u32),
 }
 
 impl Token {
@@ -139,6 +147,8 @@ impl Token {
             Self::Socket(index, generation) => pack(2, generation, index),
             Self::Kick(index, generation) => pack(3, generation, index),
             Self::Exit(index, generation) => pack(4, generation, index),
+            Self::Container(index, generation) => pack(5, generation, index),
+            Self::Init(index, generation) => pack(6, generation, index),
         })
     }
 
@@ -150,6 +160,8 @@ impl Token {
             2 => Self::Socket(index, generation),
             3 => Self::Kick(index, generation),
             4 => Self::Exit(index, generation),
+            5 => Self::Container(index, generation),
+            6 => Self::Init(index, generation),
             _ => return None,
         })
     }
@@ -161,6 +173,9 @@ pub struct Server {
     world: World,
     epoll: OwnedFd,
     endpoints: Endpoints,
+    containers: Containers,
+    /// Told of each policy that comes into force.
+    on_policy: Option<Box<dyn Fn(&Policy) + Send>>,
     conns: Slab<Conn>,
     generation: u32,
     /// Connections that may have commands waiting.
@@ -212,14 +227,17 @@ impl Server {
         };
         let mut endpoints = Endpoints::open(&config.run_dir, config.socket_mode)?;
         endpoints.update(&policy, &epoll)?;
-        admin::serve(&config.run_dir, handle.clone())?;
+        let containers = Containers::new(&config.run_dir, handle.clone())?;
         limits::compare(&policy);
         let world = World::new(Arc::new(policy), device, config.identity.clone());
-        Ok(Self {
+        let run_dir = config.run_dir.clone();
+        let mut server = Self {
             config,
             world,
             epoll,
             endpoints,
+            containers,
+            on_policy: None,
             conns: Slab::new(),
             generation: 0,
             ready: VecDeque::new(),
@@ -235,7 +253,17 @@ impl Server {
             last_tick: Instant::now(),
             last_scan: Instant::now(),
             shares_core: false,
-        })
+        };
+        server.restore_containers();
+        admin::serve(&run_dir, server.handle())?;
+        Ok(server)
+    }
+
+    /// Has `tell` called with the policy in force, now and whenever it has changed. It
+    /// runs in the loop.
+    pub fn on_policy(&mut self, tell: impl Fn(&Policy) + Send + 'static) {
+        tell(&self.world.policy);
+        self.on_policy = Some(Box::new(tell));
     }
 
     /// A handle for other threads.
@@ -322,6 +350,12 @@ impl Server {
                 }
             }
             Token::Listener(index) => self.accept(index),
+            Token::Container(index, generation) => {
+                self.accept_container(ContainerKey { index, generation });
+            }
+            Token::Init(index, generation) => {
+                self.unregister(ContainerKey { index, generation }, "its init process ended");
+            }
             Token::Socket(index, generation) => self.on_socket(index as usize, generation),
             Token::Kick(index, generation) => {
                 if self
@@ -352,6 +386,13 @@ impl Server {
             }
             Message::Reload(answer) => self.begin_reload(answer),
             Message::Parsed(parsed, answer) => self.finish_reload(*parsed, answer),
+            Message::Register(prepared, answer) => {
+                let result = self.register(*prepared);
+                let _ = answer.send(result.map_or_else(Answer::Error, Answer::Registered));
+            }
+            Message::Addresses(key, addresses) => {
+                self.on_addresses(ContainerKey::from_raw(key), addresses);
+            }
             Message::Shutdown => self.begin_shutdown(),
         }
     }

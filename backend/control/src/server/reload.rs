@@ -52,10 +52,11 @@ impl Server {
         }
     }
 
-    fn apply(&mut self, policy: Policy) -> Result<ReloadReport, String> {
+    fn apply(&mut self, mut policy: Policy) -> Result<ReloadReport, String> {
         if self.deadline.is_some() {
             return Err("masqd is stopping".into());
         }
+        let without_place = self.carry_over(&mut policy);
         let diff = Policy::diff(&self.world.policy, &policy);
         let mut report = ReloadReport::default();
         self.endpoints
@@ -63,6 +64,9 @@ impl Server {
             .map_err(|e| e.to_string())?;
         super::limits::compare(&policy);
         self.world.set_policy(policy);
+        if let Some(tell) = &self.on_policy {
+            tell(&self.world.policy);
+        }
         for id in &diff.endpoints_added {
             report.changes.push(format!("endpoint {id} added"));
         }
@@ -97,6 +101,9 @@ impl Server {
             let is_session = |c: &super::connection::Conn| c.session().is_some();
             report.sessions_closed += u64::from(self.conns.get(index).is_some_and(is_session));
             self.close(index, "the policy took its endpoint or address away");
+        }
+        for (key, reason) in without_place {
+            self.unregister(key, &reason);
         }
         self.world.forget_moved();
         report.connections_cut += self.world.recheck_connections();

@@ -223,7 +223,17 @@ impl Session {
         memory::drop_aside(pinned, (self.device, self.filling));
     }
 
-    /// Shows the device's events that the session is over.
+    /// Sends from the endpoint's first address, which it did not have before.
+    pub(crate) fn readdress(&mut self, world: &World) {
+        let Some(gids) = world.gids(&self.endpoint) else {
+            return;
+        };
+        if let Err(error) = self.device.set_gid(gids.first()) {
+            tracing::error!(session = self.id, %error, "the address was not set");
+        }
+    }
+
+    /// Raises an event of the device or its port.
     pub(crate) fn raise(&self, event: masq_spec::event::AsyncEvent, element: u32) {
         use masq_device::EventSink;
         crate::notifier::Sink(Arc::clone(&self.notifier)).asynchronous(event, element);

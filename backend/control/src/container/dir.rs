@@ -1,0 +1,195 @@
+//! The directory of a container below the run directory: what is mounted into it, and
+//! what a masqd that is started again must know.
+
+use super::{Init, sysfs};
+use crate::gid::GidTable;
+use masq_admin::Registration;
+use rustix::fs::{Mode, OFlags, open};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+/// What is mounted at /run/masq.
+const RUN: &str = "run";
+/// What is mounted at /sys/class/infiniband.
+const SYS: &str = "sys";
+/// What is mounted at /dev/infiniband.
+const DEV: &str = "dev";
+const SOCKET: &str = "masq.sock";
+/// The record of masqd.
+const STATE: &str = "state.json";
+/// Longest id of a container.
+const MAX_ID: usize = 128;
+
+/// Whether a runtime may call a container so: its id becomes a name in a directory.
+pub(crate) fn is_id(id: &str) -> bool {
+    let fit = |b: u8| b.is_ascii_alphanumeric() || b"-_.+".contains(&b);
+    (1..=MAX_ID).contains(&id.len()) && !id.starts_with('.') && id.bytes().all(fit)
+}
+
+/// What is kept of a container for a masqd that is started again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    #[serde(flatten)]
+    pub(crate) init: Init,
+    pub(crate) registration: Registration,
+}
+
+/// A container's directory. It stays when this is dropped.
+#[derive(Debug)]
+pub(crate) struct ContainerDir(PathBuf);
+
+impl ContainerDir {
+    /// The directories there are below `root`, with their records.
+    pub(crate) fn existing(root: &Path) -> Vec<(Self, io::Result<Record>)> {
+        let entries = fs::read_dir(root).into_iter().flatten().flatten();
+        entries
+            .map(|entry| {
+                let dir = Self(entry.path());
+                let record = dir.record();
+                (dir, record)
+            })
+            .collect()
+    }
+
+    /// Makes what is missing of it. What is there stays: it may be mounted.
+    pub(crate) fn make(root: &Path, id: &str) -> io::Result<Self> {
+        let dir = root.join(id);
+        for name in [RUN, SYS, DEV] {
+            fs::create_dir_all(dir.join(name))?;
+        }
+        for name in ["uverbs0", "rdma_cm"] {
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(dir.join(DEV).join(name))?;
+        }
+        Ok(Self(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.join(RUN).join(SOCKET)
+    }
+
+    /// The container's socket. Anybody inside may connect: who that is, is asked of the
+    /// kernel.
+    pub(crate) fn listen(&self) -> io::Result<UnixListener> {
+        // Through a descriptor: the path may be longer than a socket address.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = open(self.0.join(RUN), flags, Mode::empty())?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(SOCKET);
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    pub(crate) fn write_record(&self, record: &Record) -> io::Result<()> {
+        replace(&self.0.join(STATE), &serde_json::to_vec(record)?)
+    }
+
+    fn record(&self) -> io::Result<Record> {
+        Ok(serde_json::from_slice(&fs::read(self.0.join(STATE))?)?)
+    }
+
+    /// What programs find of the device in sysfs.
+    pub(crate) fn write_sysfs(&self, device: &str, gids: &GidTable) -> io::Result<()> {
+        sysfs::write(&self.0.join(SYS).join(device), gids)
+    }
+
+    /// Removes what masqd made. What a hook keeps there, of what it has to undo, is the
+    /// hook's to remove.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        for name in [RUN, SYS, DEV] {
+            fine(fs::remove_dir_all(self.0.join(name)))?;
+        }
+        fine(fs::remove_file(self.0.join(STATE)))?;
+        match fs::remove_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            result => fine(result),
+        }
+    }
+}
+
+/// What is gone already is removed.
+fn fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes a file whole or not at all.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, bytes)?;
+    fs::rename(&fresh, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_safe_names() {
+        let fit = ["3f2a", "web-1", "a_b.c+d"];
+        assert!(fit.iter().all(|id| is_id(id)));
+        let unfit = [
+            "",
+            ".",
+            "..",
+            ".x",
+            "a/b",
+            "a b",
+            "a\0",
+            "é",
+            &"x".repeat(129),
+        ];
+        assert!(!unfit.iter().any(|id| is_id(id)));
+    }
+
+    #[test]
+    fn what_is_written_is_found_again_and_the_mounted_directory_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = ContainerDir::make(root.path(), "c1").unwrap();
+        let record = Record {
+            init: Init {
+                pid: 7,
+                start_time: 9,
+            },
+            registration: Registration {
+                container: "c1".into(),
+                ..Registration::default()
+            },
+        };
+        dir.write_record(&record).unwrap();
+        let inode = |dir: &ContainerDir| {
+            use std::os::unix::fs::MetadataExt;
+            fs::metadata(dir.path().join(RUN)).unwrap().ino()
+        };
+        let before = inode(&dir);
+        drop(dir.listen().unwrap());
+        let again = ContainerDir::make(root.path(), "c1").unwrap();
+        again.listen().unwrap();
+        assert_eq!(inode(&again), before);
+        let (found, read) = ContainerDir::existing(root.path()).pop().unwrap();
+        assert_eq!(read.unwrap().init, record.init);
+        let of_the_hook = found.path().join("injected.json");
+        fs::write(&of_the_hook, "{}").unwrap();
+        found.remove().unwrap();
+        assert!(of_the_hook.exists());
+        fs::remove_file(of_the_hook).unwrap();
+        found.remove().unwrap();
+        found.remove().unwrap();
+        assert!(ContainerDir::existing(root.path()).is_empty());
+    }
+}

@@ -1,0 +1,132 @@
+//! Containers, as far as the host can be asked about them: who is inside, which
+//! addresses they have, and the directory that is mounted into them.
+
+mod addresses;
+mod dir;
+mod namespaces;
+mod netns;
+mod sysfs;
+
+pub(crate) use addresses::Watcher;
+pub(crate) use dir::{ContainerDir, Record, is_id};
+pub(crate) use namespaces::Namespaces;
+pub use netns::{NETNS_HELPER, netns_helper};
+
+use masq_admin::Registration;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A container's init process: its number, and when it started, since numbers are
+/// used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Init {
+    pub(crate) pid: i32,
+    /// Clock ticks after boot.
+    pub(crate) start_time: u64,
+}
+
+/// All that takes time to learn of a container, learnt away from the loop.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) registration: Registration,
+    pub(crate) init: Init,
+    /// Readable once the init process has ended.
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) namespaces: Namespaces,
+    /// Tells of changes to the addresses of its network namespace.
+    pub(crate) netlink: OwnedFd,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Prepared {
+    /// Asks the kernel about a container that is about to start, or still runs.
+    ///
+    /// # Errors
+    /// For whoever starts it: what is wrong with it.
+    pub(crate) fn new(registration: Registration) -> Result<Self, String> {
+        let pid = registration.pid;
+        let failed = |what: &'static str| {
+            move |error: io::Error| format!("container process {pid}: {what}: {error}")
+        };
+        let gone = || format!("there is no process {pid}, which is said to be the container's");
+        let number = Pid::from_raw(pid).filter(|_| pid > 1).ok_or_else(gone)?;
+        let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|_| gone())?;
+        let start_time = start_time(pid).map_err(failed("its start time cannot be read"))?;
+        let namespaces = Namespaces::of(pid).map_err(failed("its namespaces cannot be read"))?;
+        if !namespaces.tell_apart() {
+            return Err(
+                "the container shares process and mount namespaces with the host, so its \
+                 programs cannot be told from the host's; use `masq run` instead"
+                    .into(),
+            );
+        }
+        let netlink = netns::open(pidfd.as_fd())
+            .map_err(failed("its network namespace cannot be looked into"))?;
+        let addresses =
+            netns::addresses(netlink.as_fd()).map_err(failed("its addresses cannot be read"))?;
+        // All of the above was about this process, if it lives now.
+        if has_ended(pidfd.as_fd()) {
+            return Err(gone());
+        }
+        Ok(Self {
+            registration,
+            init: Init { pid, start_time },
+            pidfd,
+            namespaces,
+            netlink,
+            addresses,
+        })
+    }
+}
+
+/// When a process started, in clock ticks after boot: field 22 of its `stat` (proc(5)).
+pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, field 2, may hold anything, closing parentheses included.
+    let rest = stat.rsplit_once(')').map(|(_, rest)| rest);
+    rest.and_then(|rest| rest.split_whitespace().nth(19)?.parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Whether a process has ended.
+pub(crate) fn has_ended(pidfd: std::os::fd::BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    !matches!(poll(&mut fds, Some(&now)), Ok(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_one_start_time_and_a_missing_one_none() {
+        let own = std::process::id() as i32;
+        assert_eq!(start_time(own).unwrap(), start_time(own).unwrap());
+        assert!(start_time(own).unwrap() > 0);
+        assert!(start_time(i32::MAX).is_err());
+    }
+
+    #[test]
+    fn what_is_no_container_is_refused_with_a_reason() {
+        let of = |pid| {
+            Prepared::new(Registration {
+                pid,
+                ..Registration::default()
+            })
+            .unwrap_err()
+        };
+        assert!(of(i32::MAX).contains("no process"), "{}", of(i32::MAX));
+        assert!(of(-1).contains("no process"));
+        assert!(of(0).contains("no process"));
+        let own = of(std::process::id() as i32);
+        assert!(own.contains("masq run"), "{own}");
+    }
+}

@@ -1,0 +1,183 @@
+//! A container's network namespace: a netlink socket within it.
+//!
+//! Entering a namespace changes the thread that enters it, and in a user namespace the
+//! whole process must have one thread, so a short-lived process of its own does it and
+//! sends the socket back. The socket stays in the namespace in which it was made.
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use nix::sys::socket::{
+    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket,
+};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
+};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// First argument of masqd by which it is this helper.
+pub const NETNS_HELPER: &str = "netns-helper";
+
+/// How long the helper may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Multicast groups of rtnetlink(7): RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR.
+const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
+/// Most bytes of one reply; the kernel sends at most 32 KiB at once.
+const REPLY: usize = 64 << 10;
+/// Most parts of a dump that are looked at.
+const MOST_REPLIES: usize = 64;
+/// Most addresses that are told.
+const MOST_ADDRESSES: usize = 64;
+
+/// What the process does that was started as [`NETNS_HELPER`]: standard input is a
+/// pidfd, standard output a socket on which the netlink socket is sent.
+///
+/// # Errors
+/// What could not be done, for standard error.
+pub fn netns_helper() -> io::Result<()> {
+    let (pidfd, out) = (std::io::stdin(), std::io::stdout());
+    let net = ThreadNameSpaceType::NETWORK;
+    if move_into_thread_name_spaces(pidfd.as_fd(), net).is_err() {
+        // Its user namespace gives the right to enter the others.
+        move_into_thread_name_spaces(pidfd.as_fd(), net | ThreadNameSpaceType::USER)?;
+    }
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        SockProtocol::NetlinkRoute,
+    )?;
+    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, ADDRESS_GROUPS))?;
+    let fds = [netlink.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(
+        out.as_fd(),
+        &[IoSlice::new(b"n")],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
+}
+
+/// A netlink socket in the network namespace of a process, which hears of addresses that
+/// come and go there.
+pub(super) fn open(pidfd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(PATIENCE))?;
+    let mut helper = Command::new("/proc/self/exe")
+        .arg(NETNS_HELPER)
+        .env_clear()
+        .stdin(Stdio::from(pidfd.try_clone_to_owned()?))
+        .stdout(Stdio::from(OwnedFd::from(theirs)))
+        .stderr(Stdio::null())
+        .spawn()?;
+    let received = receive(&ours);
+    if received.is_err() {
+        let _ = helper.kill();
+    }
+    let _ = helper.wait();
+    received
+}
+
+fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0; 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut into = [IoSliceMut::new(&mut byte)];
+    recvmsg(socket, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    fd.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
+}
+
+/// The addresses of the namespace in the order of its interfaces, those that are not
+/// usable yet left out. Does not wait.
+pub(super) fn addresses(netlink: BorrowedFd<'_>) -> io::Result<Vec<IpAddr>> {
+    // News that were not read may fill the socket: forget them, the dump is newer.
+    discard(netlink);
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let asked = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(asked));
+    message.finalize();
+    let mut request = vec![0; message.buffer_len()];
+    message.serialize(&mut request);
+    send(netlink, &request, SendFlags::NOSIGNAL)?;
+    let mut found = Vec::new();
+    let mut reply = vec![0; REPLY];
+    for _ in 0..MOST_REPLIES {
+        let length = match recv(netlink, reply.as_mut_slice(), RecvFlags::empty()) {
+            Ok((length, _)) => length,
+            Err(Errno::AGAIN) => break,
+            Err(Errno::INTR | Errno::NOBUFS) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if read_part(reply.get(..length).unwrap_or_default(), &mut found) {
+            break;
+        }
+    }
+    found.truncate(MOST_ADDRESSES);
+    Ok(found)
+}
+
+/// Takes what waits on the socket away, at most a bufferful.
+pub(super) fn discard(netlink: BorrowedFd<'_>) {
+    let mut buffer = [0; 4096];
+    for _ in 0..1024 {
+        match recv(netlink, &mut buffer[..], RecvFlags::empty()) {
+            Ok(_) | Err(Errno::INTR | Errno::NOBUFS) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Reads one datagram of a dump; true if it was the last.
+fn read_part(mut part: &[u8], found: &mut Vec<IpAddr>) -> bool {
+    while !part.is_empty() {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) else {
+            return true;
+        };
+        let length = (message.header.length as usize).next_multiple_of(4);
+        match message.payload {
+            NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return true,
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+                found.extend(usable(&address));
+            }
+            _ => {}
+        }
+        part = part.get(length.max(4)..).unwrap_or_default();
+    }
+    false
+}
+
+/// The address of the message, unless the kernel still asks around whether it is taken.
+fn usable(message: &AddressMessage) -> Option<IpAddr> {
+    let (mut local, mut address) = (None, None);
+    let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
+        }
+    }
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
+    // On a point-to-point link `address` is the peer's.
+    local.or(address).filter(|_| !flags.intersects(unusable))
+}

@@ -1,0 +1,583 @@
+//! Containers: each has a directory and a socket of its own, is an endpoint as long as
+//! its init process lives, and has the addresses of its network namespace.
+
+use super::{Server, ServerError, ServerHandle, Token};
+use crate::container::{ContainerDir, Init, Prepared, Record, Watcher, is_id};
+use crate::identity::Peer;
+use crate::ledger::Kind;
+use crate::refusal::Refused;
+use masq_admin::{ContainerReport, Registration};
+use masq_policy::{Container as Facts, EndpointId, EndpointName, Placement, Policy, instance_name};
+use masq_spec::command::Status;
+use masq_spec::event::AsyncEvent;
+use rustix::event::epoll;
+use slab::Slab;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+/// A container's place in the list, and its generation: places are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ContainerKey {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+impl ContainerKey {
+    fn to_raw(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    pub(super) fn from_raw(raw: u64) -> Self {
+        Self {
+            index: raw as u32,
+            generation: (raw >> 32) as u32,
+        }
+    }
+}
+
+/// A registered container.
+pub(super) struct Container {
+    generation: u32,
+    registration: Registration,
+    init: Init,
+    pidfd: OwnedFd,
+    namespaces: crate::container::Namespaces,
+    placement: Placement,
+    pub(super) endpoint: EndpointId,
+    /// Addresses that it had when it was placed: what `network` in a policy is held to.
+    placed_at: Vec<IpAddr>,
+    /// All that its network namespace has now.
+    addresses: Vec<IpAddr>,
+    dir: ContainerDir,
+    pub(super) listener: UnixListener,
+}
+
+/// The registered containers.
+pub(super) struct Containers {
+    root: PathBuf,
+    list: Slab<Container>,
+    by_id: HashMap<String, ContainerKey>,
+    generation: u32,
+    watcher: Watcher,
+}
+
+impl Containers {
+    pub(super) fn new(run_dir: &Path, server: ServerHandle) -> Result<Self, ServerError> {
+        let root = run_dir.join("containers");
+        std::fs::create_dir_all(&root).map_err(|source| ServerError::Path {
+            path: root.clone(),
+            source,
+            remedy: "choose a --run-dir that masqd may write",
+        })?;
+        let tell = move |key, addresses| server.send(super::Message::Addresses(key, addresses));
+        let watcher = Watcher::start(tell).map_err(|source| ServerError::Host {
+            what: "start a thread",
+            source,
+        })?;
+        Ok(Self {
+            root,
+            list: Slab::new(),
+            by_id: HashMap::new(),
+            generation: 0,
+            watcher,
+        })
+    }
+
+    pub(super) fn get(&self, key: ContainerKey) -> Option<&Container> {
+        let found = self.list.get(key.index as usize);
+        found.filter(|container| container.generation == key.generation)
+    }
+
+    pub(super) fn reports<'a>(&'a self, policy: &'a Policy) -> Vec<ContainerReport> {
+        let all = self.list.iter();
+        all.map(|(_, container)| container.report(policy)).collect()
+    }
+
+    /// The first container that is this endpoint.
+    pub(super) fn of(&self, id: &EndpointId) -> Option<&Container> {
+        let mut all = self.list.iter().map(|(_, container)| container);
+        all.find(|container| container.endpoint == *id)
+    }
+
+    fn keys(&self, wanted: impl Fn(&Container) -> bool) -> Vec<ContainerKey> {
+        let found = self.list.iter().filter(|(_, c)| wanted(c));
+        found
+            .map(|(index, container)| ContainerKey {
+                index: index as u32,
+                generation: container.generation,
+            })
+            .collect()
+    }
+}
+
+impl Container {
+    fn report(&self, policy: &Policy) -> ContainerReport {
+        let endpoint = policy.endpoint(&self.endpoint);
+        let addresses = endpoint.map_or(&[][..], |e| e.addresses());
+        ContainerReport {
+            container: self.registration.container.clone(),
+            endpoint: self.endpoint.to_string(),
+            pid: self.init.pid,
+            addresses: addresses.iter().map(|address| address.ip()).collect(),
+            dir: self.dir.path().to_owned(),
+        }
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.socket()
+    }
+
+    fn place_again(&self, policy: &Policy) -> Result<(), String> {
+        match policy.place(&facts(&self.registration, &self.placed_at)) {
+            Ok(placement) if placement == self.placement => Ok(()),
+            Ok(_) => Err("the policy makes it another endpoint now".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn facts<'a>(registration: &'a Registration, addresses: &[IpAddr]) -> Facts<'a> {
+    let labels = registration.labels.iter();
+    Facts {
+        tenant: registration.tenant.as_deref(),
+        endpoint: registration.endpoint.as_deref(),
+        image: registration.image.as_deref(),
+        labels: labels.map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+        addresses: addresses.to_vec(),
+    }
+}
+
+impl Server {
+    /// Takes up again what a masqd before this one had registered; containers that have
+    /// ended since are forgotten.
+    pub(super) fn restore_containers(&mut self) {
+        for (dir, record) in ContainerDir::existing(&self.containers.root.clone()) {
+            let restored = record
+                .map_err(|error| error.to_string())
+                .and_then(|record| {
+                    let prepared = Prepared::new(record.registration)?;
+                    if prepared.init != record.init {
+                        return Err("it has ended".to_owned());
+                    }
+                    self.register(prepared)
+                });
+            if let Err(reason) = restored {
+                tracing::info!(dir = %dir.path().display(), reason, "a container is not taken up again");
+                if let Err(error) = dir.remove() {
+                    tracing::warn!(dir = %dir.path().display(), %error, "not removed");
+                }
+            }
+        }
+    }
+
+    /// Makes a container an endpoint.
+    ///
+    /// # Errors
+    /// For whoever starts the container: why it is none. Nothing is left then.
+    pub(super) fn register(&mut self, prepared: Prepared) -> Result<ContainerReport, String> {
+        let result = self.try_register(prepared);
+        match &result {
+            Ok(report) => {
+                tracing::info!(container = report.container, endpoint = report.endpoint, pid = report.pid, addresses = ?report.addresses, "container registered");
+            }
+            Err(reason) => tracing::warn!(reason, "container refused"),
+        }
+        result
+    }
+
+    fn try_register(&mut self, prepared: Prepared) -> Result<ContainerReport, String> {
+        let asked = &prepared.registration;
+        if !is_id(&asked.container) {
+            return Err(format!(
+                "`{}` cannot be the id of a container: it has 1 to 128 letters, digits, `-`, \
+                 `_`, `.` and `+`, and does not begin with `.`",
+                asked.container.escape_debug()
+            ));
+        }
+        if self.deadline.is_some() {
+            return Err("masqd is stopping".into());
+        }
+        if let Some(report) = self.known(&prepared)? {
+            return Ok(report);
+        }
+        let facts = facts(asked, &prepared.addresses);
+        let placement = self.world.policy.place(&facts).map_err(|error| {
+            self.count_refusal(asked, &error.to_string());
+            error.to_string()
+        })?;
+        let endpoint = match &placement {
+            Placement::Fixed(id) => self.hold(id, &prepared)?,
+            Placement::InstanceOf(class) => self.instance(class, &prepared)?,
+        };
+        let made = self.open_container(prepared, placement, &endpoint);
+        made.inspect_err(|_| self.leave_endpoint(&endpoint))
+    }
+
+    /// The report of a container that is registered already: a hook may run twice.
+    fn known(&mut self, prepared: &Prepared) -> Result<Option<ContainerReport>, String> {
+        let asked = &prepared.registration;
+        let Some(key) = self.containers.by_id.get(&asked.container).copied() else {
+            return Ok(None);
+        };
+        let Some(known) = self.containers.get(key) else {
+            return Ok(None);
+        };
+        if known.init == prepared.init {
+            let is = &known.registration;
+            if (&is.tenant, &is.endpoint) != (&asked.tenant, &asked.endpoint) {
+                return Err(format!(
+                    "the container asks for two endpoints, but can only be one: it is {} already",
+                    known.endpoint
+                ));
+            }
+            return Ok(Some(known.report(&self.world.policy)));
+        }
+        if !crate::container::has_ended(known.pidfd.as_fd()) {
+            return Err(format!(
+                "another container is called {} and runs, with process {}",
+                asked.container, known.init.pid
+            ));
+        }
+        self.unregister(key, "a new container has its name");
+        Ok(None)
+    }
+
+    /// Counts that the policy refused a container; a tenant that it does not have is
+    /// logged only, so that made-up names do not fill the counters.
+    fn count_refusal(&mut self, asked: &Registration, reason: &str) {
+        let tenant = asked.tenant.as_deref().and_then(|name| {
+            let tenant = self.world.policy.tenant(name)?;
+            Some(tenant.name().clone())
+        });
+        if let (Some(tenant), Ok(name)) = (tenant, EndpointName::new("containers")) {
+            let refused = Refused::new(Status::Denied, "containers", reason.to_owned())
+                .about(format!("container {}", asked.container));
+            let id = EndpointId::new(tenant, name);
+            self.world.refusals.record(&id, 0, "register", &refused);
+        }
+    }
+
+    /// A fixed endpoint is one container's at a time, or those of one network namespace.
+    fn hold(&self, id: &EndpointId, prepared: &Prepared) -> Result<EndpointId, String> {
+        let net = prepared.namespaces.net;
+        let mut others = self.containers.list.iter().map(|(_, c)| c);
+        match others.find(|c| c.endpoint == *id && c.namespaces.net != net) {
+            None => Ok(id.clone()),
+            Some(other) => Err(format!(
+                "container {} is {id}, which can be one at a time; use an endpoint with \
+                 `address: auto` for several",
+                other.registration.container
+            )),
+        }
+    }
+
+    /// The instance of a class that the container becomes: that of another one in the
+    /// same network namespace, or a new one.
+    fn instance(&mut self, class: &EndpointId, prepared: &Prepared) -> Result<EndpointId, String> {
+        let id = &prepared.registration.container;
+        let placement = Placement::InstanceOf(class.clone());
+        let net = prepared.namespaces.net;
+        let mut others = self.containers.list.iter().map(|(_, c)| c);
+        if let Some(other) = others.find(|c| c.placement == placement && c.namespaces.net == net) {
+            return Ok(other.endpoint.clone());
+        }
+        let name = instance_name(class.name(), id)
+            .ok_or_else(|| format!("no endpoint can be named after the container {id}"))?;
+        let (endpoint, refused) = self.world.change_policy(|policy| {
+            let endpoint = policy
+                .add_instance(class, name)
+                .map_err(|e| e.to_string())?;
+            let refused = policy.set_addresses(&endpoint, &prepared.addresses);
+            Ok::<_, String>((endpoint, refused))
+        })?;
+        let reasons: Vec<_> = refused
+            .iter()
+            .map(|(address, why)| format!("{address}: {why}"))
+            .collect();
+        let has_none = self
+            .world
+            .policy
+            .endpoint(&endpoint)
+            .and_then(|e| e.address())
+            .is_none();
+        if has_none && !reasons.is_empty() {
+            self.world
+                .change_policy(|policy| policy.remove_instance(&endpoint));
+            return Err(format!(
+                "none of the container's addresses can be {class}'s: {}",
+                reasons.join("; ")
+            ));
+        }
+        if !reasons.is_empty() {
+            tracing::warn!(%endpoint, refused = reasons.join("; "), "addresses passed over");
+        }
+        self.world.refusals.count_as(&endpoint, class.name());
+        Ok(endpoint)
+    }
+
+    /// Its directory, its socket, its place in the list.
+    fn open_container(
+        &mut self,
+        prepared: Prepared,
+        placement: Placement,
+        endpoint: &EndpointId,
+    ) -> Result<ContainerReport, String> {
+        let id = prepared.registration.container.clone();
+        self.world
+            .charge(endpoint, Kind::Containers, 1)
+            .map_err(|refused| {
+                let reason = format!("{}: {}", refused.rule, refused.reason);
+                self.world
+                    .refusals
+                    .record(endpoint, 0, "register", &refused);
+                reason
+            })?;
+        let gids = self.world.gids(endpoint);
+        let files = || -> std::io::Result<_> {
+            let dir = ContainerDir::make(&self.containers.root, &id)?;
+            dir.write_record(&Record {
+                init: prepared.init,
+                registration: prepared.registration.clone(),
+            })?;
+            if let Some(gids) = &gids {
+                dir.write_sysfs(&self.world.identity.name, gids)?;
+            }
+            let listener = dir.listen()?;
+            Ok((dir, listener))
+        };
+        let entry = self.containers.list.vacant_entry();
+        self.containers.generation = (self.containers.generation + 1) & 0x0fff_ffff;
+        let key = ContainerKey {
+            index: entry.key() as u32,
+            generation: self.containers.generation,
+        };
+        let opened = files().and_then(|(dir, listener)| {
+            let (index, generation) = (key.index, key.generation);
+            let flags = epoll::EventFlags::IN;
+            let token = Token::Container(index, generation).data();
+            epoll::add(&self.epoll, &listener, token, flags)?;
+            let token = Token::Init(index, generation).data();
+            epoll::add(&self.epoll, &prepared.pidfd, token, flags)?;
+            Ok((dir, listener))
+        });
+        let (dir, listener) = opened.map_err(|error| {
+            self.world.ledger.refund(endpoint, Kind::Containers, 1);
+            let at = self.containers.root.join(&id);
+            format!("{}: {error}", at.display())
+        })?;
+        let container = Container {
+            generation: key.generation,
+            registration: prepared.registration,
+            init: prepared.init,
+            pidfd: prepared.pidfd,
+            namespaces: prepared.namespaces,
+            placement,
+            endpoint: endpoint.clone(),
+            placed_at: prepared.addresses.clone(),
+            addresses: prepared.addresses,
+            dir,
+            listener,
+        };
+        let report = container.report(&self.world.policy);
+        entry.insert(container);
+        self.containers.by_id.insert(id, key);
+        self.containers
+            .watcher
+            .watch(key.to_raw(), prepared.netlink);
+        self.recheck_tenant(endpoint);
+        Ok(report)
+    }
+
+    /// What `masq` or a hook asks for at the end of a container.
+    pub(super) fn unregister_by_id(&mut self, id: &str) -> bool {
+        let key = self.containers.by_id.get(id).copied();
+        key.is_some_and(|key| self.unregister(key, "its runtime says so"))
+    }
+
+    /// Ends a container's sessions and removes what was made for it.
+    pub(super) fn unregister(&mut self, key: ContainerKey, reason: &str) -> bool {
+        if self.containers.get(key).is_none() {
+            return false;
+        }
+        let container = self.containers.list.remove(key.index as usize);
+        let id = &container.registration.container;
+        self.containers.by_id.remove(id);
+        self.containers.watcher.forget(key.to_raw());
+        let _ = epoll::delete(&self.epoll, &container.listener);
+        let _ = epoll::delete(&self.epoll, &container.pidfd);
+        let conns = self.conns.iter().filter(|(_, c)| c.container == Some(key));
+        let conns: Vec<usize> = conns.map(|(index, _)| index).collect();
+        for index in conns {
+            self.close(index, "its container ended");
+        }
+        self.world
+            .ledger
+            .refund(&container.endpoint, Kind::Containers, 1);
+        tracing::info!(container = id, endpoint = %container.endpoint, reason, "container forgotten");
+        if let Err(error) = container.dir.remove() {
+            let dir = container.dir.path().display();
+            tracing::warn!(%dir, %error, "the container's directory was not removed");
+        }
+        self.leave_endpoint(&container.endpoint);
+        true
+    }
+
+    /// Removes an instance that is nobody's any more; others may want its addresses.
+    fn leave_endpoint(&mut self, id: &EndpointId) {
+        let endpoint = self.world.policy.endpoint(id);
+        let is_instance = endpoint.is_some_and(|endpoint| endpoint.class().is_some());
+        if !is_instance || self.containers.of(id).is_some() {
+            return;
+        }
+        self.world
+            .change_policy(|policy| policy.remove_instance(id));
+        self.world.forget_moved();
+        self.world.forget_endpoint(id);
+        let of_tenant = |c: &Container| c.endpoint.tenant() == id.tenant();
+        for key in self.containers.keys(of_tenant) {
+            self.apply_addresses(key);
+        }
+    }
+
+    /// Takes one connection of a container.
+    pub(super) fn accept_container(&mut self, key: ContainerKey) {
+        let Some(container) = self.containers.get(key) else {
+            return;
+        };
+        let id = container.endpoint.clone();
+        let Some(socket) = super::connection::take(
+            &container.listener,
+            &id,
+            &mut self.spare,
+            &mut self.accept_failed,
+        ) else {
+            return;
+        };
+        let admitted = Peer::of(&socket).and_then(|peer| {
+            let admitted = container.namespaces.admit(peer.pid)?;
+            // What was read of its number was about it, if it lives now.
+            Ok(admitted && !crate::container::has_ended(peer.pidfd.as_fd()))
+        });
+        match admitted {
+            Ok(true) => self.admit(&id, socket, Some(key)),
+            other => {
+                let name = &container.registration.container;
+                let reason = match other {
+                    Err(error) => format!("the process cannot be identified: {error}"),
+                    Ok(_) => "the process is not of the container".to_owned(),
+                };
+                let refused = Refused::new(Status::Denied, "container identity", reason)
+                    .about(format!("socket of container {name}"));
+                self.world.refusals.record(&id, 0, "connect", &refused);
+            }
+        }
+    }
+
+    /// A network namespace has other addresses now.
+    pub(super) fn on_addresses(&mut self, key: ContainerKey, addresses: Vec<IpAddr>) {
+        let index = key.index as usize;
+        if self
+            .containers
+            .get(key)
+            .is_none_or(|c| c.addresses == addresses)
+        {
+            return;
+        }
+        if let Some(container) = self.containers.list.get_mut(index) {
+            container.addresses = addresses;
+        }
+        self.apply_addresses(key);
+    }
+
+    /// vBond: brings an instance's addresses and GIDs in step with its container's.
+    fn apply_addresses(&mut self, key: ContainerKey) {
+        let Some(container) = self.containers.get(key) else {
+            return;
+        };
+        let (id, wanted) = (container.endpoint.clone(), container.addresses.clone());
+        let of = |policy: &Policy| policy.endpoint(&id).map(|e| e.addresses().to_vec());
+        let before = of(&self.world.policy).unwrap_or_default();
+        let refused = self
+            .world
+            .change_policy(|policy| policy.set_addresses(&id, &wanted));
+        let after = of(&self.world.policy).unwrap_or_default();
+        if before == after {
+            return;
+        }
+        for (address, why) in refused {
+            tracing::warn!(endpoint = %id, %address, %why, "an address is passed over");
+        }
+        tracing::info!(endpoint = %id, addresses = ?after, "addresses changed");
+        if let Some(gids) = self.world.gids(&id) {
+            for key in self.containers.keys(|c| c.endpoint == id) {
+                if let Some(container) = self.containers.get(key)
+                    && let Err(error) = container.dir.write_sysfs(&self.world.identity.name, &gids)
+                {
+                    tracing::warn!(endpoint = %id, %error, "sysfs of the container is not in step");
+                }
+            }
+        }
+        let lost_first = !before.is_empty() && before.first() != after.first();
+        let conns = self.conns.iter().filter(|(_, c)| *c.endpoint() == id);
+        let conns: Vec<usize> = conns.map(|(index, _)| index).collect();
+        for index in conns {
+            if lost_first {
+                // Everything that it is connected by is gone.
+                self.close(index, "its address at GID index 3 is gone");
+            } else if let Some(session) = self.conns.get_mut(index).and_then(|c| c.session_mut()) {
+                session.readdress(&self.world);
+                session.raise(AsyncEvent::GidChange, 1);
+            }
+        }
+        self.world.forget_moved();
+        self.recheck_tenant(&id);
+    }
+
+    /// Whom the sessions of a tenant may reach, after its endpoints changed.
+    fn recheck_tenant(&mut self, id: &EndpointId) {
+        self.world.recheck_connections();
+        for (_, conn) in &mut self.conns {
+            if conn.endpoint().tenant() == id.tenant()
+                && let Some(session) = conn.session_mut()
+            {
+                session.recheck(&mut self.world);
+            }
+        }
+    }
+
+    /// Makes the containers' endpoints part of a policy that is about to be in force;
+    /// those that it has no place for are returned, with the reasons.
+    pub(super) fn carry_over(&self, policy: &mut Policy) -> Vec<(ContainerKey, String)> {
+        let mut left = Vec::new();
+        for (index, container) in &self.containers.list {
+            let key = ContainerKey {
+                index: index as u32,
+                generation: container.generation,
+            };
+            if let Err(reason) = container.place_again(policy) {
+                left.push((key, reason));
+                continue;
+            }
+            let Placement::InstanceOf(class) = &container.placement else {
+                continue;
+            };
+            let name = container.endpoint.name().clone();
+            if policy
+                .endpoint(&container.endpoint)
+                .is_some_and(|e| e.class().is_some())
+            {
+                continue;
+            }
+            match policy.add_instance(class, name) {
+                Ok(id) => {
+                    policy.set_addresses(&id, &container.addresses);
+                }
+                Err(error) => left.push((key, error.to_string())),
+            }
+        }
+        left
+    }
+}
