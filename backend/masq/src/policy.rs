@@ -3,7 +3,8 @@
 use crate::cli::{ExplainArgs, PolicyArgs, PolicyCommand};
 use crate::output::{BAD, GOOD, Output};
 use crate::{CliError, ps};
-use masq_policy::{EndpointId, Explanation, Policy, PolicyErrors, Request};
+use masq_admin::EndpointReport;
+use masq_policy::{EndpointId, EndpointName, Explanation, Policy, PolicyErrors, Request};
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -69,11 +70,19 @@ fn refused(errors: &PolicyErrors) -> CliError {
 }
 
 fn explain(run_dir: &Path, args: &ExplainArgs, out: &Output) -> Result<ExitCode, CliError> {
-    let file = match &args.policy {
-        Some(file) => file.clone(),
-        None => PathBuf::from(ps::overview(run_dir)?.policy_file),
+    let running = match &args.policy {
+        Some(_) => None,
+        None => Some(ps::overview(run_dir)?),
     };
-    let policy = read(&file)?.map_err(|errors| refused(&errors))?;
+    let file = match (&args.policy, &running) {
+        (Some(file), _) => file.clone(),
+        (None, Some(overview)) => PathBuf::from(&overview.policy_file),
+        (None, None) => PathBuf::new(),
+    };
+    let mut policy = read(&file)?.map_err(|errors| refused(&errors))?;
+    for endpoint in running.iter().flat_map(|overview| &overview.endpoints) {
+        add_container(&mut policy, endpoint);
+    }
     let explanation = ask(&policy, args, &file)?;
     out.emit(&explanation, || render(&explanation))?;
     Ok(if explanation.verdict.allowed {
@@ -83,8 +92,23 @@ fn explain(run_dir: &Path, args: &ExplainArgs, out: &Output) -> Result<ExitCode,
     })
 }
 
+/// Makes an endpoint that is a container part of the policy, as it is in masqd's.
+fn add_container(policy: &mut Policy, endpoint: &EndpointReport) {
+    let id = endpoint.endpoint.parse::<EndpointId>();
+    let class = endpoint.class.as_deref().map(EndpointName::new);
+    if let (Ok(id), Some(Ok(class))) = (id, class) {
+        let class = EndpointId::new(id.tenant().clone(), class);
+        // A file that has changed since may have no such class.
+        if policy.add_instance(&class, id.name().clone()).is_ok() {
+            policy.set_addresses(&id, &endpoint.addresses);
+        }
+    }
+}
+
 fn ask(policy: &Policy, args: &ExplainArgs, file: &Path) -> Result<Explanation, CliError> {
-    if policy.endpoint(&args.from).is_none() {
+    let tenant = policy.tenant(args.from.tenant().as_str());
+    let is_class = tenant.is_some_and(|t| t.class(args.from.name().as_str()).is_some());
+    if policy.endpoint(&args.from).is_none() && !is_class {
         return Err(unknown(policy, &args.from, file));
     }
     if let Ok(to) = args.to.parse::<IpAddr>() {
@@ -107,7 +131,12 @@ fn ask(policy: &Policy, args: &ExplainArgs, file: &Path) -> Result<Explanation, 
 }
 
 fn unknown(policy: &Policy, id: &EndpointId, file: &Path) -> CliError {
-    let known: Vec<_> = policy.endpoints().map(|e| e.id().to_string()).collect();
+    let classes = policy.tenants().flat_map(|tenant| tenant.classes());
+    let endpoints = policy.endpoints().map(|endpoint| endpoint.id());
+    let known: Vec<_> = endpoints
+        .chain(classes.map(|class| class.id()))
+        .map(ToString::to_string)
+        .collect();
     CliError::NotFound(format!(
         "{} has no endpoint {id}\n  it has: {}",
         file.display(),

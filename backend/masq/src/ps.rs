@@ -28,7 +28,8 @@ fn render(overview: &Overview) -> String {
             overview.endpoints.len(),
             overview
                 .endpoints
-                .first()
+                .iter()
+                .find(|e| e.class.is_none())
                 .map_or("TENANT/NAME", |e| &e.endpoint),
         );
     }

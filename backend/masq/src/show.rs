@@ -62,10 +62,20 @@ fn render(sessions: &[SessionDetail], endpoint: Option<&EndpointReport>, now: u6
 }
 
 fn head(out: &mut String, endpoint: &EndpointReport) {
+    let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
+    let addresses = if addresses.is_empty() {
+        "none".to_owned()
+    } else {
+        addresses.join(" ")
+    };
+    let class = endpoint.class.as_deref();
+    let class = class.map_or(String::new(), |class| {
+        format!("  a container of class {class}")
+    });
     let _ = writeln!(
         out,
-        "{HEAD}endpoint {}{HEAD:#}  address {}\n{DIM}socket {}{DIM:#}\n",
-        endpoint.endpoint, endpoint.address, endpoint.socket
+        "{HEAD}endpoint {}{HEAD:#}  address {addresses}{class}\n{DIM}socket {}{DIM:#}\n",
+        endpoint.endpoint, endpoint.socket
     );
 }
 

@@ -52,7 +52,9 @@ impl Prepared {
             move |error: io::Error| format!("container process {pid}: {what}: {error}")
         };
         let gone = || format!("there is no process {pid}, which is said to be the container's");
-        let number = Pid::from_raw(pid).filter(|_| pid > 1).ok_or_else(gone)?;
+        // Negative numbers are none, and process 1 is no container's.
+        let number = Some(pid).filter(|pid| *pid > 1).and_then(Pid::from_raw);
+        let number = number.ok_or_else(gone)?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|_| gone())?;
         let start_time = start_time(pid).map_err(failed("its start time cannot be read"))?;
         let namespaces = Namespaces::of(pid).map_err(failed("its namespaces cannot be read"))?;

@@ -9,7 +9,6 @@ use crate::refusal::Refused;
 use masq_admin::{ContainerReport, Registration};
 use masq_policy::{Container as Facts, EndpointId, EndpointName, Placement, Policy, instance_name};
 use masq_spec::command::Status;
-use masq_spec::event::AsyncEvent;
 use rustix::event::epoll;
 use slab::Slab;
 use std::collections::HashMap;
@@ -45,13 +44,13 @@ pub(super) struct Container {
     init: Init,
     pidfd: OwnedFd,
     namespaces: crate::container::Namespaces,
-    placement: Placement,
+    pub(super) placement: Placement,
     pub(super) endpoint: EndpointId,
     /// Addresses that it had when it was placed: what `network` in a policy is held to.
     placed_at: Vec<IpAddr>,
     /// All that its network namespace has now.
-    addresses: Vec<IpAddr>,
-    dir: ContainerDir,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) dir: ContainerDir,
     pub(super) listener: UnixListener,
 }
 
@@ -102,7 +101,12 @@ impl Containers {
         all.find(|container| container.endpoint == *id)
     }
 
-    fn keys(&self, wanted: impl Fn(&Container) -> bool) -> Vec<ContainerKey> {
+    pub(super) fn get_mut(&mut self, key: ContainerKey) -> Option<&mut Container> {
+        let found = self.list.get_mut(key.index as usize);
+        found.filter(|container| container.generation == key.generation)
+    }
+
+    pub(super) fn keys(&self, wanted: impl Fn(&Container) -> bool) -> Vec<ContainerKey> {
         let found = self.list.iter().filter(|(_, c)| wanted(c));
         found
             .map(|(index, container)| ContainerKey {
@@ -130,7 +134,7 @@ impl Container {
         self.dir.socket()
     }
 
-    fn place_again(&self, policy: &Policy) -> Result<(), String> {
+    pub(super) fn place_again(&self, policy: &Policy) -> Result<(), String> {
         match policy.place(&facts(&self.registration, &self.placed_at)) {
             Ok(placement) if placement == self.placement => Ok(()),
             Ok(_) => Err("the policy makes it another endpoint now".into()),
@@ -436,10 +440,7 @@ impl Server {
             .change_policy(|policy| policy.remove_instance(id));
         self.world.forget_moved();
         self.world.forget_endpoint(id);
-        let of_tenant = |c: &Container| c.endpoint.tenant() == id.tenant();
-        for key in self.containers.keys(of_tenant) {
-            self.apply_addresses(key);
-        }
+        self.offer_addresses(id);
     }
 
     /// Takes one connection of a container.
@@ -474,110 +475,5 @@ impl Server {
                 self.world.refusals.record(&id, 0, "connect", &refused);
             }
         }
-    }
-
-    /// A network namespace has other addresses now.
-    pub(super) fn on_addresses(&mut self, key: ContainerKey, addresses: Vec<IpAddr>) {
-        let index = key.index as usize;
-        if self
-            .containers
-            .get(key)
-            .is_none_or(|c| c.addresses == addresses)
-        {
-            return;
-        }
-        if let Some(container) = self.containers.list.get_mut(index) {
-            container.addresses = addresses;
-        }
-        self.apply_addresses(key);
-    }
-
-    /// vBond: brings an instance's addresses and GIDs in step with its container's.
-    fn apply_addresses(&mut self, key: ContainerKey) {
-        let Some(container) = self.containers.get(key) else {
-            return;
-        };
-        let (id, wanted) = (container.endpoint.clone(), container.addresses.clone());
-        let of = |policy: &Policy| policy.endpoint(&id).map(|e| e.addresses().to_vec());
-        let before = of(&self.world.policy).unwrap_or_default();
-        let refused = self
-            .world
-            .change_policy(|policy| policy.set_addresses(&id, &wanted));
-        let after = of(&self.world.policy).unwrap_or_default();
-        if before == after {
-            return;
-        }
-        for (address, why) in refused {
-            tracing::warn!(endpoint = %id, %address, %why, "an address is passed over");
-        }
-        tracing::info!(endpoint = %id, addresses = ?after, "addresses changed");
-        if let Some(gids) = self.world.gids(&id) {
-            for key in self.containers.keys(|c| c.endpoint == id) {
-                if let Some(container) = self.containers.get(key)
-                    && let Err(error) = container.dir.write_sysfs(&self.world.identity.name, &gids)
-                {
-                    tracing::warn!(endpoint = %id, %error, "sysfs of the container is not in step");
-                }
-            }
-        }
-        let lost_first = !before.is_empty() && before.first() != after.first();
-        let conns = self.conns.iter().filter(|(_, c)| *c.endpoint() == id);
-        let conns: Vec<usize> = conns.map(|(index, _)| index).collect();
-        for index in conns {
-            if lost_first {
-                // Everything that it is connected by is gone.
-                self.close(index, "its address at GID index 3 is gone");
-            } else if let Some(session) = self.conns.get_mut(index).and_then(|c| c.session_mut()) {
-                session.readdress(&self.world);
-                session.raise(AsyncEvent::GidChange, 1);
-            }
-        }
-        self.world.forget_moved();
-        self.recheck_tenant(&id);
-    }
-
-    /// Whom the sessions of a tenant may reach, after its endpoints changed.
-    fn recheck_tenant(&mut self, id: &EndpointId) {
-        self.world.recheck_connections();
-        for (_, conn) in &mut self.conns {
-            if conn.endpoint().tenant() == id.tenant()
-                && let Some(session) = conn.session_mut()
-            {
-                session.recheck(&mut self.world);
-            }
-        }
-    }
-
-    /// Makes the containers' endpoints part of a policy that is about to be in force;
-    /// those that it has no place for are returned, with the reasons.
-    pub(super) fn carry_over(&self, policy: &mut Policy) -> Vec<(ContainerKey, String)> {
-        let mut left = Vec::new();
-        for (index, container) in &self.containers.list {
-            let key = ContainerKey {
-                index: index as u32,
-                generation: container.generation,
-            };
-            if let Err(reason) = container.place_again(policy) {
-                left.push((key, reason));
-                continue;
-            }
-            let Placement::InstanceOf(class) = &container.placement else {
-                continue;
-            };
-            let name = container.endpoint.name().clone();
-            if policy
-                .endpoint(&container.endpoint)
-                .is_some_and(|e| e.class().is_some())
-            {
-                continue;
-            }
-            match policy.add_instance(class, name) {
-                Ok(id) => {
-                    policy.set_addresses(&id, &container.addresses);
-                }
-                Err(error) => left.push((key, error.to_string())),
-            }
-        }
-        left
     }
 }

@@ -8,6 +8,8 @@ mod endpoints;
 mod limits;
 mod opening;
 mod reload;
+mod token;
+mod vbond;
 
 use crate::container::Prepared;
 use crate::world::{DeviceIdentity, World};
@@ -28,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use token::Token;
 
 /// How long the loop looks for further commands before it sleeps.
 const POLL: Duration = Duration::from_micros(40);
@@ -123,49 +126,8 @@ impl ServerHandle {
     }
 }
 
-/// What an epoll event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    Wake,
-    Listener(u32),
-    Socket(u32, u32),
-    Kick(u32, u32),
-    Exit(u32, u32),
-    Container(u32, u32),
-    Init(u32, u32),
-}
-
-impl Token {
-    /// A connection's slot is used again; its generation is not.
-    fn data(self) -> epoll::EventData {
-        let pack = |kind: u64, generation: u32, index: u32| {
-            kind << 60 | u64::from(generation & 0x0fff_ffff) << 32 | u64::from(index)
-        };
-        epoll::EventData::new_u64(match self {
-            Self::Wake => 0,
-            Self::Listener(index) => pack(1, 0, index),
-            Self::Socket(index, generation) => pack(2, generation, index),
-            Self::Kick(index, generation) => pack(3, generation, index),
-            Self::Exit(index, generation) => pack(4, generation, index),
-            Self::Container(index, generation) => pack(5, generation, index),
-            Self::Init(index, generation) => pack(6, generation, index),
-        })
-    }
-
-    fn from_data(data: u64) -> Option<Self> {
-        let (index, generation) = (data as u32, (data >> 32) as u32 & 0x0fff_ffff);
-        Some(match data >> 60 {
-            0 => Self::Wake,
-            1 => Self::Listener(index),
-            2 => Self::Socket(index, generation),
-            3 => Self::Kick(index, generation),
-            4 => Self::Exit(index, generation),
-            5 => Self::Container(index, generation),
-            6 => Self::Init(index, generation),
-            _ => return None,
-        })
-    }
-}
+/// Is told of policies.
+type Tell = Box<dyn Fn(&Policy) + Send>;
 
 /// The control side.
 pub struct Server {
@@ -175,7 +137,7 @@ pub struct Server {
     endpoints: Endpoints,
     containers: Containers,
     /// Told of each policy that comes into force.
-    on_policy: Option<Box<dyn Fn(&Policy) + Send>>,
+    on_policy: Option<Tell>,
     conns: Slab<Conn>,
     generation: u32,
     /// Connections that may have commands waiting.

@@ -1,0 +1,122 @@
+//! vBond: addresses and GIDs of endpoints that are containers, in step with the
+//! containers' network namespaces and with the policy.
+
+use super::Server;
+use super::containers::{Container, ContainerKey};
+use masq_policy::{EndpointId, Placement, Policy};
+use masq_spec::event::AsyncEvent;
+use std::net::IpAddr;
+
+impl Server {
+    /// A network namespace has other addresses now.
+    pub(super) fn on_addresses(&mut self, key: ContainerKey, addresses: Vec<IpAddr>) {
+        let Some(container) = self.containers.get_mut(key) else {
+            return;
+        };
+        if container.addresses != addresses {
+            container.addresses = addresses;
+            self.apply_addresses(key);
+        }
+    }
+
+    /// vBond: brings an instance's addresses and GIDs in step with its container's.
+    fn apply_addresses(&mut self, key: ContainerKey) {
+        let Some(container) = self.containers.get(key) else {
+            return;
+        };
+        let (id, wanted) = (container.endpoint.clone(), container.addresses.clone());
+        let of = |policy: &Policy| policy.endpoint(&id).map(|e| e.addresses().to_vec());
+        let before = of(&self.world.policy).unwrap_or_default();
+        let refused = self
+            .world
+            .change_policy(|policy| policy.set_addresses(&id, &wanted));
+        let after = of(&self.world.policy).unwrap_or_default();
+        if before == after {
+            return;
+        }
+        for (address, why) in refused {
+            tracing::warn!(endpoint = %id, %address, %why, "an address is passed over");
+        }
+        let list: Vec<_> = after.iter().map(|address| address.ip()).collect();
+        tracing::info!(endpoint = %id, addresses = ?list, "addresses changed");
+        if let Some(gids) = self.world.gids(&id) {
+            for key in self.containers.keys(|c| c.endpoint == id) {
+                if let Some(container) = self.containers.get(key)
+                    && let Err(error) = container.dir.write_sysfs(&self.world.identity.name, &gids)
+                {
+                    tracing::warn!(endpoint = %id, %error, "sysfs of the container is not in step");
+                }
+            }
+        }
+        let lost_first = !before.is_empty() && before.first() != after.first();
+        let conns = self.conns.iter().filter(|(_, c)| *c.endpoint() == id);
+        let conns: Vec<usize> = conns.map(|(index, _)| index).collect();
+        for index in conns {
+            if lost_first {
+                // Everything that it is connected by is gone.
+                self.close(index, "its address at GID index 3 is gone");
+            } else if let Some(session) = self.conns.get_mut(index).and_then(|c| c.session_mut()) {
+                session.readdress(&self.world);
+                session.raise(AsyncEvent::GidChange, 1);
+            }
+        }
+        self.world.forget_moved();
+        self.recheck_tenant(&id);
+        // Who takes an address now has lost none, so this ends.
+        if before.iter().any(|address| !after.contains(address)) {
+            self.offer_addresses(&id);
+        }
+    }
+
+    /// Other containers of the tenant may have an address that `id` had until now.
+    pub(super) fn offer_addresses(&mut self, id: &EndpointId) {
+        let other = |c: &Container| c.endpoint.tenant() == id.tenant() && c.endpoint != *id;
+        for key in self.containers.keys(other) {
+            self.apply_addresses(key);
+        }
+    }
+
+    /// Whom the sessions of a tenant may reach, after its endpoints changed.
+    pub(super) fn recheck_tenant(&mut self, id: &EndpointId) {
+        self.world.recheck_connections();
+        for (_, conn) in &mut self.conns {
+            if conn.endpoint().tenant() == id.tenant()
+                && let Some(session) = conn.session_mut()
+            {
+                session.recheck(&mut self.world);
+            }
+        }
+    }
+
+    /// Makes the containers' endpoints part of a policy that is about to be in force;
+    /// those that it has no place for are returned, with the reasons.
+    pub(super) fn carry_over(&self, policy: &mut Policy) -> Vec<(ContainerKey, String)> {
+        let mut left = Vec::new();
+        for key in self.containers.keys(|_| true) {
+            let Some(container) = self.containers.get(key) else {
+                continue;
+            };
+            if let Err(reason) = container.place_again(policy) {
+                left.push((key, reason));
+                continue;
+            }
+            let Placement::InstanceOf(class) = &container.placement else {
+                continue;
+            };
+            let name = container.endpoint.name().clone();
+            if policy
+                .endpoint(&container.endpoint)
+                .is_some_and(|e| e.class().is_some())
+            {
+                continue;
+            }
+            match policy.add_instance(class, name) {
+                Ok(id) => {
+                    policy.set_addresses(&id, &container.addresses);
+                }
+                Err(error) => left.push((key, error.to_string())),
+            }
+        }
+        left
+    }
+}
