@@ -40,4 +40,4 @@ pub use error::CmError;
 pub use mad::{MAD, Mad, MadError};
 pub use message::*;
 pub use reject::{Answered, Reason, SidrStatus};
-pub use types::{Channel, Config, Event, Output, PortSpace, Target, Usage, View};
+pub use types::{Channel, Config, Event, Output, Peer, PortSpace, Sender, Target, Usage, View};

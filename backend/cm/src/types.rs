@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 pub struct Config {
     /// The endpoint's virtual address.
     pub address: IpAddr,
-    /// GID of `address`, index 3 of the GID table.
-    pub gid: Gid,
+    /// Its further addresses, from index 5 of the GID table on.
+    pub others: Vec<IpAddr>,
     /// Link-local GID, index 1 of the GID table; as an address it is the
     /// endpoint's link-local one.
     pub link_local: Gid,
@@ -24,6 +24,39 @@ pub struct Config {
     /// Where PSNs, communication ids and ephemeral ports come from; not to be
     /// guessed by peers.
     pub seed: u64,
+}
+
+/// Where a message comes from, which its sender cannot choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    /// The endpoint's first address, by which it is known.
+    pub address: IpAddr,
+    /// Its further addresses, its link-local one included.
+    pub others: &'a [IpAddr],
+}
+
+impl From<IpAddr> for Sender<'_> {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            address,
+            others: &[],
+        }
+    }
+}
+
+impl Sender<'_> {
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        ip == self.address || self.others.contains(&ip)
+    }
+}
+
+/// Whose an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The first address of the endpoint that has it.
+    pub address: IpAddr,
+    /// GID of the address that was asked for.
+    pub gid: Gid,
 }
 
 /// An event channel: one event queue of one session.

@@ -8,9 +8,8 @@ use crate::ledger::{Exceeded, Kind};
 use crate::notifier::Notifier;
 use crate::refusal::Refused;
 use crate::world::World;
-use masq_cm::{Agent, Channel, Config, Message, Output, View};
+use masq_cm::{Agent, Channel, Config, Message, Output, Peer, Sender, View};
 use masq_policy::{EndpointId, Service, VirtualAddress};
-use masq_spec::verbs::Gid;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -235,7 +234,7 @@ impl World {
             let attributes = self.device.attributes();
             let agent = Agent::new(Config {
                 address,
-                gid: gids.first(),
+                others: self.others(id),
                 link_local: gids.link_local(),
                 node_guid: gids.node_guid(),
                 mtu: MTU,
@@ -253,13 +252,29 @@ impl World {
         self.fabric.members.get_mut(id)
     }
 
+    /// An endpoint's addresses behind the first.
+    fn others(&self, id: &EndpointId) -> Vec<IpAddr> {
+        let endpoint = self.policy.endpoint(id);
+        let all = endpoint.map_or(&[][..], |endpoint| endpoint.addresses());
+        all.iter().skip(1).map(|address| address.ip()).collect()
+    }
+
+    /// Tells an endpoint's agent of its addresses; the first has not changed.
+    pub(crate) fn readdress_agent(&mut self, id: &EndpointId) {
+        let others = self.others(id);
+        if let Some(member) = self.fabric.members.get_mut(id) {
+            member.agent.set_others(others);
+        }
+    }
+
     /// The endpoint of `id`'s tenant that has an address, its link-local one
-    /// included.
-    pub(crate) fn peer_at(&self, id: &EndpointId, address: IpAddr) -> Option<(EndpointId, Gid)> {
+    /// included, and the address by which the policy knows it.
+    pub(crate) fn peer_at(&self, id: &EndpointId, address: IpAddr) -> Option<(EndpointId, Peer)> {
         let gid = VirtualAddress::new(address).gid();
         let tenant = self.policy.tenant(id.tenant().as_str())?;
-        let endpoint = tenant.endpoint_at(self.address_of(id, gid))?;
-        Some((endpoint.id().clone(), gid))
+        let address = self.address_of(id, gid);
+        let endpoint = tenant.endpoint_at(address)?;
+        Some((endpoint.id().clone(), Peer { address, gid }))
     }
 
     /// Delivers what an agent says, and what others answer, until all are quiet.
@@ -298,6 +313,12 @@ impl World {
     fn deliver(&mut self, from: &EndpointId, to: IpAddr, message: Message) -> Option<EndpointId> {
         let (peer, _) = self.peer_at(from, to)?;
         let source = self.fabric.members.get(from)?.address;
+        let mut others = self.others(from);
+        others.extend(self.gids(from).map(|gids| IpAddr::from(gids.link_local())));
+        let sender = Sender {
+            address: source,
+            others: &others,
+        };
         let room = self.left(&peer, Kind::CmIds);
         if room == 0
             && matches!(message, Message::Req(_) | Message::SidrReq(_))
@@ -306,7 +327,7 @@ impl World {
             self.refuse_arrival(&peer, source, exceeded);
         }
         let member = self.member(&peer)?;
-        member.agent.receive(Instant::now(), source, message, room);
+        member.agent.receive(Instant::now(), sender, message, room);
         self.reconcile(&peer);
         Some(peer)
     }

@@ -47,8 +47,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) refusals: Refusals,
     pub(crate) fabric: Fabric,
-    /// Addresses of a tenant's endpoints by their link-local GIDs.
-    link_local: HashMap<TenantName, HashMap<Gid, IpAddr>>,
+    /// First addresses of a tenant's endpoints by their other GIDs.
+    others: HashMap<TenantName, HashMap<Gid, IpAddr>>,
     domains: HashMap<String, DomainKey>,
     endpoints: HashMap<EndpointId, EndpointKey>,
     last_endpoint: u32,
@@ -62,7 +62,7 @@ impl World {
         identity: DeviceIdentity,
     ) -> Self {
         Self {
-            link_local: link_local(&policy),
+            others: other_gids(&policy),
             policy,
             device,
             identity,
@@ -78,7 +78,7 @@ impl World {
 
     /// Puts another policy in force.
     pub(crate) fn set_policy(&mut self, policy: Policy) {
-        self.link_local = link_local(&policy);
+        self.others = other_gids(&policy);
         self.policy = Arc::new(policy);
     }
 
@@ -108,7 +108,7 @@ impl World {
     /// Changes the policy in force in place.
     pub(crate) fn change_policy<T>(&mut self, change: impl FnOnce(&mut Policy) -> T) -> T {
         let result = change(Arc::make_mut(&mut self.policy));
-        self.link_local = link_local(&self.policy);
+        self.others = other_gids(&self.policy);
         result
     }
 
@@ -125,10 +125,10 @@ impl World {
             .map(|endpoint| GidTable::new(id, endpoint.addresses()))
     }
 
-    /// The address that a GID stands for in a tenant: the endpoint's own, or
-    /// the one whose link-local GID it is.
+    /// The address that a GID stands for in a tenant: the first one of the endpoint that
+    /// has it, by which the policy is asked.
     pub(crate) fn address_of(&self, id: &EndpointId, gid: Gid) -> IpAddr {
-        let found = self.link_local.get(id.tenant()).and_then(|t| t.get(&gid));
+        let found = self.others.get(id.tenant()).and_then(|t| t.get(&gid));
         found.map_or_else(|| VirtualAddress::from_gid(gid).ip(), |address| *address)
     }
 
@@ -189,7 +189,8 @@ impl World {
     }
 }
 
-fn link_local(policy: &Policy) -> HashMap<TenantName, HashMap<Gid, IpAddr>> {
+/// The GIDs of endpoints that are not of their first addresses.
+fn other_gids(policy: &Policy) -> HashMap<TenantName, HashMap<Gid, IpAddr>> {
     let mut found: HashMap<TenantName, HashMap<Gid, IpAddr>> = HashMap::new();
     for endpoint in policy.endpoints() {
         let Some(address) = endpoint.address() else {
@@ -197,7 +198,8 @@ fn link_local(policy: &Policy) -> HashMap<TenantName, HashMap<Gid, IpAddr>> {
         };
         let gids = GidTable::new(endpoint.id(), endpoint.addresses());
         let tenant = found.entry(endpoint.id().tenant().clone()).or_default();
-        tenant.insert(gids.link_local(), address);
+        let further = endpoint.addresses().iter().skip(1).map(|a| a.gid());
+        tenant.extend(further.chain([gids.link_local()]).map(|gid| (gid, address)));
     }
     found
 }

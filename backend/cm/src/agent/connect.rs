@@ -63,7 +63,7 @@ impl Agent {
                 Talk::ReqSent
             },
             remote: CommId(0),
-            peer: self.route_to(destination.ip()),
+            peer: id.peer.ok_or(CmError::Invalid)?,
             initiator: true,
             datagram,
 

@@ -263,21 +263,10 @@ impl Agent {
         }
     }
 
-    /// The conversation that a message of `from` is about. A peer that was asked
-    /// for by its link-local address answers from its own one.
+    /// The conversation that a message of `from` is about.
     pub(super) fn find(&mut self, from: IpAddr, local: CommId) -> Option<&Conversation> {
-        let talk = self.conversations.get(&local)?;
-        if talk.peer != from
-            && talk.initiator
-            && talk.remote.0 == 0
-            && crate::address::is_link_local(talk.peer)
-        {
-            self.change(local, |talk| talk.peer = from);
-        }
-        self.conversations
-            .get(&local)
-            .map(|talk| &**talk)
-            .filter(|talk| talk.peer == from)
+        let talk = self.conversations.get(&local).map(|talk| &**talk);
+        talk.filter(|talk| talk.peer == from)
     }
 
     /// The same, for a peer's side that is known already.

@@ -7,13 +7,13 @@ use super::receive::Refusal;
 use super::state::{
     BITS_24, Conversation, DEFAULT_QKEY, HOP_LIMIT, Id, PATIENCE, Queued, Talk, Told,
 };
-use crate::address::{IP_HEADER, IpHeader, is_link_local};
+use crate::address::{IP_HEADER, IpHeader};
 use crate::error::CmError;
 use crate::message::{
     CommId, Message, Private, SIDR_REP_PRIVATE, SIDR_REQ_PRIVATE, SidrRep, SidrReq,
 };
 use crate::reject::SidrStatus;
-use crate::types::Event;
+use crate::types::{Event, Sender};
 use masq_spec::verbs::{AhAttr, CmParam, Gid, QpType};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -167,7 +167,8 @@ impl Agent {
     }
 
     /// A request for a service: a new id, unless nobody listens.
-    pub(super) fn receive_sidr_req(&mut self, from: IpAddr, req: SidrReq, room: u64) {
+    pub(super) fn receive_sidr_req(&mut self, sender: &Sender<'_>, req: SidrReq, room: u64) {
+        let from = sender.address;
         let key = super::RemoteKey {
             peer: from,
             comm: req.request,
@@ -184,7 +185,7 @@ impl Agent {
             }
             return;
         }
-        let arrival = match self.arrival(from, req.service_id, req.private.bytes(), room) {
+        let arrival = match self.arrival(sender, req.service_id, req.private.bytes(), room) {
             Ok(arrival) if arrival.qp_type == QpType::Ud => arrival,
             Ok(_) | Err(Refusal::NobodyListens) => {
                 return self.refuse_request(from, &req, SidrStatus::UNSUPPORTED);
@@ -203,7 +204,7 @@ impl Agent {
     pub(super) fn path_to(&self, id: &Id, dgid: Gid) -> AhAttr {
         AhAttr {
             dgid,
-            sgid_index: if is_link_local(id.source.ip()) { 1 } else { 3 },
+            sgid_index: self.sgid_index(id.source.ip()),
             hop_limit: HOP_LIMIT,
             traffic_class: id.tos,
             is_global: 1,

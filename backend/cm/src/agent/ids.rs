@@ -43,6 +43,7 @@ impl Agent {
             ack_timeout: None,
             source: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             destination: None,
+            peer: None,
             dgid: [0; 16],
             reported: 0,
             backlog: 0,

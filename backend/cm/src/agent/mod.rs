@@ -143,22 +143,31 @@ impl Agent {
         IpAddr::V6(Ipv6Addr::from(self.config.link_local))
     }
 
+    /// The endpoint's addresses in the order of their GIDs, behind the link-local one.
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        std::iter::once(self.config.address).chain(self.config.others.iter().copied())
+    }
+
+    /// Has other further addresses from now on. What is connected by one that is gone
+    /// stays: ending it is the business of whoever took the address away.
+    pub fn set_others(&mut self, others: Vec<IpAddr>) {
+        self.config.others = others;
+    }
+
     /// The address of this endpoint that `ip` means, if it means one.
     fn own(&self, ip: IpAddr) -> Option<IpAddr> {
         if ip.is_loopback() {
             Some(self.config.address)
-        } else if ip == self.config.address || ip == self.link_local() {
+        } else if ip == self.link_local() || self.addresses().any(|own| own == ip) {
             Some(ip)
         } else {
             None
         }
     }
 
-    /// Endpoint that answers for an address.
-    fn route_to(&self, ip: IpAddr) -> IpAddr {
-        match self.own(ip) {
-            Some(_) => self.config.address,
-            None => ip,
-        }
+    /// The index of the RoCEv2 GID of one of the endpoint's addresses.
+    fn sgid_index(&self, ip: IpAddr) -> u8 {
+        let place = self.addresses().position(|own| own == ip);
+        place.map_or(1, |place| place as u8 * 2 + 3)
     }
 }

@@ -6,12 +6,12 @@ use super::Agent;
 use super::state::{
     BITS_24, Conversation, Id, MRA_CODE, Phase, Queued, RemoteKey, Talk, Told, code_time,
 };
-use crate::address::{IpHeader, gid_of, is_link_local, service_port};
+use crate::address::{IpHeader, gid_of, service_port};
 use crate::message::{
     CommId, Dreq, Message, Mra, Private, REJ_PRIVATE, REP_PRIVATE, REQ_PRIVATE, Rej, Rep, Req, Rtu,
 };
 use crate::reject::{Answered, Reason};
-use crate::types::{Event, PortSpace};
+use crate::types::{Event, PortSpace, Sender};
 use masq_spec::verbs::QpType;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -38,12 +38,19 @@ pub(super) enum Refusal {
 }
 
 impl Agent {
-    /// A message of the endpoint with the address `from`, which its sender can
-    /// not choose. At most `room` further ids may come into being by it; without
+    /// A message of the endpoint `from`. At most `room` further ids may come into being by it; without
     /// room a request is refused (reason 3).
-    pub fn receive(&mut self, now: Instant, from: IpAddr, message: Message, room: u64) {
+    pub fn receive<'a>(
+        &mut self,
+        now: Instant,
+        from: impl Into<Sender<'a>>,
+        message: Message,
+        room: u64,
+    ) {
+        let sender = from.into();
+        let from = sender.address;
         match message {
-            Message::Req(req) => self.receive_req(from, &req, room),
+            Message::Req(req) => self.receive_req(&sender, &req, room),
             Message::Mra(mra) => self.receive_mra(now, from, &mra),
             Message::Rej(rej) => self.receive_rej(now, from, rej),
             Message::Rep(rep) => self.receive_rep(from, rep),
@@ -61,7 +68,7 @@ impl Agent {
                     self.rest(now, drep.remote_comm);
                 }
             }
-            Message::SidrReq(req) => self.receive_sidr_req(from, req, room),
+            Message::SidrReq(req) => self.receive_sidr_req(&sender, req, room),
             Message::SidrRep(rep) => self.receive_sidr_rep(from, rep),
         }
     }
@@ -70,7 +77,7 @@ impl Agent {
     /// address, and one of this endpoint's.
     pub(super) fn arrival(
         &self,
-        from: IpAddr,
+        from: &Sender<'_>,
         service: u64,
         private: &[u8],
         room: u64,
@@ -79,7 +86,7 @@ impl Agent {
         let (port_space, port) = service_port(service).ok_or(nobody)?;
         let (header, private) = IpHeader::split(private).ok_or(nobody)?;
         let (remote, local) = (header.source, header.destination);
-        if (remote.ip() != from && !is_link_local(remote.ip())) || self.own(local) != Some(local) {
+        if !from.has(remote.ip()) || self.own(local) != Some(local) {
             return Err(nobody);
         }
         let listener = self.ports.listener(port_space, port, local).ok_or(nobody)?;
@@ -121,6 +128,7 @@ impl Agent {
                 ack_timeout: listener.ack_timeout,
                 source: arrival.local,
                 destination: Some(arrival.remote),
+                peer: Some(talk.peer),
                 dgid: gid_of(arrival.remote.ip()),
                 reported: 0,
                 backlog: 0,
@@ -149,7 +157,8 @@ impl Agent {
         });
     }
 
-    fn receive_req(&mut self, from: IpAddr, req: &Req, room: u64) {
+    fn receive_req(&mut self, sender: &Sender<'_>, req: &Req, room: u64) {
+        let from = sender.address;
         let key = RemoteKey {
             peer: from,
             comm: req.local_comm,
@@ -161,7 +170,7 @@ impl Agent {
         let refuse = |agent: &mut Self, reason| {
             agent.refuse_unknown(from, CommId(0), req.local_comm, Answered::REQ, reason);
         };
-        let arrival = match self.arrival(from, req.service_id, req.private.bytes(), room) {
+        let arrival = match self.arrival(sender, req.service_id, req.private.bytes(), room) {
             Ok(arrival) => arrival,
             Err(Refusal::NobodyListens) => return refuse(self, Reason::INVALID_SERVICE_ID),
             Err(Refusal::NoRoom) => return refuse(self, Reason::NO_RESOURCES),

@@ -5,7 +5,7 @@ use super::state::{HOP_LIMIT, Id, MAX_WAITING, PACKET_LIFETIME, Phase, Queued};
 use crate::address::{any_of, gid_of, is_link_local};
 use crate::error::CmError;
 use crate::ports::Holder;
-use crate::types::{Event, PortSpace, Target};
+use crate::types::{Event, Peer, PortSpace, Target};
 use masq_spec::verbs::{CmAddress, CmRoute, Gid, QpType};
 use std::net::{IpAddr, SocketAddr};
 
@@ -68,7 +68,7 @@ impl Agent {
         target: Target,
         source: Option<CmAddress>,
         destination: CmAddress,
-        known: impl FnOnce(IpAddr) -> Option<Gid>,
+        known: impl FnOnce(IpAddr) -> Option<Peer>,
     ) -> Result<(), CmError> {
         let id = self.id(target)?;
         let phase = id.phase;
@@ -96,7 +96,7 @@ impl Agent {
             _ => return Err(CmError::Invalid),
         }
         match self.find_destination(destination.ip(), known) {
-            Ok(gid) => self.resolved(target, destination, gid),
+            Ok(peer) => self.resolved(target, destination, peer),
             Err(status) => {
                 self.id_mut(target)?.destination = Some(destination);
                 self.post(target.id, Queued::plain(Event::AddressError, status));
@@ -108,12 +108,18 @@ impl Agent {
     fn find_destination(
         &self,
         ip: IpAddr,
-        known: impl FnOnce(IpAddr) -> Option<Gid>,
-    ) -> Result<Gid, i32> {
-        if ip.is_multicast() || self.own(ip).is_some() {
-            return Ok(gid_of(ip));
+        known: impl FnOnce(IpAddr) -> Option<Peer>,
+    ) -> Result<Peer, i32> {
+        let gid = gid_of(ip);
+        if ip.is_multicast() {
+            return Ok(Peer { address: ip, gid });
         }
-        if ip.is_ipv4() != self.config.address.is_ipv4() && !is_link_local(ip) {
+        if self.own(ip).is_some() {
+            let address = self.config.address;
+            return Ok(Peer { address, gid });
+        }
+        let same_family = |own: IpAddr| own.is_ipv4() == ip.is_ipv4();
+        if !self.addresses().any(same_family) && !is_link_local(ip) {
             return Err(NO_NETWORK);
         }
         known(ip).ok_or(NO_HOST)
@@ -123,16 +129,17 @@ impl Agent {
         &mut self,
         target: Target,
         destination: SocketAddr,
-        gid: Gid,
+        peer: Peer,
     ) -> Result<(), CmError> {
-        let here = match destination.ip() {
-            ip if is_link_local(ip) => self.link_local(),
-            ip if ip.is_ipv4() == self.config.address.is_ipv4() => self.config.address,
-            _ => self.link_local(),
-        };
+        let there = destination.ip();
+        let mut fit = self
+            .addresses()
+            .filter(|own| own.is_ipv4() == there.is_ipv4() && !is_link_local(there));
+        let here = fit.next().unwrap_or(self.link_local());
+        drop(fit);
         let id = self.id_mut(target)?;
         id.destination = Some(destination);
-        id.dgid = gid;
+        (id.dgid, id.peer) = (peer.gid, Some(peer.address));
         id.phase = Phase::AddressResolved;
         let (space, port) = (id.port_space, id.source.port());
         if id.source.ip().is_unspecified() {
@@ -197,7 +204,7 @@ impl Agent {
             return Err(CmError::Invalid);
         }
         let mut destination = id.destination.ok_or(CmError::Invalid)?;
-        destination.set_ip(self.route_to(destination.ip()));
+        destination.set_ip(id.peer.ok_or(CmError::Invalid)?);
         Ok((id.port_space, id.qp_type, destination))
     }
 
@@ -207,10 +214,6 @@ impl Agent {
     }
 
     pub(super) fn source_gid(&self, id: &Id) -> Gid {
-        if is_link_local(id.source.ip()) {
-            self.config.link_local
-        } else {
-            self.config.gid
-        }
+        gid_of(id.source.ip())
     }
 }

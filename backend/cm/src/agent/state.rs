@@ -95,6 +95,8 @@ pub(crate) struct Id {
     pub(crate) ack_timeout: Option<u8>,
     pub(crate) source: SocketAddr,
     pub(crate) destination: Option<SocketAddr>,
+    /// The first address of the endpoint that `destination` leads to.
+    pub(crate) peer: Option<IpAddr>,
     pub(crate) dgid: Gid,
     /// Events that were handed out.
     pub(crate) reported: u32,

@@ -61,6 +61,7 @@ impl Server {
             }
         }
         self.world.forget_moved();
+        self.world.readdress_agent(&id);
         self.recheck_tenant(&id);
         // Who takes an address now has lost none, so this ends.
         if before.iter().any(|address| !after.contains(address)) {

@@ -112,15 +112,15 @@ impl Session {
             .endpoint(&self.endpoint)
             .and_then(|e| e.address());
         let known = [ip(&destination), own].map(|to| {
-            let (_, gid) = world.peer_at(&self.endpoint, to?)?;
-            Some((to?, gid))
+            let (_, peer) = world.peer_at(&self.endpoint, to?)?;
+            Some((to?, peer))
         });
         self.cm_raising(world, request.target, |agent, _, id| {
-            let gid_of = |to| {
+            let peer_at = |to| {
                 let mut known = known.iter().flatten();
-                known.find(|(at, _)| *at == to).map(|(_, gid)| *gid)
+                known.find(|(at, _)| *at == to).map(|(_, peer)| *peer)
             };
-            agent.resolve_addr(id, source, destination, gid_of)
+            agent.resolve_addr(id, source, destination, peer_at)
         })
     }
 

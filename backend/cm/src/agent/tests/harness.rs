@@ -1,7 +1,7 @@
 //! Agents under virtual time, with a network that loses, repeats, delays and so
 //! reorders as a seed says.
 
-use crate::{Agent, Channel, Config, Event, Mad, Message, Output, PortSpace, Target};
+use crate::{Agent, Channel, Config, Event, Mad, Message, Output, Peer, PortSpace, Target};
 use masq_spec::verbs::{CmAddress, CmEnded, CmEvent, CmParam, QpType};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -49,6 +49,14 @@ pub(super) fn ip(agent: usize) -> IpAddr {
     IpAddr::from([10, 0, 0, agent as u8 + 1])
 }
 
+/// Whose an address is: its own endpoint's.
+pub(super) fn known(address: IpAddr) -> Option<Peer> {
+    Some(Peer {
+        address,
+        gid: crate::address::gid_of(address),
+    })
+}
+
 pub(super) fn address(ip: IpAddr, port: u16) -> CmAddress {
     std::net::SocketAddr::from((ip, port)).into()
 }
@@ -89,7 +97,7 @@ impl World {
                 link_local[15] = number as u8 + 1;
                 Agent::new(Config {
                     address: ip(number),
-                    gid: crate::address::gid_of(ip(number)),
+                    others: Vec::new(),
                     link_local,
                     node_guid: number as u64 + 0x1000,
                     mtu: 3,
@@ -272,10 +280,9 @@ impl World {
 
     /// An id whose route to `ip(to)` is resolved, its events taken.
     pub(super) fn routed(&mut self, agent: usize, space: PortSpace, to: usize, port: u16) -> u32 {
-        let gid = crate::address::gid_of(ip(to));
         let one = &mut self.agents[agent];
         let id = one.create_id(CH, space, QpType::Rc, 9000).unwrap();
-        one.resolve_addr(at(id), None, address(ip(to), port), |_| Some(gid))
+        one.resolve_addr(at(id), None, address(ip(to), port), known)
             .unwrap();
         one.resolve_route(at(id)).unwrap();
         self.pump(agent);

@@ -1,6 +1,6 @@
 //! Random calls and random messages: no panic, and the invariants hold.
 
-use super::harness::{Faults, World, address, channel, ip, param};
+use super::harness::{Faults, World, address, channel, ip, known, param};
 use crate::{
     Answered, CommId, Dreq, Mad, Message, Mra, PortSpace, Private, Reason, Rej, Rep, Req, Rtu,
     SidrRep, SidrReq, SidrStatus, Target,
@@ -174,9 +174,9 @@ fn apply(world: &mut World, op: &Op) {
         }
         3 | 4 => drop(one.bind(target, some_address(op))),
         5..=7 => {
-            let gid = crate::address::gid_of(ip(1 - op.agent));
+            let peer = known(ip(1 - op.agent)).filter(|_| op.b != 3);
             let to = some_address(op);
-            let _ = one.resolve_addr(target, None, to, |_| (op.b != 3).then_some(gid));
+            let _ = one.resolve_addr(target, None, to, |_| peer);
         }
         8..=10 => drop(one.resolve_route(target)),
         11..=13 => drop(one.connect(now, target, &side)),

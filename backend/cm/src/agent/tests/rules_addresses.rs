@@ -1,7 +1,7 @@
 //! Connections between addresses of IPv6 and of one link, and false ones.
 
 use super::harness::{CH, World, address, at, ip, kind, param};
-use crate::{Agent, Config, Event, Message, PortSpace, Reason};
+use crate::{Agent, Config, Event, Message, Peer, PortSpace, Reason, Sender};
 use masq_spec::verbs::State;
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ fn pair(addresses: [&str; 2]) -> [Agent; 2] {
         link_local[15] = number;
         Agent::new(Config {
             address,
-            gid: crate::address::gid_of(address),
+            others: vec![IpAddr::from([10, 9, 0, number])],
             link_local,
             node_guid: u64::from(number),
             mtu: 5,
@@ -25,8 +25,8 @@ fn pair(addresses: [&str; 2]) -> [Agent; 2] {
     [agent(a, 1), agent(b, 2)]
 }
 
-/// Delivers everything; a message to a link-local address reaches its owner, and
-/// each comes from its sender's own address.
+/// Delivers everything; a message to any address of an agent reaches it, and each
+/// comes from its sender's first one.
 fn deliver(agents: &mut [Agent; 2], addresses: [&str; 2], now: std::time::Instant) {
     let mut quiet = false;
     while !quiet {
@@ -35,8 +35,15 @@ fn deliver(agents: &mut [Agent; 2], addresses: [&str; 2], now: std::time::Instan
             while let Some(output) = agents[from].output() {
                 if let crate::Output::Send { message, .. } = output {
                     quiet = false;
-                    let source = addresses[from].parse().unwrap();
-                    agents[1 - from].receive(now, source, message, 100);
+                    let others = [
+                        format!("fe80::{}", from + 1).parse().unwrap(),
+                        format!("10.9.0.{}", from + 1).parse().unwrap(),
+                    ];
+                    let sender = Sender {
+                        address: addresses[from].parse().unwrap(),
+                        others: &others,
+                    };
+                    agents[1 - from].receive(now, sender, message, 100);
                 }
             }
         }
@@ -44,12 +51,14 @@ fn deliver(agents: &mut [Agent; 2], addresses: [&str; 2], now: std::time::Instan
 }
 
 #[test]
-fn ipv6_and_link_local_addresses_connect() {
+fn ipv6_link_local_and_further_addresses_connect() {
     let own = ["fd01::1", "fd01::2"];
     for (destination, index, any) in [
         ("fd01::2", 3, "::"),
         ("fe80::2", 1, "fd01::2"),
         ("fe80::2", 1, "::"),
+        ("10.9.0.2", 5, "10.9.0.2"),
+        ("10.9.0.2", 5, "0.0.0.0"),
     ] {
         let now = std::time::Instant::now();
         let mut agents = pair(own);
@@ -65,9 +74,12 @@ fn ipv6_and_link_local_addresses_connect() {
         agents[1].listen(at(listener), 0).unwrap();
         let active = make(&mut agents[0]);
         let to: IpAddr = destination.parse().unwrap();
-        let gid = crate::address::gid_of(to);
+        let peer = Peer {
+            address: own[1].parse().unwrap(),
+            gid: crate::address::gid_of(to),
+        };
         agents[0]
-            .resolve_addr(at(active), None, address(to, 80), |_| Some(gid))
+            .resolve_addr(at(active), None, address(to, 80), |_| Some(peer))
             .unwrap();
         agents[0].resolve_route(at(active)).unwrap();
         agents[0]
@@ -117,10 +129,10 @@ fn ipv6_and_link_local_addresses_connect() {
 
 /// The address by which the passive side knows its peer.
 fn peer_of(destination: IpAddr) -> IpAddr {
-    let peer = if crate::address::is_link_local(destination) {
-        "fe80::1"
-    } else {
-        "fd01::1"
+    let peer = match destination {
+        IpAddr::V4(_) => "10.9.0.1",
+        ip if crate::address::is_link_local(ip) => "fe80::1",
+        IpAddr::V6(_) => "fd01::1",
     };
     peer.parse().unwrap()
 }

@@ -1,6 +1,6 @@
 //! Ids, ports, addresses, options, channels.
 
-use super::harness::{CH, World, address, at, channel, ip, param};
+use super::harness::{CH, World, address, at, channel, ip, known, param};
 use crate::{CmError, Event, PortSpace, Target};
 use masq_spec::verbs::{CmAddress, QpMask, QpType, State};
 use std::net::IpAddr;
@@ -261,23 +261,26 @@ fn an_unknown_destination_is_an_address_error_and_can_be_tried_again() {
         assert_eq!(world.agents[0].resolve_route(target), Err(CmError::Invalid));
     }
     world.agents[0]
-        .resolve_addr(target, None, to, |_| Some([7; 16]))
+        .resolve_addr(target, None, to, known)
         .unwrap();
     world.pump(0);
     world.expect(0, Event::AddressResolved);
     let route = world.agents[0].query(target).unwrap();
-    assert_eq!((route.bound, route.dgid, route.paths), (1, [7; 16], 0));
+    assert_eq!(
+        (route.bound, route.dgid, route.paths),
+        (1, known([10, 9, 9, 9].into()).unwrap().gid, 0)
+    );
     assert_eq!((route.source.ip[0], route.destination), (10, to));
-    let again = world.agents[0].resolve_addr(target, None, to, |_| Some([7; 16]));
+    let again = world.agents[0].resolve_addr(target, None, to, known);
     assert_eq!(again, Err(CmError::Invalid));
     // Another family than the id's, or than the endpoint's.
     let six = address(IpAddr::from([0xfd01u16, 0, 0, 0, 0, 0, 0, 1]), 1);
     let four = bound(&mut world, ip(0), 0).unwrap();
-    let mixed = world.agents[0].resolve_addr(four, None, six, |_| Some([7; 16]));
+    let mixed = world.agents[0].resolve_addr(four, None, six, known);
     assert_eq!(mixed, Err(CmError::Invalid));
     let free = create(&mut world, PortSpace::Tcp);
     world.agents[0]
-        .resolve_addr(free, None, six, |_| Some([7; 16]))
+        .resolve_addr(free, None, six, known)
         .unwrap();
     world.pump(0);
     assert_eq!(world.expect(0, Event::AddressError).status, -101);
@@ -348,9 +351,8 @@ fn a_path_resolves_the_route() {
     record[0] = 0x2b;
     let early = world.agents[0].set_option(target, 1, 1, &record);
     assert_eq!(early, Err(CmError::Invalid));
-    let gid = |_| Some([1; 16]);
     world.agents[0]
-        .resolve_addr(target, None, address(ip(1), 1), gid)
+        .resolve_addr(target, None, address(ip(1), 1), known)
         .unwrap();
     world.pump(0);
     world.expect(0, Event::AddressResolved);
@@ -455,9 +457,8 @@ fn a_migration_takes_events_along() {
 fn an_end_tells_what_was_reported_and_dropped() {
     let mut world = World::new(2, 14);
     let target = create(&mut world, PortSpace::Tcp);
-    let gid = |_| Some([1; 16]);
     world.agents[0]
-        .resolve_addr(target, None, address(ip(1), 1), gid)
+        .resolve_addr(target, None, address(ip(1), 1), known)
         .unwrap();
     world.agents[0].resolve_route(target).unwrap();
     world.pump(0);
@@ -503,7 +504,7 @@ fn a_resolved_id_holds_its_port_on_one_address_only() {
     );
     let to = address([10, 9, 9, 9].into(), 1);
     world.agents[0]
-        .resolve_addr(target, None, to, |_| Some([1; 16]))
+        .resolve_addr(target, None, to, known)
         .unwrap();
     world.pump(0);
     bound(&mut world, link_local, 5000).unwrap();
