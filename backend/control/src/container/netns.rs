@@ -52,13 +52,7 @@ pub fn netns_helper() -> io::Result<()> {
         // Its user namespace gives the right to enter the others.
         move_into_thread_name_spaces(pidfd.as_fd(), net | ThreadNameSpaceType::USER)?;
     }
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        SockProtocol::NetlinkRoute,
-    )?;
-    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, ADDRESS_GROUPS))?;
+    let netlink = listen()?;
     let fds = [netlink.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -70,6 +64,18 @@ pub fn netns_helper() -> io::Result<()> {
         SendFlags::NOSIGNAL,
     )?;
     Ok(())
+}
+
+/// A netlink socket in the namespace of the caller, which hears of addresses.
+fn listen() -> io::Result<OwnedFd> {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        SockProtocol::NetlinkRoute,
+    )?;
+    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, ADDRESS_GROUPS))?;
+    Ok(netlink)
 }
 
 /// A netlink socket in the network namespace of a process, which hears of addresses that
@@ -180,4 +186,35 @@ fn usable(message: &AddressMessage) -> Option<IpAddr> {
     let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
     // On a point-to-point link `address` is the peer's.
     local.or(address).filter(|_| !flags.intersects(unusable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_the_same_addresses_as_often_as_it_is_asked() {
+        let netlink = listen().unwrap();
+        let first = addresses(netlink.as_fd()).unwrap();
+        assert_eq!(addresses(netlink.as_fd()).unwrap(), first);
+        let out = Command::new("ip").args(["-o", "addr", "show", "up"]).output();
+        let Ok(out) = out else {
+            eprintln!("there is no ip(8): left out");
+            return;
+        };
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        for ip in first.iter().filter(|ip| ip.is_ipv4()) {
+            assert!(text.contains(&format!("inet {ip}")), "{ip} is not in\n{text}");
+        }
+        assert!(!text.contains("127.0.0.1") || first.contains(&IpAddr::from([127, 0, 0, 1])));
+    }
+
+    #[test]
+    fn what_is_no_netlink_message_ends_the_reading() {
+        let mut found = Vec::new();
+        assert!(read_part(&[0xff; 40], &mut found));
+        assert!(read_part(&[0; 16], &mut found));
+        assert!(!read_part(&[], &mut found));
+        assert!(found.is_empty());
+    }
 }
