@@ -6,6 +6,8 @@ use anyhow::{Context as _, bail};
 use masq_admin::{Answer, EndpointReport, Overview, Request, SessionDetail};
 use rustix::process::Signal;
 use std::ffi::OsStr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,6 +22,28 @@ pub struct Host {
     binaries: Binaries,
     policy: PathBuf,
     dir: tempfile::TempDir,
+    start: Start,
+}
+
+/// How masqd is started.
+#[derive(Debug)]
+struct Start {
+    owner: Option<(u32, u32)>,
+    args: Vec<String>,
+}
+
+impl Start {
+    fn masqd(&self, binaries: &Binaries, policy: &Path, dir: &Path) -> anyhow::Result<Running> {
+        let mut command = Command::new(binaries.masqd());
+        command.arg("--policy").arg(policy);
+        command.arg("--run-dir").arg(dir.join("run"));
+        command.args(&self.args);
+        command.env("RUST_BACKTRACE", "1");
+        if let Some((uid, gid)) = self.owner {
+            command.uid(uid).gid(gid);
+        }
+        spawn(command)
+    }
 }
 
 impl Host {
@@ -47,29 +71,61 @@ impl Host {
     /// # Errors
     /// As [`Self::start`].
     pub fn launch(binaries: Binaries, policy: &str, args: &[&str]) -> anyhow::Result<Self> {
+        Self::launch_as(binaries, None, policy, args)
+    }
+
+    /// As [`Self::launch`], as this user and group.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn launch_as(
+        binaries: Binaries,
+        owner: Option<(u32, u32)>,
+        policy: &str,
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("masq-").tempdir()?;
         let file = dir.path().join("policy.yaml");
         std::fs::write(&file, policy)?;
-        let run_dir = dir.path().join("run");
-        let mut command = Command::new(binaries.masqd());
-        command.arg("--policy").arg(&file);
-        command.arg("--run-dir").arg(&run_dir);
-        command.args(args);
-        command.env("RUST_BACKTRACE", "1");
+        if let Some((uid, gid)) = owner {
+            chown(dir.path(), Some(uid), Some(gid))?;
+        }
+        let start = Start {
+            owner,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        };
         let mut host = Self {
-            masqd: spawn(command)?,
+            masqd: start.masqd(&binaries, &file, dir.path())?,
             binaries,
             policy: file,
             dir,
+            start,
         };
+        host.wait_until_up()?;
+        Ok(host)
+    }
+
+    /// Starts masqd again after [`Self::kill`], as it was started before; its log begins
+    /// anew.
+    ///
+    /// # Errors
+    /// It does not come up; the error holds its log.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.masqd = self
+            .start
+            .masqd(&self.binaries, &self.policy, self.dir.path())?;
+        self.wait_until_up()
+    }
+
+    fn wait_until_up(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + START;
-        while host.overview().is_err() {
-            if !host.masqd.is_running() || Instant::now() > end {
-                bail!("masqd did not come up; its log:\n{}", host.log());
+        while self.overview().is_err() {
+            if !self.masqd.is_running() || Instant::now() > end {
+                bail!("masqd did not come up; its log:\n{}", self.log());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(host)
+        Ok(())
     }
 
     /// masqd's run directory.
@@ -207,9 +263,21 @@ impl Host {
     /// # Errors
     /// Something is left after ten seconds; the error says what.
     pub fn wait_until_empty(&self) -> anyhow::Result<()> {
+        self.wait_until_nothing_but(&[])
+    }
+
+    /// The same, but for the registrations of containers that still run.
+    ///
+    /// # Errors
+    /// As [`Self::wait_until_empty`].
+    pub fn wait_until_empty_but_containers(&self) -> anyhow::Result<()> {
+        self.wait_until_nothing_but(&["containers"])
+    }
+
+    fn wait_until_nothing_but(&self, quotas: &[&str]) -> anyhow::Result<()> {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
-            let left = leftovers(&self.overview()?);
+            let left = leftovers(&self.overview()?, quotas);
             if left.is_empty() {
                 return Ok(());
             }
@@ -221,14 +289,15 @@ impl Host {
     }
 }
 
-fn leftovers(overview: &Overview) -> Vec<String> {
+fn leftovers(overview: &Overview, but: &[&str]) -> Vec<String> {
     let mut left: Vec<_> = overview
         .sessions
         .iter()
         .map(|s| format!("session {} of {} ({})", s.id, s.endpoint, s.program))
         .collect();
     for endpoint in &overview.endpoints {
-        for (quota, count) in endpoint.quotas.iter().filter(|(_, q)| q.used > 0) {
+        let used = endpoint.quotas.iter().filter(|(_, q)| q.used > 0);
+        for (quota, count) in used.filter(|(quota, _)| !but.contains(&quota.as_str())) {
             left.push(format!("{} {quota} of {}", count.used, endpoint.endpoint));
         }
     }

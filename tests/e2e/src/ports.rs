@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A port that nobody listens on now.
@@ -21,10 +22,24 @@ pub fn free_port() -> anyhow::Result<u16> {
 pub fn wait_for_listener(
     port: u16,
     limit: Duration,
+    alive: impl FnMut() -> bool,
+) -> anyhow::Result<()> {
+    wait_for_listener_in(Path::new("/proc/net"), port, limit, alive)
+}
+
+/// As [`wait_for_listener`], in the network namespace whose tables are in `net`
+/// (`/proc/PID/net`).
+///
+/// # Errors
+/// As [`wait_for_listener`].
+pub fn wait_for_listener_in(
+    net: &Path,
+    port: u16,
+    limit: Duration,
     mut alive: impl FnMut() -> bool,
 ) -> anyhow::Result<()> {
     let end = Instant::now() + limit;
-    while !is_listening(port) {
+    while !is_listening(net, port) {
         if !alive() {
             bail!("the server ended before it listened on port {port}");
         }
@@ -36,10 +51,10 @@ pub fn wait_for_listener(
     Ok(())
 }
 
-fn is_listening(port: u16) -> bool {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
+fn is_listening(net: &Path, port: u16) -> bool {
+    ["tcp", "tcp6"]
         .iter()
-        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .filter_map(|table| std::fs::read_to_string(net.join(table)).ok())
         .any(|table| table.lines().skip(1).any(|line| listens(line, port)))
 }
 

@@ -197,14 +197,19 @@ mod tests {
         let netlink = listen().unwrap();
         let first = addresses(netlink.as_fd()).unwrap();
         assert_eq!(addresses(netlink.as_fd()).unwrap(), first);
-        let out = Command::new("ip").args(["-o", "addr", "show", "up"]).output();
+        let out = Command::new("ip")
+            .args(["-o", "addr", "show", "up"])
+            .output();
         let Ok(out) = out else {
             eprintln!("there is no ip(8): left out");
             return;
         };
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         for ip in first.iter().filter(|ip| ip.is_ipv4()) {
-            assert!(text.contains(&format!("inet {ip}")), "{ip} is not in\n{text}");
+            assert!(
+                text.contains(&format!("inet {ip}")),
+                "{ip} is not in\n{text}"
+            );
         }
         assert!(!text.contains("127.0.0.1") || first.contains(&IpAddr::from([127, 0, 0, 1])));
     }
