@@ -19,6 +19,8 @@ const LIBC_FAMILY: &[&str] = &[
     "libpthread.so.0",
     "librt.so.1",
     "libresolv.so.2",
+    "libutil.so.1",
+    "libanl.so.1",
 ];
 
 /// `LIBDIR/container/manifest.json`.

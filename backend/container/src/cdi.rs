@@ -130,7 +130,8 @@ pub struct Generated {
     pub left_out: Vec<ContainerError>,
 }
 
-/// The devices of `policy`: one for each tenant, one for each of its endpoints.
+/// The devices of `policy`: one for each tenant, one for each of its classes and fixed
+/// endpoints.
 ///
 /// # Errors
 /// [`ContainerError::CdiName`] for a kind that CDI does not take.
@@ -147,10 +148,13 @@ pub fn generate(policy: &Policy, settings: &Settings) -> Result<Generated, Conta
             tenant: tenant.name().clone(),
             endpoint: None,
         });
-        for endpoint in tenant.endpoints() {
+        let classes = tenant.classes().map(|class| class.name());
+        // Instances of classes are containers that run, and nothing to ask for.
+        let fixed = tenant.endpoints().filter(|e| e.class().is_none());
+        for name in classes.chain(fixed.map(|e| e.id().name())) {
             add(Device {
                 tenant: tenant.name().clone(),
-                endpoint: Some(endpoint.id().name().clone()),
+                endpoint: Some(name.clone()),
             });
         }
     }
@@ -315,12 +319,19 @@ mod tests {
 
     #[test]
     fn a_tenant_and_each_of_its_endpoints_is_a_device() {
-        let policy = policy("  blue:\n    endpoints:\n      a: { address: 10.0.0.1 }\n");
+        let mut policy = policy(
+            "  blue:\n    addresses: [10.0.0.0/8]\n    endpoints:\n      \
+             a: { address: 10.0.0.1 }\n      pod: { address: auto }\n",
+        );
+        let pod = "blue/pod".parse().unwrap();
+        policy
+            .add_instance(&pod, "pod.3f2a".parse().unwrap())
+            .unwrap();
         let generated = generate(&policy, &settings()).unwrap();
         assert!(generated.left_out.is_empty());
         let names: Vec<_> = generated.spec.devices.iter().map(|d| &d.name).collect();
-        assert_eq!(names, ["blue", "blue:a"]);
-        let edits = &generated.spec.devices[1].container_edits;
+        assert_eq!(names, ["blue", "blue:pod", "blue:a"]);
+        let edits = &generated.spec.devices[2].container_edits;
         assert_eq!(edits.device_nodes[0].file_mode, 0o666);
         assert_eq!(
             edits.hooks[0].args,

@@ -30,7 +30,7 @@ impl ContainerId {
         if text.is_empty() {
             return Err("the container's id is empty".to_owned());
         }
-        if text.len() > 255 {
+        if text.len() > 128 {
             return Err(format!("the container's id has {} characters", text.len()));
         }
         if let Some(c) = text.chars().find(odd) {

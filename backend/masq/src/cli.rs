@@ -1,10 +1,14 @@
 //! The command line.
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use masq_container::Device;
 use masq_policy::{EndpointId, QpType, Service};
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+/// Where masqd's run directory is, unless somebody says otherwise.
+pub const RUN_DIR: &str = "/run/masq";
 
 /// RDMA for containers and VMs, shared and governed.
 #[derive(Debug, Parser)]
@@ -22,7 +26,7 @@ pub struct Cli {
         long,
         global = true,
         env = "MASQ_RUN_DIR",
-        default_value = "/run/masq",
+        default_value = RUN_DIR,
         value_name = "DIR",
         value_hint = ValueHint::DirPath
     )]
@@ -82,6 +86,24 @@ pub(crate) enum Command {
     /// Say what this host can and cannot do: exit status 1 if something does not work.
     #[command(after_long_help = "Examples:\n  masq doctor\n  masq doctor --json")]
     Doctor(DoctorArgs),
+    /// List the containers that are endpoints.
+    Containers,
+    /// Write or list the CDI devices by which container engines give containers an endpoint.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Cdi(CdiArgs),
+    /// Make a container an endpoint; run by container runtimes.
+    #[command(long_about = HOOK_ABOUT, after_long_help = HOOK_EXAMPLES)]
+    Hook(HookArgs),
+    /// Stand before an OCI runtime and add the hook to containers that ask for it.
+    #[command(long_about = RUNTIME_ABOUT, after_long_help = RUNTIME_EXAMPLES)]
+    Runtime(RuntimeArgs),
+    /// Remove what containers left behind whose runtime or masqd died.
+    #[command(
+        long_about = "Remove what containers left behind whose runtime or masqd died: their \
+                      directories below the run directory, and empty mount points in their root \
+                      filesystems. Containers whose first process runs are left alone."
+    )]
+    Gc(GcArgs),
     /// Print masqd's counters in the text format of Prometheus.
     Metrics,
     /// Print a completion script for a shell.
@@ -184,6 +206,136 @@ pub(crate) struct DoctorArgs {
     /// The library to look at, as for `masq run`.
     #[arg(long, env = "MASQ_LIBRARY", value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) library: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CdiArgs {
+    #[command(subcommand)]
+    pub(crate) command: CdiCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CdiCommand {
+    /// Write the file with one device for each tenant and endpoint of the policy.
+    #[command(after_long_help = "Examples:\n  masq cdi generate\n  \
+                                 masq cdi generate --policy policy.yaml --output -")]
+    Generate {
+        /// Policy file; by default the one that masqd reads.
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        policy: Option<PathBuf>,
+        /// File to write; `-` for standard output.
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "/etc/cdi/masq.json",
+            value_hint = ValueHint::FilePath
+        )]
+        output: PathBuf,
+        /// Kind of the devices.
+        #[arg(long, value_name = "VENDOR/CLASS", default_value = masq_container::cdi::KIND)]
+        kind: String,
+    },
+    /// List the devices of a file.
+    List {
+        /// The file.
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "/etc/cdi/masq.json",
+            value_hint = ValueHint::FilePath
+        )]
+        file: PathBuf,
+    },
+}
+
+const HOOK_ABOUT: &str = "\
+Make a container an endpoint; run by container runtimes.
+
+createRuntime  reads the container's state from standard input, registers the container
+               with masqd and brings the socket, the library and the device's files into
+               it. Fails, and so keeps the container from starting, if it asks for what it
+               may not have.
+poststop       undoes that. Never fails.
+createContainer
+               does nothing: at that stage runtimes do not tell the container's process,
+               and createRuntime has done all there is to do.
+precreate      reads a config.json from standard input and writes it, with the two hooks
+               added if the container asks for them, to standard output (podman).";
+
+const HOOK_EXAMPLES: &str = "\
+A container asks by --device, or by its annotations dev.masq/tenant and
+dev.masq/endpoint. With --select, the policy's selectors choose for one that asks for
+nothing. The annotation dev.masq/library=none leaves the image's libraries alone.
+
+Example, in the config.json of a bundle:
+  \"hooks\": { \"createRuntime\": [ { \"path\": \"/usr/bin/masq\",
+      \"args\": [\"masq\", \"hook\", \"createRuntime\", \"--device\", \"blue:pod\"] } ],
+    \"poststop\": [ { \"path\": \"/usr/bin/masq\",
+      \"args\": [\"masq\", \"hook\", \"poststop\"] } ] }";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "camelCase")]
+pub(crate) enum Stage {
+    #[value(alias = "prestart")]
+    CreateRuntime,
+    CreateContainer,
+    Poststop,
+    Precreate,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HookArgs {
+    /// Stage of the container's life.
+    pub(crate) stage: Stage,
+    /// What the container asks for, as TENANT or TENANT:ENDPOINT.
+    #[arg(long = "device", value_name = "DEVICE")]
+    pub(crate) devices: Vec<Device>,
+    /// Let the policy choose for a container that asks for nothing.
+    #[arg(long)]
+    pub(crate) select: bool,
+    /// The library that is brought along, as for `masq run`.
+    #[arg(long, env = "MASQ_LIBRARY", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) library: Option<PathBuf>,
+}
+
+const RUNTIME_ABOUT: &str = "\
+Stand before an OCI runtime and add the hook to containers that ask for it.
+
+At `create` and `run` the config.json of the bundle is edited; then, and for every other
+command, this program becomes the real runtime with the same arguments. Called as
+masq-runtime, it does the same.";
+
+const RUNTIME_EXAMPLES: &str = "\
+Options of its own, which come first:
+  --masq-device DEVICE   every container asks for it, as TENANT or TENANT:ENDPOINT
+  --masq-runtime PATH    the real runtime; else $MASQ_RUNTIME, runc, crun
+  --masq-run-dir DIR     run directory of masqd
+  --masq-select          the policy chooses for containers that ask for nothing
+
+Examples:
+  ctr run --runc-binary /usr/bin/masq-runtime --annotation dev.masq/tenant=blue …
+  /etc/docker/daemon.json:
+    { \"runtimes\": { \"masq-blue\": { \"path\": \"/usr/bin/masq-runtime\",
+                                    \"runtimeArgs\": [\"--masq-device\", \"blue:pod\"] } } }
+  docker run --runtime masq-blue …";
+
+#[derive(Debug, Args)]
+pub(crate) struct RuntimeArgs {
+    /// Options of masq-runtime, then the runtime's command line.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARG"
+    )]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,9 @@ pub enum CliError {
     /// masqd did not answer, or refused.
     #[error(transparent)]
     Admin(#[from] masq_admin::AdminError),
+    /// A container cannot be an endpoint.
+    #[error(transparent)]
+    Container(#[from] masq_container::ContainerError),
     /// masqd answered something else than was asked.
     #[error(
         "masqd answered another question than was asked\n  \

@@ -1,20 +1,26 @@
 //! The `masq` command as a library, so that its manual pages and completions
 //! can be made, and its parts tested, without the binary.
 
+mod cdi;
 mod cli;
 mod completions;
+mod containers;
 mod doctor;
 mod error;
+mod gc;
+mod hook;
 mod metrics;
 mod output;
 mod policy;
 mod ps;
 mod reload;
 mod run;
+mod runtime;
 mod show;
 
-pub use cli::{Cli, command};
+pub use cli::{Cli, RUN_DIR, command};
 pub use error::CliError;
+pub use runtime::{as_runtime, become_runtime};
 
 use cli::Command;
 use output::Output;
@@ -34,6 +40,11 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Reload => reload::reload(&cli.run_dir, &out),
         Command::Policy(args) => policy::execute(&cli.run_dir, args, &out),
         Command::Doctor(args) => doctor::examine(&cli.run_dir, args, &out),
+        Command::Containers => containers::print(&cli.run_dir, &out),
+        Command::Cdi(args) => cdi::execute(&cli.run_dir, args, &out),
+        Command::Hook(args) => hook::execute(&cli.run_dir, args, &out),
+        Command::Runtime(args) => Err(become_runtime(&cli.run_dir, args.arguments.clone())),
+        Command::Gc(args) => gc::execute(&cli.run_dir, args, &out),
         Command::Metrics => metrics::print(&cli.run_dir, &out),
         Command::Completions(args) => Ok(completions::print(args)),
     }

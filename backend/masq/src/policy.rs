@@ -37,6 +37,11 @@ fn read(file: &Path) -> Result<Result<Policy, PolicyErrors>, CliError> {
     Ok(Policy::parse(&file.to_string_lossy(), &text))
 }
 
+/// The policy in `file`, or what is wrong with it, for people.
+pub(crate) fn checked(file: &Path) -> Result<Policy, CliError> {
+    read(file)?.map_err(|errors| refused(&errors))
+}
+
 fn check(file: &Path, out: &Output) -> Result<ExitCode, CliError> {
     let policy = match read(file)? {
         Ok(policy) => policy,
@@ -79,7 +84,7 @@ fn explain(run_dir: &Path, args: &ExplainArgs, out: &Output) -> Result<ExitCode,
         (None, Some(overview)) => PathBuf::from(&overview.policy_file),
         (None, None) => PathBuf::new(),
     };
-    let mut policy = read(&file)?.map_err(|errors| refused(&errors))?;
+    let mut policy = checked(&file)?;
     for endpoint in running.iter().flat_map(|overview| &overview.endpoints) {
         add_container(&mut policy, endpoint);
     }
