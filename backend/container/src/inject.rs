@@ -11,7 +11,7 @@ use crate::image;
 use crate::mountpoint;
 use crate::namespace::Container;
 use crate::plan::{Item, Kind, Plan};
-use crate::record::{Created, Place, Record};
+use crate::record::{Place, Record};
 use crate::rootfs::{Inode, Root, facts};
 use crate::{attributes, device, sysfs};
 use rustix::fs::{CWD, Mode};
@@ -105,9 +105,8 @@ fn prepare(
     injection: &mut Injection<'_>,
     notes: &mut Vec<String>,
 ) -> Result<(), ContainerError> {
-    let mut parts: Vec<Created> = Vec::new();
-    let mut failed = Ok(());
-    mounts.retain(|mount| {
+    let mut planned = Vec::new();
+    for mount in mounts.drain(..) {
         let target = &mount.item.target;
         let missing = if mountpoint::is_plain(target) {
             mountpoint::missing(root, target, mount.item.kind)
@@ -115,28 +114,28 @@ fn prepare(
             Err(mountpoint::not_plain(target))
         };
         match missing {
-            Ok(missing) => {
-                for part in missing.parts {
-                    if missing.in_rootfs && !injection.record.created.contains(&part) {
-                        injection.record.created.push(part.clone());
-                    }
-                    if !parts.contains(&part) {
-                        parts.push(part);
-                    }
-                }
-                true
-            }
-            Err(e) => {
-                if let Err(e) = essential(Err(e), mount.item, notes) {
-                    failed = Err(e);
-                }
-                false
-            }
+            Ok(missing) => planned.push((mount, missing)),
+            Err(e) => essential(Err(e), mount.item, notes)?,
         }
-    });
-    failed?;
+    }
+    let created = &mut injection.record.created;
+    for part in planned
+        .iter()
+        .filter(|(_, m)| m.in_rootfs)
+        .flat_map(|(_, m)| &m.parts)
+    {
+        if !created.contains(part) {
+            created.push(part.clone());
+        }
+    }
     injection.place.write(&injection.record)?;
-    mountpoint::make(root, &parts, container.owner)
+    for (mount, missing) in planned {
+        match mountpoint::make(root, &missing.parts, container.owner) {
+            Ok(()) => mounts.push(mount),
+            Err(e) => essential(Err(e), mount.item, notes)?,
+        }
+    }
+    Ok(())
 }
 
 /// A clone of the mount at `source`, which shows it read-only.

@@ -31,7 +31,8 @@ pub(crate) fn missing(root: &Root, target: &Path, kind: Kind) -> Result<Missing,
     match look(target) {
         Ok(found) if fits(found.kind, kind) => return Ok(Missing::default()),
         Ok(_) => return Err(in_the_way(target, kind)),
-        Err(Errno::NOENT) => {}
+        Err(Errno::NOENT) if is_absent(root, target) => {}
+        Err(Errno::NOENT) => return Err(in_the_way(target, kind)),
         Err(e) => return Err(ContainerError::io("look at", target)(e)),
     }
     let mut parts = vec![Created {
@@ -49,14 +50,20 @@ pub(crate) fn missing(root: &Root, target: &Path, kind: Kind) -> Result<Missing,
                 });
             }
             Ok(_) => return Err(in_the_way(ancestor, Kind::Directory)),
-            Err(Errno::NOENT) => parts.push(Created {
+            Err(Errno::NOENT) if is_absent(root, ancestor) => parts.push(Created {
                 path: ancestor.to_owned(),
                 directory: true,
             }),
+            Err(Errno::NOENT) => return Err(in_the_way(ancestor, Kind::Directory)),
             Err(e) => return Err(ContainerError::io("look at", ancestor)(e)),
         }
     }
     Err(in_the_way(target, kind))
+}
+
+/// Whether there is not even a link that leads nowhere.
+fn is_absent(root: &Root, path: &Path) -> bool {
+    matches!(root.resolve_link(path), Err(Errno::NOENT))
 }
 
 fn fits(found: FileType, kind: Kind) -> bool {
