@@ -5,7 +5,6 @@ use crate::elf::{self, GlibcVersion};
 use crate::image::{LOADER, MULTIARCH_DIR};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Name of masq's library, and of what it replaces.
@@ -61,13 +60,11 @@ impl Bundled {
     /// for a manifest that is none.
     pub(crate) fn read(dir: &Path) -> Result<Self, ContainerError> {
         let verbs = dir.join(VERBS);
-        let mut bytes = Vec::new();
-        crate::oci::open_regular(&verbs)
-            .and_then(|mut file| file.read_to_end(&mut bytes))
+        let file = crate::oci::open_regular(&verbs)
             .map_err(ContainerError::io("read masq's library", &verbs))?;
         let mut bundled = Self {
             verbs,
-            verbs_needs: elf::newest_glibc(&bytes).unwrap_or_default(),
+            verbs_needs: elf::newest_glibc(&file).unwrap_or_default(),
             library_dir: MULTIARCH_DIR.into(),
             ..Self::default()
         };
@@ -139,7 +136,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         assert!(Bundled::read(dir.path()).is_err(), "no library at all");
-        put(VERBS, "\0GLIBC_2.28\0");
+        let library = elf::tests::shared_object(&["GLIBC_2.28"]);
+        std::fs::write(dir.path().join(VERBS), library).unwrap();
         assert!(Bundled::read(dir.path()).unwrap().libraries.is_empty());
         std::fs::create_dir_all(dir.path().join("container/bin")).unwrap();
         put("container/librdmacm.so.1", "");

@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use loader::{LOADER, MULTIARCH_DIR};
 
-/// Bytes of a C library that are looked at; glibc's has 2 MiB.
-const MAX_LIBC: u64 = 16 << 20;
 /// Directories that are searched for libraries.
 const MAX_DIRS: usize = 128;
 /// Names that are read of a directory.
@@ -144,8 +142,8 @@ fn libc(root: &Root, dirs: &[PathBuf]) -> Option<(GlibcVersion, PathBuf)> {
     dirs.iter().find_map(|dir| {
         let path = dir.join("libc.so.6");
         library(root, &path)?;
-        let bytes = root.read(&path, MAX_LIBC).ok()?;
-        Some((elf::newest_glibc(&bytes)?, dir.clone()))
+        let version = elf::newest_glibc(&root.open_file(&path).ok()?)?;
+        Some((version, dir.clone()))
     })
 }
 

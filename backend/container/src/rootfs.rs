@@ -110,8 +110,8 @@ impl Root {
         facts(self.resolve(path)?)
     }
 
-    /// At most `limit` bytes from the beginning of the regular file `path`.
-    pub(crate) fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    /// Opens the regular file `path` for reading.
+    pub(crate) fn open_file(&self, path: &Path) -> io::Result<File> {
         // Opening a device or a FIFO for reading does things; looking first does not.
         let before = self.facts(path)?;
         if before.kind != FileType::RegularFile {
@@ -122,8 +122,13 @@ impl Root {
         if facts(&fd)?.inode != before.inode {
             return Err(io::Error::other("it was replaced meanwhile"));
         }
-        let mut bytes = Vec::with_capacity(before.size.min(limit) as usize);
-        File::from(fd).take(limit).read_to_end(&mut bytes)?;
+        Ok(fd.into())
+    }
+
+    /// At most `limit` bytes from the beginning of the regular file `path`.
+    pub(crate) fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open_file(path)?.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

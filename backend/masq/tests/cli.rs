@@ -146,3 +146,110 @@ fn the_schema_and_the_completions_are_printed() {
             .stdout(contains("explain"));
     }
 }
+
+#[test]
+fn a_hook_without_a_good_state_fails_and_says_who_runs_it() {
+    for state in ["", "{", "[]", r#"{"id":"../x","bundle":"/b"}"#] {
+        masq()
+            .args(["hook", "createRuntime", "--library", "/bin/sh"])
+            .write_stdin(state)
+            .assert()
+            .code(1)
+            .stderr(contains("state on standard input is wrong"));
+    }
+    masq()
+        .args(["hook", "createRuntime", "--library", "/bin/sh"])
+        .write_stdin(r#"{"id":"x","pid":1,"bundle":"/no/such/bundle"}"#)
+        .assert()
+        .code(1)
+        .stderr(contains("/no/such/bundle/config.json"));
+    masq()
+        .args(["hook", "createRuntime", "--device", "../x"])
+        .assert()
+        .code(2)
+        .stderr(contains("no device of masq"));
+}
+
+#[test]
+fn poststop_never_keeps_a_container_from_ending() {
+    let dir = tempfile::tempdir().unwrap();
+    for state in ["", r#"{"id":"x","bundle":"/no/such/bundle"}"#] {
+        masq()
+            .arg("--run-dir")
+            .arg(dir.path())
+            .args(["hook", "poststop"])
+            .write_stdin(state)
+            .assert()
+            .success();
+    }
+}
+
+#[test]
+fn precreate_adds_hooks_to_a_config_that_asks() {
+    let asks = r#"{"annotations":{"dev.masq/tenant":"blue"},"ociVersion":"1.0.2"}"#;
+    masq()
+        .args(["hook", "precreate"])
+        .write_stdin(asks)
+        .assert()
+        .success()
+        .stdout(contains("createRuntime"))
+        .stdout(contains(r#""ociVersion":"1.0.2""#));
+    masq()
+        .args(["hook", "precreate"])
+        .write_stdin("{}")
+        .assert()
+        .success()
+        .stdout("{}\n");
+}
+
+#[test]
+fn a_runtime_keeps_its_arguments_input_and_status() {
+    let script = r#"read line; echo "$line:$*"; exit 7"#;
+    masq()
+        .args([
+            "runtime",
+            "--masq-runtime",
+            "/bin/sh",
+            "-c",
+            script,
+            "sh",
+            "--json",
+            "-h",
+        ])
+        .write_stdin("in\n")
+        .assert()
+        .code(7)
+        .stdout("in:--json -h\n");
+}
+
+#[test]
+fn cdi_devices_of_a_policy_are_written_and_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cdi/masq.json");
+    masq()
+        .args(["cdi", "generate", "--policy"])
+        .arg(example("containers.yaml"))
+        .arg("--output")
+        .arg(&file)
+        .assert()
+        .success();
+    masq()
+        .args(["cdi", "list", "--file"])
+        .arg(&file)
+        .assert()
+        .success()
+        .stdout(contains("masq.dev/endpoint=blue:pod\n"))
+        .stdout(contains("masq.dev/endpoint=red\n"));
+}
+
+#[test]
+fn a_host_without_leftovers_has_nothing_to_collect() {
+    let dir = tempfile::tempdir().unwrap();
+    masq()
+        .arg("--run-dir")
+        .arg(dir.path())
+        .args(["gc", "--dry-run"])
+        .assert()
+        .success()
+        .stdout(contains("nothing is left"));
+}

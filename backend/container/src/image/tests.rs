@@ -4,22 +4,16 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A tree with a file of this machine's architecture at each of `libraries`.
+/// A tree with a library of this machine's architecture at each of `libraries`.
 fn tree(libraries: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for path in libraries {
-        put(&dir, path, "\0GLIBC_2.36\0GLIBC_2.2.5\0");
+        let path = dir.path().join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let names = ["GLIBC_2.36", "GLIBC_2.2.5"];
+        fs::write(path, elf::tests::shared_object(&names)).unwrap();
     }
     dir
-}
-
-fn put(dir: &TempDir, path: &str, text: &str) {
-    let path = dir.path().join(path.trim_start_matches('/'));
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
-    bytes.truncate(20);
-    bytes.extend(text.as_bytes());
-    fs::write(path, bytes).unwrap();
 }
 
 fn look(dir: &TempDir) -> Image {
