@@ -41,6 +41,11 @@ pub struct Args {
     )]
     pub run_dir: PathBuf,
 
+    /// Keep DIR/masq.json in step with the policy: the devices that container
+    /// engines offer (CDI). podman reads /etc/cdi and /var/run/cdi
+    #[arg(long, value_name = "DIR")]
+    pub cdi_dir: Option<PathBuf>,
+
     /// Permission bits of the endpoints' sockets (octal)
     #[arg(long, value_name = "MODE", default_value = "660", value_parser = octal)]
     pub socket_mode: u32,

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod cdi;
 mod cpus;
 mod run;
 

@@ -1,6 +1,7 @@
 //! From the command line to a running daemon.
 
 use crate::args::{Args, LogFormat};
+use crate::cdi::CdiFile;
 use crate::cpus;
 use anyhow::{Context, Result, bail};
 use masq_control::{DeviceIdentity, Server, ServerConfig, ServerHandle};
@@ -43,7 +44,14 @@ pub fn run(args: &Args) -> Result<()> {
         drain: Duration::from_secs(args.drain),
     };
     let endpoints = policy.endpoints().count();
-    let server = Server::new(config, policy, Arc::new(device))?;
+    let cdi = args.cdi_dir.as_ref();
+    let cdi = cdi
+        .map(|dir| CdiFile::new(dir, &args.run_dir))
+        .transpose()?;
+    let mut server = Server::new(config, policy, Arc::new(device))?;
+    if let Some(cdi) = cdi {
+        server.on_policy(move |policy| cdi.write(policy));
+    }
     watch_signals(signals, server.handle())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
