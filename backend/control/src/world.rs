@@ -5,7 +5,7 @@ use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
 use masq_device::{Device, DomainKey, EndpointKey};
-use masq_policy::{EndpointId, Policy, Request, TenantName, Verdict, VirtualAddress};
+use masq_policy::{EndpointId, Policy, Request, Tenant, TenantName, Verdict, VirtualAddress};
 use masq_spec::device::{Config, QUEUE_LAYOUT_MASQ, SPEC_VERSION, version_text};
 use masq_spec::verbs::Gid;
 use std::collections::HashMap;
@@ -105,10 +105,16 @@ impl World {
         key
     }
 
-    /// Changes the policy in force in place.
-    pub(crate) fn change_policy<T>(&mut self, change: impl FnOnce(&mut Policy) -> T) -> T {
+    /// Changes a tenant's endpoints in the policy in force.
+    pub(crate) fn change_policy<T>(
+        &mut self,
+        tenant: &TenantName,
+        change: impl FnOnce(&mut Policy) -> T,
+    ) -> T {
         let result = change(Arc::make_mut(&mut self.policy));
-        self.others = other_gids(&self.policy);
+        if let Some(changed) = self.policy.tenant(tenant.as_str()) {
+            self.others.insert(tenant.clone(), gids_of(changed));
+        }
         result
     }
 
@@ -191,15 +197,20 @@ impl World {
 
 /// The GIDs of endpoints that are not of their first addresses.
 fn other_gids(policy: &Policy) -> HashMap<TenantName, HashMap<Gid, IpAddr>> {
-    let mut found: HashMap<TenantName, HashMap<Gid, IpAddr>> = HashMap::new();
-    for endpoint in policy.endpoints() {
-        let Some(address) = endpoint.address() else {
-            continue;
-        };
-        let gids = GidTable::new(endpoint.id(), endpoint.addresses());
-        let tenant = found.entry(endpoint.id().tenant().clone()).or_default();
-        let further = endpoint.addresses().iter().skip(1).map(|a| a.gid());
-        tenant.extend(further.chain([gids.link_local()]).map(|gid| (gid, address)));
+    let tenants = policy.tenants();
+    tenants
+        .map(|tenant| (tenant.name().clone(), gids_of(tenant)))
+        .collect()
+}
+
+fn gids_of(tenant: &Tenant) -> HashMap<Gid, IpAddr> {
+    let mut found = HashMap::new();
+    for endpoint in tenant.endpoints() {
+        if let Some(address) = endpoint.address() {
+            let gids = GidTable::new(endpoint.id(), endpoint.addresses());
+            let further = endpoint.addresses().iter().skip(1).map(|a| a.gid());
+            found.extend(further.chain([gids.link_local()]).map(|gid| (gid, address)));
+        }
     }
     found
 }

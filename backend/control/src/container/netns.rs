@@ -142,7 +142,7 @@ pub(super) fn addresses(netlink: BorrowedFd<'_>) -> io::Result<Vec<IpAddr>> {
 }
 
 /// Takes what waits on the socket away, at most a bufferful.
-pub(super) fn discard(netlink: BorrowedFd<'_>) {
+fn discard(netlink: BorrowedFd<'_>) {
     let mut buffer = [0; 4096];
     for _ in 0..1024 {
         match recv(netlink, &mut buffer[..], RecvFlags::empty()) {

@@ -290,7 +290,7 @@ impl Server {
         }
         let name = instance_name(class.name(), id)
             .ok_or_else(|| format!("no endpoint can be named after the container {id}"))?;
-        let (endpoint, refused) = self.world.change_policy(|policy| {
+        let (endpoint, refused) = self.world.change_policy(class.tenant(), |policy| {
             let endpoint = policy
                 .add_instance(class, name)
                 .map_err(|e| e.to_string())?;
@@ -309,7 +309,7 @@ impl Server {
             .is_none();
         if has_none && !reasons.is_empty() {
             self.world
-                .change_policy(|policy| policy.remove_instance(&endpoint));
+                .change_policy(class.tenant(), |policy| policy.remove_instance(&endpoint));
             return Err(format!(
                 "none of the container's addresses can be {class}'s: {}",
                 reasons.join("; ")
@@ -433,14 +433,15 @@ impl Server {
     fn leave_endpoint(&mut self, id: &EndpointId) {
         let endpoint = self.world.policy.endpoint(id);
         let is_instance = endpoint.is_some_and(|endpoint| endpoint.class().is_some());
+        let had = endpoint.map_or(Vec::new(), |endpoint| endpoint.addresses().to_vec());
         if !is_instance || self.containers.of(id).is_some() {
             return;
         }
         self.world
-            .change_policy(|policy| policy.remove_instance(id));
+            .change_policy(id.tenant(), |policy| policy.remove_instance(id));
         self.world.forget_moved();
         self.world.forget_endpoint(id);
-        self.offer_addresses(id);
+        self.offer_addresses(id, &had);
     }
 
     /// Takes one connection of a container.

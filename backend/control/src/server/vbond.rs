@@ -3,7 +3,7 @@
 
 use super::Server;
 use super::containers::{Container, ContainerKey};
-use masq_policy::{EndpointId, Placement, Policy};
+use masq_policy::{EndpointId, Placement, Policy, VirtualAddress};
 use masq_spec::event::AsyncEvent;
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ impl Server {
         let before = of(&self.world.policy).unwrap_or_default();
         let refused = self
             .world
-            .change_policy(|policy| policy.set_addresses(&id, &wanted));
+            .change_policy(id.tenant(), |policy| policy.set_addresses(&id, &wanted));
         let after = of(&self.world.policy).unwrap_or_default();
         if before == after {
             return;
@@ -64,15 +64,21 @@ impl Server {
         self.world.readdress_agent(&id);
         self.recheck_tenant(&id);
         // Who takes an address now has lost none, so this ends.
-        if before.iter().any(|address| !after.contains(address)) {
-            self.offer_addresses(&id);
-        }
+        let lost = before
+            .into_iter()
+            .filter(|address| !after.contains(address));
+        self.offer_addresses(&id, &lost.collect::<Vec<_>>());
     }
 
-    /// Other containers of the tenant may have an address that `id` had until now.
-    pub(super) fn offer_addresses(&mut self, id: &EndpointId) {
-        let other = |c: &Container| c.endpoint.tenant() == id.tenant() && c.endpoint != *id;
-        for key in self.containers.keys(other) {
+    /// Other containers of the tenant may have what `id` had until now.
+    pub(super) fn offer_addresses(&mut self, id: &EndpointId, had: &[VirtualAddress]) {
+        let wants = |c: &Container| {
+            let mut own = c.addresses.iter().map(|ip| VirtualAddress::new(*ip));
+            c.endpoint.tenant() == id.tenant()
+                && c.endpoint != *id
+                && own.any(|address| had.contains(&address))
+        };
+        for key in self.containers.keys(wants) {
             self.apply_addresses(key);
         }
     }
