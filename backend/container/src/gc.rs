@@ -4,7 +4,7 @@
 use crate::ContainerError;
 use crate::oci::ContainerId;
 use crate::process::ProcessId;
-use crate::record::{self, Place, remove_created};
+use crate::record::{self, Place};
 use masq_admin::{AdminError, Answer, Request};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -32,36 +32,36 @@ pub struct Leftover {
 pub fn collect(run_dir: &Path, dry_run: bool) -> Result<Vec<Leftover>, ContainerError> {
     let known = known(run_dir)?;
     let mut leftovers = Vec::new();
-    for (id, path) in list(&record::directory(run_dir), ".json")? {
-        let Some(place) = Place::all(run_dir, &id, Path::new("/nonexistent")).pop() else {
+    let dir = record::directory(run_dir);
+    let records = record::list(run_dir).map_err(ContainerError::io("list", &dir))?;
+    let _lock = record::lock(run_dir);
+    for (id, name) in records {
+        let Ok(place) = Place::named(run_dir, name) else {
             continue;
         };
         let record = match place.read() {
             Ok(Some(record)) => record,
             Ok(None) => continue,
             Err(e) => {
-                leftovers.push(broken(&id, path, &e));
+                leftovers.push(broken(&id, place.path(), &e));
                 continue;
             }
         };
         if record.process.is_alive() {
             continue;
         }
-        let mut leftover = Leftover {
+        leftovers.push(Leftover {
             container: id.to_string(),
-            path,
+            path: place.path().to_owned(),
             mount_points: record.created.iter().map(|c| c.path.clone()).collect(),
-            failures: Vec::new(),
-        };
-        if !dry_run {
-            leftover.failures = remove_created(&record);
-            leftover
-                .failures
-                .extend(place.remove().err().map(|e| e.to_string()));
-        }
-        leftovers.push(leftover);
+            failures: if dry_run {
+                Vec::new()
+            } else {
+                place.undo(&record)
+            },
+        });
     }
-    for (id, path) in list(&run_dir.join("containers"), "")? {
+    for (id, path) in list(&run_dir.join("containers"))? {
         if known.contains(id.as_str()) || is_alive(&path) {
             continue;
         }
@@ -79,10 +79,10 @@ pub fn collect(run_dir: &Path, dry_run: bool) -> Result<Vec<Leftover>, Container
     Ok(leftovers)
 }
 
-fn broken(id: &ContainerId, path: PathBuf, error: &ContainerError) -> Leftover {
+fn broken(id: &ContainerId, path: &Path, error: &ContainerError) -> Leftover {
     Leftover {
         container: id.to_string(),
-        path,
+        path: path.to_owned(),
         mount_points: Vec::new(),
         failures: vec![error.to_string()],
     }
@@ -109,8 +109,8 @@ fn is_alive(dir: &Path) -> bool {
     }
 }
 
-/// Entries of `dir` that are named for a container, with `suffix` behind.
-fn list(dir: &Path, suffix: &str) -> Result<Vec<(ContainerId, PathBuf)>, ContainerError> {
+/// Entries of `dir` that are named for a container.
+fn list(dir: &Path) -> Result<Vec<(ContainerId, PathBuf)>, ContainerError> {
     let entries = match std::fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(ContainerError::io("list", dir))?,
@@ -119,7 +119,7 @@ fn list(dir: &Path, suffix: &str) -> Result<Vec<(ContainerId, PathBuf)>, Contain
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let id = ContainerId::new(name.strip_suffix(suffix)?).ok()?;
+            let id = ContainerId::new(&name).ok()?;
             Some((id, entry.path()))
         })
         .collect();
@@ -150,7 +150,7 @@ mod tests {
 
     fn write(run_dir: &Path, record: &Record) {
         let id = ContainerId::new(&record.container).unwrap();
-        Place::to_write(run_dir, &id, run_dir)
+        Place::to_write(run_dir, &id, &record.rootfs, run_dir)
             .unwrap()
             .write(record)
             .unwrap();
@@ -192,6 +192,34 @@ mod tests {
         assert!(rootfs.join("used.so").exists());
         assert!(rootfs.join("opt/kept/file").exists());
         assert!(collect(dir.path(), false).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_mount_point_that_a_running_container_shares_is_left_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let rootfs = dir.path().join("rootfs");
+        fs::create_dir_all(rootfs.join("run/masq")).unwrap();
+        fs::write(rootfs.join("lib.so"), "").unwrap();
+        let run = [created("/run", true), created("/run/masq", true)];
+        let record = |name: &str, process, more: &[Created]| Record {
+            container: name.into(),
+            process,
+            rootfs: rootfs.clone(),
+            created: [&run[..], more].concat(),
+        };
+        let alive = ProcessId::of(std::process::id() as i32).unwrap();
+        write(
+            dir.path(),
+            &record("ended", dead(), &[created("/lib.so", false)]),
+        );
+        write(dir.path(), &record("runs", alive, &[]));
+        let found = collect(dir.path(), false).unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(!rootfs.join("lib.so").exists());
+        assert!(rootfs.join("run/masq").exists());
+        write(dir.path(), &record("runs", dead(), &[]));
+        assert_eq!(collect(dir.path(), false).unwrap().len(), 1);
+        assert!(!rootfs.join("run").exists());
     }
 
     #[test]

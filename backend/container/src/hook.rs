@@ -7,7 +7,7 @@ use crate::bundled::Bundled;
 use crate::inject::{Injection, inject};
 use crate::oci::{Config, State};
 use crate::process::ProcessId;
-use crate::record::{Place, Record, remove_created};
+use crate::record::{self, Place, Record};
 use crate::storage;
 use masq_admin::{AdminError, Answer, ContainerReport, Registration, Request};
 use std::path::PathBuf;
@@ -118,18 +118,22 @@ fn bring(
         "find the container's process in",
         format!("/proc/{pid}"),
     ))?;
-    let place = Place::to_write(&host.run_dir, &state.id, &state.bundle)?;
+    let rootfs = config.rootfs(&state.bundle)?;
+    let place = Place::to_write(&host.run_dir, &state.id, &rootfs, &state.bundle)?;
     let mut record = Record {
         container: state.id.to_string(),
         process,
-        rootfs: config.rootfs(&state.bundle)?,
+        rootfs,
         created: Vec::new(),
     };
-    if let Ok(Some(before)) = place.read() {
-        if before.process == process && before.rootfs == record.rootfs {
-            record.created = before.created;
-        } else {
-            remove_created(&before);
+    let _lock = record::lock(&host.run_dir);
+    for before in Place::all(&host.run_dir, &state.id, &state.bundle) {
+        match before.read() {
+            Ok(Some(found)) if found.process == process && found.rootfs == record.rootfs => {
+                record.created = found.created;
+            }
+            Ok(Some(found)) => drop(before.undo(&found)),
+            Ok(None) | Err(_) => {}
         }
     }
     inject(Injection {
@@ -160,14 +164,12 @@ fn undo(host: &Host, state: &State) -> Vec<String> {
             "masqd could not be told that the container ended: {e}"
         ));
     }
+    let _lock = record::lock(&host.run_dir);
     for place in Place::all(&host.run_dir, &state.id, &state.bundle) {
         match place.read() {
-            Ok(Some(record)) => notes.extend(remove_created(&record)),
-            Ok(None) => continue,
+            Ok(Some(record)) => notes.extend(place.undo(&record)),
+            Ok(None) => {}
             Err(e) => notes.push(e.to_string()),
-        }
-        if let Err(e) = place.remove() {
-            notes.push(e.to_string());
         }
     }
     notes

@@ -66,8 +66,19 @@ pub(crate) fn inject(mut injection: Injection<'_>) -> Result<Vec<String>, Contai
         }
     }
     let sys = clone(&injection.dir.join("sys"), Kind::Directory);
+    // An ended container's record may be of a root filesystem that is gone, and its number
+    // another's now.
+    let mut others = injection.place.others();
+    others.retain(|o| o.process.is_alive() || o.rootfs == injection.record.rootfs);
     container.within(|root| {
-        prepare(root, &container, &mut mounts, &mut injection, &mut notes)?;
+        prepare(
+            root,
+            &container,
+            &others,
+            &mut mounts,
+            &mut injection,
+            &mut notes,
+        )?;
         if let Err(e) = device::open_userfaultfd(root, &container) {
             notes.push(e.to_string());
         }
@@ -97,10 +108,12 @@ fn essential(
     }
 }
 
-/// Makes all mount points, after recording those that would outlive the container.
+/// Makes all mount points, after recording those that would outlive the container: those
+/// that it makes, and those that `others` made in the same root filesystem.
 fn prepare(
     root: &Root,
     container: &Container,
+    others: &[Record],
     mounts: &mut Vec<Detached<'_>>,
     injection: &mut Injection<'_>,
     notes: &mut Vec<String>,
@@ -119,6 +132,14 @@ fn prepare(
         }
     }
     let created = &mut injection.record.created;
+    for part in others.iter().flat_map(|other| &other.created) {
+        let is_used = planned
+            .iter()
+            .any(|(m, _)| m.item.target.starts_with(&part.path));
+        if is_used && !created.contains(part) {
+            created.push(part.clone());
+        }
+    }
     for part in planned
         .iter()
         .filter(|(_, m)| m.in_rootfs)

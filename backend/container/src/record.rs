@@ -1,26 +1,34 @@
 //! What the hook had to create in a root filesystem to mount upon: written down before it
 //! is made, removed when the container is gone.
 //!
-//! The record stands in `RUN_DIR/injected/ID.json`, apart from masqd's own directory of
+//! The record stands in `RUN_DIR/injected/ROOTFS@ID.json`, apart from masqd's own directory of
 //! the container, which goes as soon as the init process does. A runtime without the right
 //! to write there (rootless) has it in the bundle.
+//!
+//! Containers may share a root filesystem. To remove a mount point takes the mount from
+//! whoever has it there, so each record names all that its container's mounts stand upon,
+//! whoever created it, and the last one removes it.
 
 use crate::ContainerError;
 use crate::oci::ContainerId;
 use crate::process::ProcessId;
 use crate::rootfs::{Root, facts};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Directory below masqd's run directory.
 const DIR: &str = "injected";
 const IN_BUNDLE: &str = "masq-injected.json";
 const MAX_RECORD: u64 = 1 << 20;
+const LOCK_TRIES: usize = 1000;
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// A mount point that was not there before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +58,7 @@ pub(crate) struct Place {
     dir: OwnedFd,
     name: OsString,
     path: PathBuf,
+    run_dir: PathBuf,
 }
 
 fn dir_flags() -> OFlags {
@@ -61,19 +70,68 @@ pub(crate) fn directory(run_dir: &Path) -> PathBuf {
     run_dir.join(DIR)
 }
 
+/// Which root filesystem a record is of. It stands in the record's name, so that those of
+/// containers that share one are found without reading all.
+fn key(rootfs: &Path) -> String {
+    let found = Root::open(rootfs).and_then(|root| Ok(facts(root)?.inode));
+    found.map_or_else(|_| "0".to_owned(), |inode| inode.to_string())
+}
+
+/// The containers with records below `run_dir`, and the names of these.
+pub(crate) fn list(run_dir: &Path) -> io::Result<Vec<(ContainerId, OsString)>> {
+    let entries = match std::fs::read_dir(directory(run_dir)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| Some((split(&entry.file_name())?.1, entry.file_name())))
+        .collect();
+    found.sort_by(|a, b| a.1.cmp(&b.1));
+    Ok(found)
+}
+
+/// Key and container of a record's name.
+fn split(name: &OsStr) -> Option<(&str, ContainerId)> {
+    let (key, id) = name.to_str()?.strip_suffix(".json")?.split_once('@')?;
+    Some((key, ContainerId::new(id).ok()?))
+}
+
+/// Keeps other hooks from creating and removing mount points while it lives.
+pub(crate) struct Lock {
+    _dir: OwnedFd,
+}
+
+/// Takes the lock. Whoever holds it for long is stuck, and not waited for: it matters only
+/// to containers that share a root filesystem.
+pub(crate) fn lock(run_dir: &Path) -> Option<Lock> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(directory(run_dir), flags, Mode::empty()).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(Lock { _dir: dir }),
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
 impl Place {
-    fn open(dir: &Path, name: OsString) -> io::Result<Self> {
+    fn open(run_dir: &Path, dir: &Path, name: OsString) -> io::Result<Self> {
         Ok(Self {
             dir: rustix::fs::open(dir, dir_flags(), Mode::empty())?,
             path: dir.join(&name),
             name,
+            run_dir: run_dir.to_owned(),
         })
     }
 
-    /// Where the record of `id` can be written.
+    /// Where the record of `id`, with the root filesystem `rootfs`, can be written.
     pub(crate) fn to_write(
         run_dir: &Path,
         id: &ContainerId,
+        rootfs: &Path,
         bundle: &Path,
     ) -> Result<Self, ContainerError> {
         let dir = directory(run_dir);
@@ -81,22 +139,60 @@ impl Place {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
             _ => rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK).map_err(Into::into),
         };
+        let name = format!("{}@{id}.json", key(rootfs));
         match made {
-            Ok(()) => Self::open(&dir, format!("{id}.json").into())
-                .map_err(ContainerError::io("open", &dir)),
-            Err(_) => {
-                Self::open(bundle, IN_BUNDLE.into()).map_err(ContainerError::io("open", bundle))
+            Ok(()) => {
+                Self::open(run_dir, &dir, name.into()).map_err(ContainerError::io("open", &dir))
             }
+            Err(_) => Self::open(run_dir, bundle, IN_BUNDLE.into())
+                .map_err(ContainerError::io("open", bundle)),
         }
     }
 
-    /// Where records of `id` may stand.
+    /// The record of that name in `run_dir`.
+    pub(crate) fn named(run_dir: &Path, name: OsString) -> io::Result<Self> {
+        Self::open(run_dir, &directory(run_dir), name)
+    }
+
+    /// Where records of `id` stand, or may.
     pub(crate) fn all(run_dir: &Path, id: &ContainerId, bundle: &Path) -> Vec<Self> {
-        let places = [
-            Self::open(&directory(run_dir), format!("{id}.json").into()),
-            Self::open(bundle, IN_BUNDLE.into()),
-        ];
-        places.into_iter().flatten().collect()
+        let names = list(run_dir).unwrap_or_default();
+        let own = names.into_iter().filter(|(found, _)| found == id);
+        own.map(|(_, name)| Self::named(run_dir, name))
+            .chain([Self::open(run_dir, bundle, IN_BUNDLE.into())])
+            .flatten()
+            .collect()
+    }
+
+    /// Records of other containers with the same root filesystem.
+    pub(crate) fn others(&self) -> Vec<Record> {
+        let Some((key, _)) = split(&self.name).filter(|(key, _)| *key != "0") else {
+            return Vec::new();
+        };
+        let names = list(&self.run_dir).unwrap_or_default();
+        names
+            .into_iter()
+            .filter(|(_, name)| *name != self.name)
+            .filter(|(_, name)| split(name).is_some_and(|(other, _)| other == key))
+            .filter_map(|(_, name)| Self::named(&self.run_dir, name).ok()?.read().ok()?)
+            .collect()
+    }
+
+    /// Where it stands.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes what was created for `record`, and the record. What a running container of
+    /// the same root filesystem has mounts upon is left to that. Says what failed.
+    pub(crate) fn undo(&self, record: &Record) -> Vec<String> {
+        let others = self.others();
+        let mut failures = remove_created(record, |created| {
+            let mut alive = others.iter().filter(|other| other.process.is_alive());
+            alive.any(|other| other.created.contains(created))
+        });
+        failures.extend(self.remove().err().map(|e| e.to_string()));
+        failures
     }
 
     /// Writes `record`, whole or not at all.
@@ -118,7 +214,7 @@ impl Place {
     pub(crate) fn read(&self) -> Result<Option<Record>, ContainerError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(&self.dir, &self.name, flags, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(Errno::NOENT) => return Ok(None),
             other => other.map_err(ContainerError::io("read", &self.path))?,
         };
         let mut text = Vec::new();
@@ -136,23 +232,23 @@ impl Place {
     }
 
     /// Removes the record.
-    pub(crate) fn remove(&self) -> Result<(), ContainerError> {
+    fn remove(&self) -> Result<(), ContainerError> {
         match rustix::fs::unlinkat(&self.dir, &self.name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(ContainerError::io("remove", &self.path)(e)),
         }
     }
 }
 
 /// Removes what was created in the root filesystem, as far as it is still there and still
-/// empty. Says what could not be removed.
-pub(crate) fn remove_created(record: &Record) -> Vec<String> {
+/// empty, and nobody else's. Says what could not be removed.
+fn remove_created(record: &Record, is_used: impl Fn(&Created) -> bool) -> Vec<String> {
     // A root filesystem that is unmounted, or gone, has nothing to remove.
     let Ok(root) = Root::open(&record.rootfs) else {
         return Vec::new();
     };
     let mut failures = Vec::new();
-    for created in record.created.iter().rev() {
+    for created in record.created.iter().rev().filter(|c| !is_used(c)) {
         if let Err(e) = remove_one(&root, created) {
             failures.push(format!(
                 "{} below {} stays: {e}",
@@ -165,7 +261,6 @@ pub(crate) fn remove_created(record: &Record) -> Vec<String> {
 }
 
 fn remove_one(root: &Root, created: &Created) -> io::Result<()> {
-    use rustix::io::Errno;
     let (Some(parent), Some(name)) = (created.path.parent(), created.path.file_name()) else {
         return Ok(());
     };

@@ -9,6 +9,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
@@ -26,6 +27,13 @@ const RACES: usize = 16;
 pub(crate) struct Inode {
     device: (u32, u32),
     number: u64,
+}
+
+impl fmt::Display for Inode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = self.device;
+        write!(f, "{major:x}.{minor:x}.{:x}", self.number)
+    }
 }
 
 /// What is known of an open file.

@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileTypeExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::slice;
 use std::sync::mpsc::{Receiver, channel};
 use tempfile::TempDir;
 
@@ -108,10 +109,14 @@ impl Scene {
     }
 
     fn state(&self, made: &Made) -> State {
+        self.named("c1", made)
+    }
+
+    fn named(&self, id: &str, made: &Made) -> State {
         let bundle = self.dir.path().join("bundle");
         let pid = made.init.id();
         let text = format!(
-            r#"{{"id":"c1","status":"creating","pid":{pid},"bundle":"{}"}}"#,
+            r#"{{"id":"{id}","status":"creating","pid":{pid},"bundle":"{}"}}"#,
             bundle.display()
         );
         State::read(text.as_bytes()).unwrap()
@@ -193,34 +198,34 @@ fn a_static_image_gets_everything_and_keeps_nothing() {
     if !is_root() {
         return;
     }
-    let host = Scene::new();
-    let before = host.tree();
-    let made = host.make("private");
-    let outcome = host.start(&made).unwrap();
+    let scene = Scene::new();
+    let before = scene.tree();
+    let made = scene.make("private");
+    let outcome = scene.start(&made).unwrap();
     assert!(outcome.registered.is_some());
     assert_eq!(outcome.notes, Vec::<String>::new());
-    let Request::Register(asked) = host.asked.recv().unwrap() else {
+    let Request::Register(asked) = scene.asked.recv().unwrap() else {
         panic!("masqd was asked something else");
     };
     assert_eq!(asked.tenant.as_deref(), Some("blue"));
     assert_eq!(asked.endpoint.as_deref(), Some("pod"));
     assert_eq!(asked.pid, made.init.id() as i32);
-    let read = |path: &str| fs::read_to_string(host.seen(&made, path)).unwrap();
+    let read = |path: &str| fs::read_to_string(scene.seen(&made, path)).unwrap();
     let library_dir = if cfg!(target_arch = "x86_64") {
         "lib/x86_64-linux-gnu"
     } else {
         "lib/aarch64-linux-gnu"
     };
-    assert!(host.seen(&made, "run/masq/masq.sock").exists());
-    assert!(host.seen(&made, "dev/infiniband/uverbs0").exists());
-    assert!(host.seen(&made, "sys/class/infiniband/masq0").exists());
+    assert!(scene.seen(&made, "run/masq/masq.sock").exists());
+    assert!(scene.seen(&made, "dev/infiniband/uverbs0").exists());
+    assert!(scene.seen(&made, "sys/class/infiniband/masq0").exists());
     assert!(read(&format!("{library_dir}/libibverbs.so.1")).starts_with("masq"));
     assert_eq!(read(&format!("{library_dir}/librdmacm.so.1")), "cm");
     assert_eq!(read("bin/ibv_devinfo"), "devinfo");
     // Links of classes lead where they led.
-    assert!(host.seen(&made, "sys/class/net/lo/address").exists());
-    assert!(host.seen(&made, "sys/class/mem/null/dev").exists());
-    let write = fs::write(host.seen(&made, "bin/ibv_devinfo"), "evil");
+    assert!(scene.seen(&made, "sys/class/net/lo/address").exists());
+    assert!(scene.seen(&made, "sys/class/mem/null/dev").exists());
+    let write = fs::write(scene.seen(&made, "bin/ibv_devinfo"), "evil");
     assert!(write.is_err(), "the host's program can be written");
 
     let mounts = || {
@@ -228,14 +233,37 @@ fn a_static_image_gets_everything_and_keeps_nothing() {
         text.lines().count()
     };
     let once = mounts();
-    host.start(&made).unwrap();
+    scene.start(&made).unwrap();
     assert_eq!(mounts(), once, "twice is once");
 
-    let state = host.state(&made);
+    let state = scene.state(&made);
     drop(made);
-    poststop(&host.host(), &state);
-    assert_eq!(host.tree(), before);
-    assert!(tree(&host.dir.path().join("run/injected")).is_empty());
+    poststop(&scene.host(), &state);
+    assert_eq!(scene.tree(), before);
+    assert!(tree(&scene.dir.path().join("run/injected")).is_empty());
+}
+
+#[test]
+fn containers_of_one_root_filesystem_do_not_take_each_others_mounts() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let before = scene.tree();
+    let (first, second) = (scene.make("private"), scene.make("private"));
+    let device: Device = "blue:pod".parse().unwrap();
+    let (one, two) = (scene.named("one", &first), scene.named("two", &second));
+    for state in [&one, &two] {
+        create_runtime(&scene.host(), slice::from_ref(&device), false, state).unwrap();
+    }
+    drop(first);
+    poststop(&scene.host(), &one);
+    let socket = scene.seen(&second, "run/masq/masq.sock");
+    assert!(socket.exists());
+    assert!(scene.seen(&second, "bin/ibv_devinfo").exists());
+    drop(second);
+    poststop(&scene.host(), &two);
+    assert_eq!(scene.tree(), before);
 }
 
 #[test]
@@ -243,27 +271,27 @@ fn a_failure_leaves_neither_registration_nor_mount_points() {
     if !is_root() {
         return;
     }
-    let host = Scene::new();
-    fs::create_dir(host.rootfs().join("lib")).unwrap();
-    fs::write(host.rootfs().join("lib/ld-musl-x86_64.so.1"), "x").unwrap();
-    let before = host.tree();
-    let made = host.make("private");
-    let error = host.start(&made).unwrap_err();
+    let scene = Scene::new();
+    fs::create_dir(scene.rootfs().join("lib")).unwrap();
+    fs::write(scene.rootfs().join("lib/ld-musl-x86_64.so.1"), "x").unwrap();
+    let before = scene.tree();
+    let made = scene.make("private");
+    let error = scene.start(&made).unwrap_err();
     assert!(error.to_string().contains("musl"), "{error}");
-    assert!(matches!(host.asked.recv().unwrap(), Request::Register(_)));
+    assert!(matches!(scene.asked.recv().unwrap(), Request::Register(_)));
     assert!(matches!(
-        host.asked.recv().unwrap(),
+        scene.asked.recv().unwrap(),
         Request::Unregister { .. }
     ));
-    assert_eq!(host.tree(), before);
+    assert_eq!(scene.tree(), before);
     // What is in the way of an essential mount, found after others were planned.
-    fs::remove_dir_all(host.rootfs().join("lib")).unwrap();
-    fs::create_dir(host.rootfs().join("run")).unwrap();
-    fs::write(host.rootfs().join("run/masq"), "a file").unwrap();
-    let before = host.tree();
-    let error = host.start(&made).unwrap_err();
+    fs::remove_dir_all(scene.rootfs().join("lib")).unwrap();
+    fs::create_dir(scene.rootfs().join("run")).unwrap();
+    fs::write(scene.rootfs().join("run/masq"), "a file").unwrap();
+    let before = scene.tree();
+    let error = scene.start(&made).unwrap_err();
     assert!(error.to_string().contains("not a directory"), "{error}");
-    assert_eq!(host.tree(), before);
+    assert_eq!(scene.tree(), before);
 }
 
 #[test]
@@ -271,26 +299,27 @@ fn links_in_an_image_lead_to_nothing_of_the_host() {
     if !is_root() {
         return;
     }
-    let host = Scene::new();
-    let outside = host.dir.path().join("outside");
+    let scene = Scene::new();
+    let outside = scene.dir.path().join("outside");
     fs::create_dir_all(outside.join("lib")).unwrap();
     fs::write(outside.join("lib/libibverbs.so.1"), "host's").unwrap();
     let before = tree(&outside);
-    let rootfs = host.rootfs();
+    let rootfs = scene.rootfs();
     symlink(&outside, rootfs.join("run")).unwrap();
     symlink(outside.join("lib"), rootfs.join("lib")).unwrap();
     symlink("../../../outside", rootfs.join("bin")).unwrap();
     symlink("/proc/self/root", rootfs.join("lib64")).unwrap();
-    let made = host.make("private");
-    let error = host.start(&made).unwrap_err();
+    let made = scene.make("private");
+    let error = scene.start(&made).unwrap_err();
     assert!(error.to_string().contains("/run"), "{error}");
     // Where such a link leads to something of the image, that is where it is mounted.
     let inner = rootfs.join(outside.strip_prefix("/").unwrap());
     fs::create_dir_all(inner.join("lib")).unwrap();
-    let outcome = host.start(&made).unwrap();
+    let outcome = scene.start(&made).unwrap();
     assert!(outcome.notes.iter().any(|n| n.contains("/lib64")));
     assert!(
-        host.seen(&made, "")
+        scene
+            .seen(&made, "")
             .join(inner.strip_prefix(&rootfs).unwrap())
             .join("masq/masq.sock")
             .exists()
@@ -305,9 +334,9 @@ fn nothing_is_mounted_where_the_host_would_see_it() {
     if !is_root() {
         return;
     }
-    let host = Scene::new();
-    let made = host.make("shared");
-    let error = host.start(&made).unwrap_err();
+    let scene = Scene::new();
+    let made = scene.make("shared");
+    let error = scene.start(&made).unwrap_err();
     assert!(error.to_string().contains("propagation"), "{error}");
 }
 
@@ -316,16 +345,16 @@ fn a_masqd_that_is_not_there_is_named() {
     if !is_root() {
         return;
     }
-    let host = Scene::new();
-    let made = host.make("private");
-    fs::remove_file(host.host().run_dir.join(SOCKET_NAME)).unwrap();
-    let error = host.start(&made).unwrap_err();
+    let scene = Scene::new();
+    let made = scene.make("private");
+    fs::remove_file(scene.host().run_dir.join(SOCKET_NAME)).unwrap();
+    let error = scene.start(&made).unwrap_err();
     assert!(
         error.to_string().contains("masqd does not answer"),
         "{error}"
     );
     // One that asks for nothing is none of masq's business.
-    let outcome = create_runtime(&host.host(), &[], true, &host.state(&made)).unwrap();
+    let outcome = create_runtime(&scene.host(), &[], true, &scene.state(&made)).unwrap();
     assert!(outcome.registered.is_none());
     assert_eq!(outcome.notes.len(), 1);
 }
@@ -335,17 +364,17 @@ fn what_a_dead_runtime_left_is_collected() {
     if !is_root() {
         return;
     }
-    let host = Scene::new();
-    let before = host.tree();
-    let made = host.make("private");
-    host.start(&made).unwrap();
-    let run_dir = host.host().run_dir;
+    let scene = Scene::new();
+    let before = scene.tree();
+    let made = scene.make("private");
+    scene.start(&made).unwrap();
+    let run_dir = scene.host().run_dir;
     fs::remove_file(run_dir.join(SOCKET_NAME)).unwrap();
     assert!(gc::collect(&run_dir, false).unwrap().is_empty(), "it runs");
     drop(made);
-    assert!(host.tree() != before);
+    assert!(scene.tree() != before);
     assert_eq!(gc::collect(&run_dir, false).unwrap().len(), 1);
-    assert_eq!(host.tree(), before);
+    assert_eq!(scene.tree(), before);
 }
 
 #[test]
@@ -353,18 +382,18 @@ fn a_userfaultfd_that_only_root_may_open_is_replaced() {
     if !is_root() {
         return;
     }
-    let host = Scene::new();
-    let made = host.make("private");
-    let node = host.seen(&made, "dev/userfaultfd");
+    let scene = Scene::new();
+    let made = scene.make("private");
+    let node = scene.seen(&made, "dev/userfaultfd");
     let mode = nix::sys::stat::Mode::S_IRUSR;
     let number = nix::sys::stat::makedev(1, 3);
     nix::sys::stat::mknod(&node, nix::sys::stat::SFlag::S_IFCHR, mode, number).unwrap();
-    host.start(&made).unwrap();
+    scene.start(&made).unwrap();
     let found = fs::metadata(&node).unwrap();
     assert!(found.file_type().is_char_device());
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     assert_eq!(found.permissions().mode() & 0o777, 0o666);
     assert_eq!(found.rdev(), number);
     fs::write(&node, "it opens").unwrap();
-    assert!(host.seen(&made, "dev/infiniband/uverbs0").exists());
+    assert!(scene.seen(&made, "dev/infiniband/uverbs0").exists());
 }
