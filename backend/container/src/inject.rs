@@ -127,6 +127,17 @@ fn prepare(
             Err(mountpoint::not_plain(target))
         };
         match missing {
+            // A volume is the host's: nothing is left there that can be done without.
+            Ok(missing)
+                if !mount.item.essential
+                    && !missing.in_rootfs
+                    && missing.device.is_some_and(|d| container.is_of_host(d)) =>
+            {
+                notes.push(format!(
+                    "{} is left out: it would have to be created on a volume",
+                    target.display()
+                ));
+            }
             Ok(missing) => planned.push((mount, missing)),
             Err(e) => essential(Err(e), mount.item, notes)?,
         }

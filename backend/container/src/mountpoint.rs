@@ -20,6 +20,8 @@ pub(crate) struct Missing {
     /// Whether they would be made in the root filesystem itself, and not in a tmpfs or
     /// volume of the container.
     pub(crate) in_rootfs: bool,
+    /// Filesystem on which they would be made, if there are any.
+    pub(crate) device: Option<(u32, u32)>,
 }
 
 /// What has to be made before something of `kind` can be mounted at `target`.
@@ -47,6 +49,7 @@ pub(crate) fn missing(root: &Root, target: &Path, kind: Kind) -> Result<Missing,
                 return Ok(Missing {
                     parts,
                     in_rootfs: found.mount == root_mount.mount,
+                    device: Some(found.inode.device),
                 });
             }
             Ok(_) => return Err(in_the_way(ancestor, Kind::Directory)),

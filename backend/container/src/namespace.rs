@@ -20,6 +20,8 @@ pub(crate) struct Container {
     theirs: OwnedFd,
     /// Mounts that others see what is mounted upon.
     shared: HashSet<u64>,
+    /// Filesystems that the host has mounted somewhere.
+    of_host: HashSet<(u32, u32)>,
     /// Who is root there, as the host numbers it.
     pub(crate) owner: (u32, u32),
     rootfs: PathBuf,
@@ -61,11 +63,16 @@ impl Container {
             .lines()
             .filter_map(shared_mount)
             .collect();
+        let of_host = read(Path::new("/proc/self/mountinfo"), MAX_MOUNTINFO)?
+            .lines()
+            .filter_map(device)
+            .collect();
         let root_of = |name| read(&proc.join(name), MAX_MAP).map(|map| root_of_map(&map));
         Ok(Self {
             own,
             theirs,
             shared,
+            of_host,
             owner: (root_of("uid_map")?, root_of("gid_map")?),
             rootfs: rootfs.to_owned(),
             rootfs_on_host: Root::open(rootfs)
@@ -77,6 +84,11 @@ impl Container {
     /// Whether what is mounted upon `mount` would be seen elsewhere.
     pub(crate) fn is_shared(&self, mount: u64) -> bool {
         self.shared.contains(&mount)
+    }
+
+    /// Whether the host would see what is created on the filesystem `device`.
+    pub(crate) fn is_of_host(&self, device: (u32, u32)) -> bool {
+        self.of_host.contains(&device)
     }
 
     /// Runs `work` in the container's mount namespace, with its root filesystem.
@@ -129,6 +141,12 @@ fn shared_mount(line: &str) -> Option<u64> {
         .then_some(id)
 }
 
+/// The filesystem that a line of mountinfo is of.
+fn device(line: &str) -> Option<(u32, u32)> {
+    let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// Who is 0 within, by a `uid_map`; 0 if nobody is.
 fn root_of_map(map: &str) -> u32 {
     map.lines()
@@ -153,6 +171,8 @@ mod tests {
         assert_eq!(shared_mount(&line(" master:1")), None);
         assert_eq!(shared_mount(&line("")), None);
         assert_eq!(shared_mount("nonsense"), None);
+        assert_eq!(device(&line("")), Some((98, 0)));
+        assert_eq!(device("nonsense"), None);
     }
 
     #[test]

@@ -25,7 +25,8 @@ const RACES: usize = 16;
 /// Which file something is, whatever its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Inode {
-    device: (u32, u32),
+    /// Filesystem.
+    pub(crate) device: (u32, u32),
     number: u64,
 }
 

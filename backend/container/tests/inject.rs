@@ -341,6 +341,29 @@ fn nothing_is_mounted_where_the_host_would_see_it() {
 }
 
 #[test]
+fn nothing_is_created_on_volumes_that_can_be_done_without() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let volume = scene.dir.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    let made = scene.make("private");
+    let bound = Command::new("nsenter")
+        .args(["--mount", "--target", &made.init.id().to_string()])
+        .args(["mount", "--bind"])
+        .arg(&volume)
+        .arg(scene.rootfs().join("dev"))
+        .status()
+        .unwrap();
+    assert!(bound.success());
+    let outcome = scene.start(&made).unwrap();
+    assert!(outcome.notes[0].contains("volume"), "{outcome:?}");
+    assert!(scene.seen(&made, "run/masq/masq.sock").exists());
+    assert_eq!(tree(&volume), BTreeSet::new());
+}
+
+#[test]
 fn a_masqd_that_is_not_there_is_named() {
     if !is_root() {
         return;
