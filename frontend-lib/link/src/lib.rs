@@ -3,7 +3,13 @@
 //! rustc gives a `cdylib` no symbol versions, so `masq-ibverbs` is a static library
 //! and the C compiler driver makes the shared one: soname, version nodes, and a
 //! second version of those names that stand under several nodes.
+//!
+//! The result runs with an old glibc wherever it was built (ADR 0014): it is linked
+//! against [stand-ins](stubs) for glibc's libraries.
 
+pub mod elf;
+pub mod glibc;
+mod stubs;
 mod symbols;
 
 use std::fs;
@@ -22,6 +28,30 @@ pub enum LinkError {
         line: usize,
         /// The line as it stands.
         text: String,
+    },
+    /// The list of what old glibc has is damaged.
+    #[error("baseline.txt, line {line}: `{text}`")]
+    Baseline {
+        /// Counted from 1.
+        line: usize,
+        /// The line as it stands.
+        text: String,
+    },
+    /// The result would not load with an old glibc.
+    #[error("{path} needs {} of glibc; 2.17 must be enough", found.join(", "))]
+    TooNew {
+        /// Which file.
+        path: PathBuf,
+        /// Version nodes.
+        found: Vec<String>,
+    },
+    /// A file that should be a program or shared object is none.
+    #[error("{path} is no ELF file that can be read: {detail}")]
+    Elf {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
     },
     /// No jump instruction is known for this machine.
     #[error("aliases cannot be made for the architecture {0}")]
@@ -63,9 +93,8 @@ pub fn link(profile_dir: &Path, out_dir: &Path) -> Result<PathBuf, LinkError> {
     write(&script, &symbols::version_script(&nodes))?;
     write(&aliases, &symbols::aliases(&nodes, std::env::consts::ARCH)?)?;
 
-    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
-    cc.arg("-shared").arg("-static-libgcc");
-    cc.arg("-o").arg(&fresh);
+    let mut cc = compiler();
+    cc.arg("-shared").arg("-o").arg(&fresh);
     cc.arg("-Wl,-soname,libibverbs.so.1");
     cc.arg(format!("-Wl,--version-script={}", script.display()));
     cc.args(["-Wl,-Bsymbolic-functions", "-Wl,--gc-sections"]);
@@ -75,8 +104,20 @@ pub fn link(profile_dir: &Path, out_dir: &Path) -> Result<PathBuf, LinkError> {
         cc.arg(format!("-Wl,--undefined={name}"));
     }
     cc.arg(&aliases).arg(profile_dir.join("libmasq_ibverbs.a"));
-    cc.args(["-lpthread", "-ldl", "-lm"]);
-    run(&mut cc)?;
+    match glibc::baseline(std::env::consts::ARCH)? {
+        Some(libraries) => {
+            cc.arg(stubs::shims(aside.path())?);
+            cc.args(["-nodefaultlibs", "-Wl,--as-needed"]);
+            cc.args(["-lgcc_eh", "-lgcc"]);
+            cc.args(stubs::stubs(&libraries, aside.path())?);
+            run(&mut cc)?;
+            old_enough(&fresh)?;
+        }
+        None => {
+            cc.args(["-static-libgcc", "-lpthread", "-ldl", "-lm"]);
+            run(&mut cc)?;
+        }
+    }
     fs::rename(&fresh, &library).map_err(|source| io(&library, source))?;
     Ok(library)
 }
@@ -97,6 +138,27 @@ pub fn build_and_link(target_dir: &Path, release: bool) -> Result<PathBuf, LinkE
     run(&mut cargo)?;
     let profile = target_dir.join(if release { "release" } else { "debug" });
     link(&profile, &profile.join("lib/masq"))
+}
+
+/// Compilers may be set up to pack relocations, which is not for old loaders, or to call
+/// what the stand-ins do not show.
+fn old_enough(library: &Path) -> Result<(), LinkError> {
+    let versions = elf::Dynamic::read(library)?.versions;
+    let nodes = versions.into_iter().map(|(_, node)| node);
+    let found: Vec<_> = nodes
+        .filter(|node| glibc::Version::of_node(node).is_none_or(|v| v > glibc::BASELINE))
+        .collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(LinkError::TooNew {
+        path: library.to_owned(),
+        found,
+    })
+}
+
+fn compiler() -> Command {
+    Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
 }
 
 fn run(command: &mut Command) -> Result<(), LinkError> {
