@@ -97,7 +97,9 @@ answer_eopnotsupp! {
     ibv_cmd_qp_attach_comp_cntr
     ibv_cmd_query_comp_cntr_caps
     ibv_cmd_query_context
+    ibv_cmd_query_device
     ibv_cmd_query_device_any
+    ibv_cmd_query_device_ex
     ibv_cmd_query_mr
     ibv_cmd_query_port
     ibv_cmd_query_port_speed
@@ -115,6 +117,7 @@ answer_eopnotsupp! {
     ibv_cmd_resize_cq
     ibv_cmd_set_comp_cntr
     ibv_cmd_set_err_comp_cntr
+    ibv_get_fw_ver
     ibv_dealloc_dmah
     ibv_destroy_comp_cntr
     ibv_dm_export_dmabuf_fd
@@ -149,6 +152,16 @@ answer_null! {
 // Called by the constructors of providers, which stay unused, and by their logging.
 do_nothing! {
     ibv_register_driver
+    verbs_register_driver_15
+    verbs_register_driver_16
+    verbs_register_driver_17
+    verbs_register_driver_18
+    verbs_register_driver_19
+    verbs_register_driver_20
+    verbs_register_driver_21
+    verbs_register_driver_22
+    verbs_register_driver_25
+    verbs_register_driver_33
     verbs_register_driver_34
     verbs_register_driver_57
     verbs_register_driver_59
