@@ -34,6 +34,8 @@ pub struct Dynamic {
     pub imports: Vec<Import>,
     /// Every (library, version) that must exist when the file is loaded, weak or not.
     pub versions: Vec<(String, String)>,
+    /// The versions that it has for others.
+    pub defines: Vec<String>,
 }
 
 impl Dynamic {
@@ -71,6 +73,14 @@ impl Dynamic {
                 while let Some(version) = versions.next()? {
                     let name = text(version.name(endian, strings)?);
                     out.versions.push((file.clone(), name));
+                }
+            }
+        }
+        if let Some((mut nodes, link)) = sections.gnu_verdef(endian, data)? {
+            let strings = sections.strings(endian, data, link)?;
+            while let Some((_, mut names)) = nodes.next()? {
+                if let Some(name) = names.next()? {
+                    out.defines.push(text(name.name(endian, strings)?));
                 }
             }
         }

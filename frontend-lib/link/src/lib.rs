@@ -7,6 +7,7 @@
 //! The result runs with an old glibc wherever it was built (ADR 0014): it is linked
 //! against [stand-ins](stubs) for glibc's libraries.
 
+pub mod container;
 pub mod elf;
 pub mod glibc;
 mod stubs;

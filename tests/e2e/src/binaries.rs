@@ -68,6 +68,8 @@ impl Binaries {
         ])?;
         let dir = target.join("release");
         masq_link::link(&dir, &dir.join("lib/masq")).context("linking libibverbs.so.1 failed")?;
+        masq_link::container::collect(&dir.join("lib/masq/container"))
+            .context("collecting what containers need failed")?;
         Ok(dir)
     }
 
