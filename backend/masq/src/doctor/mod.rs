@@ -1,5 +1,6 @@
 //! `masq doctor`: what this host can and cannot do, and what to do about it.
 
+mod containers;
 mod daemon;
 mod host;
 mod library;
@@ -75,6 +76,7 @@ pub(crate) fn examine(
     checks.extend(memory::checks());
     checks.extend(library::checks(args.library.as_deref()));
     checks.extend(daemon::checks(run_dir));
+    checks.extend(containers::checks(run_dir));
     out.emit(&checks, || render(&checks))?;
     let failed = checks.iter().any(|check| check.level == Level::Fail);
     Ok(if failed {
