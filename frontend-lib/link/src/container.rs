@@ -50,6 +50,9 @@ pub struct Manifest {
     /// The newest glibc whose names a file uses, by path in the directory: with that
     /// one or a newer one it can be loaded.
     pub glibc_needed: BTreeMap<String, String>,
+    /// Where the loader among the files looks for libraries first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library_dir: Option<PathBuf>,
     /// What this machine does not have, providers aside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<String>,
@@ -128,6 +131,8 @@ fn collect_from(system: &System, dir: &Path) -> Result<Manifest, LinkError> {
     manifest.absent.sort();
     let glibc = glibc_of(&found)?;
     manifest.glibc = glibc.to_string();
+    let libc = found.get("libc.so.6").map(|(path, _)| path);
+    manifest.library_dir = libc.and_then(|path| Some(path.parent()?.to_owned()));
     for (name, (path, file)) in &found {
         // Parts of glibc know each other by private names, which change without notice.
         let private = file

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod conformance;
 mod demo;
+mod dist;
 mod fuzz;
 mod man;
 mod progress;
@@ -48,6 +49,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Run the property tests with many more cases.
     Fuzz(fuzz::FuzzArgs),
+    /// Make the Debian package in target/dist.
+    Dist(dist::DistArgs),
     /// Make manual pages and completions.
     Man,
     /// Formatting, clippy, then every test.
@@ -82,6 +85,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Conformance(args) => conformance::conformance(args)?,
         Command::Bench(args) => bench::bench(args)?,
         Command::Fuzz(args) => fuzz::fuzz(args)?,
+        Command::Dist(args) => dist::dist(args)?,
         Command::Man => man::man()?,
         Command::Ci => suites::ci()?,
     }

@@ -18,10 +18,11 @@ pub(crate) fn man() -> anyhow::Result<()> {
     std::fs::create_dir_all(&completions)?;
     let commands = [("masq", masq_cli::command()), ("masqd", masqd::command())];
     for (name, mut command) in commands {
+        // Before completions are made, which adds the subcommands called help.
+        clap_mangen::generate_to(without_help(command.clone()), &pages)?;
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             generate_to(shell, &mut command, name, &completions)?;
         }
-        clap_mangen::generate_to(without_help(command), &pages)?;
     }
     crate::progress::say(&format!(
         "manual pages in {}, completions in {}",

@@ -2,6 +2,7 @@
 
 use crate::build::{build, cargo};
 use crate::conformance::{self, ConformanceArgs};
+use crate::dist;
 use crate::progress::{heading, say};
 use crate::setup;
 use anyhow::{Context as _, bail, ensure};
@@ -35,6 +36,8 @@ enum Suite {
     E2e,
     /// rdma-core's own Python tests.
     Conformance,
+    /// The Debian package in a fresh Debian 12 (needs root).
+    Package,
 }
 
 impl Suite {
@@ -44,6 +47,7 @@ impl Suite {
             Self::Doc => "Examples in the documentation",
             Self::E2e => "Unmodified programs through masqd",
             Self::Conformance => "rdma-core's own Python tests",
+            Self::Package => "The package in a fresh Debian 12",
         }
     }
 }
@@ -62,6 +66,7 @@ pub(crate) fn test(args: &TestArgs) -> anyhow::Result<()> {
             Suite::Doc => cargo(&["test", "--quiet", "--workspace", "--doc"]),
             Suite::E2e => e2e(&bin_dir, args.filter.as_deref()),
             Suite::Conformance => conformance::suite(&bin_dir, &ConformanceArgs::default()),
+            Suite::Package => dist::suite(),
         };
         results.push((suite.title(), result, since.elapsed()));
     }
