@@ -142,7 +142,10 @@ fn cdi(dirs: &[PathBuf], tenants: Option<&BTreeSet<String>>) -> Check {
         return Check::ok(NAME, found);
     };
     let there: BTreeSet<_> = names.iter().map(|name| tenant(name)).collect();
-    let lost: Vec<_> = tenants.iter().filter(|t| !there.contains(t.as_str())).collect();
+    let lost: Vec<_> = tenants
+        .iter()
+        .filter(|t| !there.contains(t.as_str()))
+        .collect();
     // Not the other way round: a tenant with classes only has no endpoint yet.
     if !lost.is_empty() {
         let found = format!("{found}; no device for the tenants {lost:?} of masqd");
