@@ -2,7 +2,8 @@
 //! that lets their programs move memory safely.
 
 use super::{Check, read};
-use crate::ps;
+use crate::{policy, ps, runtime};
+use masq_container::cdi::{self, Settings, Spec};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const CDI_KIND: &str = "masq.dev/endpoint";
-const CDI_DIRS: [&str; 2] = ["/etc/cdi", "/run/cdi"];
 const HOOK_DIRS: [&str; 2] = [
     "/etc/containers/oci/hooks.d",
     "/usr/share/containers/oci/hooks.d",
@@ -36,12 +35,8 @@ pub(super) fn checks(run_dir: &Path) -> Vec<Check> {
     if found.iter().any(|(name, _)| *name == "crun") {
         checks.extend(cgroups(&read("/proc/self/mounts").unwrap_or_default()));
     }
-    let tenants = ps::overview(run_dir).ok().map(|overview| {
-        let endpoints = overview.endpoints.iter();
-        let tenants = endpoints.filter_map(|e| e.endpoint.split_once('/'));
-        tenants.map(|(tenant, _)| tenant.to_owned()).collect()
-    });
-    checks.push(cdi(&CDI_DIRS.map(PathBuf::from), tenants.as_ref()));
+    let file = Path::new(cdi::DIR).join(cdi::FILE);
+    checks.push(cdi_file(&file, expected(run_dir).as_ref()));
     checks.extend(hooks(&HOOK_DIRS.map(PathBuf::from)));
     checks.push(userfaultfd(Path::new("/dev/userfaultfd")));
     checks
@@ -120,76 +115,49 @@ fn cgroups(mounts: &str) -> Option<Check> {
     })
 }
 
-/// The file with masq's devices, and whether it speaks of the tenants that masqd has.
-fn cdi(dirs: &[PathBuf], tenants: Option<&BTreeSet<String>>) -> Check {
+/// The devices that the policy of the masqd that runs asks for.
+fn expected(run_dir: &Path) -> Option<Spec> {
+    let overview = ps::overview(run_dir).ok()?;
+    let policy = policy::checked(Path::new(&overview.policy_file)).ok()?;
+    let settings = Settings::of_host(runtime::own_path().ok()?, runtime::absolute(run_dir).ok()?);
+    Some(cdi::generate(&policy, &settings).ok()?.spec)
+}
+
+/// The file with masq's devices, and whether it says what the policy does.
+fn cdi_file(path: &Path, expected: Option<&Spec>) -> Check {
     const NAME: &str = "CDI devices";
-    const REMEDY: &str = "`masq cdi generate` writes it, masqd keeps it in step with the policy";
-    let Some((path, spec)) = dirs.iter().find_map(|dir| ours(dir)) else {
+    const REMEDY: &str = "`masq cdi generate` writes the file anew";
+    if !path.exists() {
         return Check::ok(
             NAME,
             "none; `masq cdi generate` makes them, for podman run --device masq.dev/endpoint=…",
         );
-    };
-    for hook in spec_hooks(&spec) {
-        if !Path::new(&hook).is_file() {
-            let found = format!("{} names a hook that is absent: {hook}", path.display());
-            return Check::fail(NAME, found, REMEDY);
-        }
     }
-    let names: BTreeSet<_> = devices(&spec).collect();
-    let found = format!("{} in {}", names.len(), path.display());
-    let Some(tenants) = tenants else {
-        return Check::ok(NAME, found);
+    let spec = match cdi::read_file(path) {
+        Ok(spec) => spec,
+        Err(error) => return Check::fail(NAME, error.to_string(), REMEDY),
     };
-    let there: BTreeSet<_> = names.iter().map(|name| tenant(name)).collect();
-    let lost: Vec<_> = tenants
-        .iter()
-        .filter(|t| !there.contains(t.as_str()))
-        .collect();
-    // Not the other way round: a tenant with classes only has no endpoint yet.
-    if !lost.is_empty() {
-        let found = format!("{found}; no device for the tenants {lost:?} of masqd");
-        return Check::warn(NAME, found, REMEDY);
+    let hooks = spec.devices.iter().flat_map(|d| &d.container_edits.hooks);
+    let absent = hooks
+        .map(|hook| &hook.path)
+        .find(|p| !Path::new(p).is_file());
+    if let Some(program) = absent {
+        let found = format!("{} names a hook that is absent: {program}", path.display());
+        return Check::fail(NAME, found, REMEDY);
+    }
+    let found = format!("{} in {}", spec.devices.len(), path.display());
+    if expected.is_some_and(|expected| names(expected) != names(&spec)) {
+        return Check::warn(
+            NAME,
+            format!("{found}, which are not those of masqd's policy"),
+            REMEDY,
+        );
     }
     Check::ok(NAME, found)
 }
 
-/// The first file of a directory that speaks of masq's devices.
-fn ours(dir: &Path) -> Option<(PathBuf, Value)> {
-    let mut files: Vec<_> = std::fs::read_dir(dir)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "json"))
-        .collect();
-    files.sort();
-    files.into_iter().find_map(|path| {
-        let spec: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-        (spec.get("kind")?.as_str()? == CDI_KIND).then_some((path, spec))
-    })
-}
-
-fn devices(spec: &Value) -> impl Iterator<Item = &str> {
-    let list = spec.get("devices").and_then(Value::as_array);
-    list.into_iter()
-        .flatten()
-        .filter_map(|device| device.get("name")?.as_str())
-}
-
-/// Devices are called TENANT, or TENANT and an endpoint.
-fn tenant(device: &str) -> &str {
-    device.split_once(':').map_or(device, |(tenant, _)| tenant)
-}
-
-/// The programs that the devices have called.
-fn spec_hooks(spec: &Value) -> BTreeSet<String> {
-    let list = spec.get("devices").and_then(Value::as_array);
-    let each = list.into_iter().flatten();
-    each.chain([spec])
-        .filter_map(|part| part.pointer("/containerEdits/hooks")?.as_array())
-        .flatten()
-        .filter_map(|hook| Some(hook.get("path")?.as_str()?.to_owned()))
-        .collect()
+fn names(spec: &Spec) -> BTreeSet<&str> {
+    spec.devices.iter().map(|d| d.name.as_str()).collect()
 }
 
 /// podman's hook for containers that ask by annotation.
@@ -255,30 +223,32 @@ mod tests {
     }
 
     #[test]
-    fn devices_of_a_policy_that_is_gone_are_noticed() {
+    fn devices_of_another_policy_are_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let dirs = [dir.path().to_owned()];
-        let tenants = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-        let blue: BTreeSet<String> = tenants(&["blue"]);
-        assert_eq!(cdi(&dirs, Some(&blue)).level, Level::Ok, "nothing made");
-        let mut spec = json!({
-            "cdiVersion": "0.3.0", "kind": CDI_KIND,
-            "devices": [{ "name": "blue", "containerEdits": {} }, { "name": "blue:pod" }],
-            "containerEdits": { "hooks": [{ "hookName": "createRuntime", "path": "/bin/sh" }] },
-        });
-        let put = |spec: &Value| {
-            std::fs::write(dir.path().join("masq.json"), spec.to_string()).unwrap();
+        let file = dir.path().join("masq.json");
+        let spec = |tenant: &str, hook: &str| -> Spec {
+            serde_json::from_value(json!({
+                "cdiVersion": cdi::VERSION, "kind": cdi::KIND,
+                "devices": [{ "name": tenant, "containerEdits": { "hooks": [{
+                    "hookName": "createRuntime", "path": hook, "args": [], "env": [],
+                    "timeout": 1,
+                }] } }],
+            }))
+            .unwrap()
         };
-        put(&spec);
-        let check = cdi(&dirs, Some(&blue));
+        let blue = spec("blue", "/bin/sh");
+        assert_eq!(cdi_file(&file, Some(&blue)).level, Level::Ok, "none made");
+        cdi::write_file(&file, &blue).unwrap();
+        let check = cdi_file(&file, Some(&blue));
         assert_eq!(check.level, Level::Ok, "{check:?}");
-        assert!(check.found.starts_with("2 in"), "{check:?}");
-        let both = tenants(&["blue", "red"]);
-        assert_eq!(cdi(&dirs, Some(&both)).level, Level::Warn);
-        assert_eq!(cdi(&dirs, None).level, Level::Ok);
-        spec["containerEdits"]["hooks"][0]["path"] = json!("/nonexistent/masq");
-        put(&spec);
-        assert_eq!(cdi(&dirs, Some(&blue)).level, Level::Fail);
+        assert!(check.found.starts_with("1 in"), "{check:?}");
+        assert_eq!(cdi_file(&file, None).level, Level::Ok);
+        let red = spec("red", "/bin/sh");
+        assert_eq!(cdi_file(&file, Some(&red)).level, Level::Warn);
+        cdi::write_file(&file, &spec("blue", "/nonexistent/masq")).unwrap();
+        assert_eq!(cdi_file(&file, Some(&blue)).level, Level::Fail);
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(cdi_file(&file, None).level, Level::Fail);
     }
 
     #[test]

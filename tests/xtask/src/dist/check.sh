@@ -61,6 +61,8 @@ command=$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/masqd.service")
 chroot "$root" $command >"$root/masqd.log" 2>&1 &
 masqd=$!
 until_ok in_root masq ps
+in_root masq cdi generate
+in_root masq cdi list | grep -q 'default:pod' || fail "no CDI device default:pod"
 in_root masq doctor || fail "masq doctor ended with $?"
 in_root masq reload
 kill "$masqd"
@@ -76,7 +78,7 @@ in_root dpkg --remove masq
 [ ! -e "$root/usr/bin/masqd" ] || fail "masqd is still there"
 [ -e "$root/etc/masq/policy.yaml" ] || fail "the policy went with the package"
 in_root dpkg --purge masq
-for left in etc/masq usr/lib/masq usr/share/doc/masq etc/systemd/system/multi-user.target.wants/masqd.service; do
+for left in etc/masq etc/cdi/masq.json usr/lib/masq usr/share/doc/masq etc/systemd/system/multi-user.target.wants/masqd.service; do
 	[ ! -e "$root/$left" ] && [ ! -L "$root/$left" ] || fail "/$left is left"
 done
 say done
