@@ -39,7 +39,7 @@ say versions
 in_root masqd --version
 in_root masq --version
 [ "$(readlink "$root/usr/bin/masq-runtime")" = masq ] || fail "masq-runtime"
-for page in masq.1 masqd.1 masq-doctor.1; do
+for page in masq.1 masqd.1 masq-runtime.1; do
 	in_root test -s "/usr/share/man/man1/$page.gz" || fail "no manual page $page"
 done
 [ -L "$root/etc/systemd/system/multi-user.target.wants/masqd.service" ] ||

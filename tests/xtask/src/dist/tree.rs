@@ -107,8 +107,6 @@ fn manuals(target: &Path, root: &Path) -> anyhow::Result<()> {
         install(&from.join(&file), &to, 0o644)?;
         gzip(&to)?;
     }
-    let runtime = root.join("usr/share/man/man1/masq-runtime.1.gz");
-    symlink("masq.1.gz", runtime)?;
     Ok(())
 }
 
