@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is mounted at /run/masq.
 const RUN: &str = "run";
@@ -22,6 +23,8 @@ const DEV: &str = "dev";
 const SOCKET: &str = "masq.sock";
 /// The record of masqd.
 const STATE: &str = "state.json";
+/// How directories are called that are being removed: no id begins so.
+const ASIDE: &str = ".gone-";
 /// Longest id of a container.
 const MAX_ID: usize = 128;
 
@@ -46,14 +49,18 @@ pub(crate) struct ContainerDir(PathBuf);
 impl ContainerDir {
     /// The directories there are below `root`, with their records.
     pub(crate) fn existing(root: &Path) -> Vec<(Self, io::Result<Record>)> {
-        let entries = fs::read_dir(root).into_iter().flatten().flatten();
-        entries
-            .map(|entry| {
-                let dir = Self(entry.path());
-                let record = dir.record();
-                (dir, record)
-            })
-            .collect()
+        let mut found = Vec::new();
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                // Whoever put it out of the way did not get to remove it.
+                let _ = fs::remove_dir_all(entry.path());
+                continue;
+            }
+            let dir = Self(entry.path());
+            let record = dir.record();
+            found.push((dir, record));
+        }
+        found
     }
 
     /// Makes what is missing of it. What is there stays: it may be mounted.
@@ -106,25 +113,18 @@ impl ContainerDir {
         sysfs::write(&self.0.join(SYS).join(device), gids)
     }
 
-    /// Removes what masqd made. What a hook keeps there, of what it has to undo, is the
-    /// hook's to remove.
+    /// Puts the directory out of the way at once, and has what is in it removed by a
+    /// thread: that may take milliseconds.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for name in [RUN, SYS, DEV] {
-            fine(fs::remove_dir_all(self.0.join(name)))?;
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let aside = self.0.with_file_name(format!("{ASIDE}{number}"));
+        match fs::rename(&self.0, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result?,
         }
-        fine(fs::remove_file(self.0.join(STATE)))?;
-        match fs::remove_dir(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            result => fine(result),
-        }
-    }
-}
-
-/// What is gone already is removed.
-fn fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+        let thread = std::thread::Builder::new().name("masq-remove".into());
+        thread.spawn(move || fs::remove_dir_all(aside)).map(drop)
     }
 }
 
@@ -183,12 +183,8 @@ mod tests {
         assert_eq!(inode(&again), before);
         let (found, read) = ContainerDir::existing(root.path()).pop().unwrap();
         assert_eq!(read.unwrap().init, record.init);
-        let of_the_hook = found.path().join("injected.json");
-        fs::write(&of_the_hook, "{}").unwrap();
         found.remove().unwrap();
-        assert!(of_the_hook.exists());
-        fs::remove_file(of_the_hook).unwrap();
-        found.remove().unwrap();
+        assert!(!found.path().exists());
         found.remove().unwrap();
         assert!(ContainerDir::existing(root.path()).is_empty());
     }

@@ -32,7 +32,11 @@ impl Namespaces {
     /// Those of a container's init process.
     pub(crate) fn of(pid: i32) -> io::Result<Self> {
         let process = process(pid)?;
-        let host = open_process("self")?;
+        // masqd may have a mount namespace of its own; not everybody may look at process 1.
+        let host = match open_process("1") {
+            Ok(first) if namespace(&first, "ns/mnt").is_ok() => first,
+            _ => open_process("self")?,
+        };
         let pid = namespace(&process, "ns/pid")?;
         let mount = namespace(&process, "ns/mnt")?;
         Ok(Self {
