@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    model::{Endpoint, Policy, Tenant},
+    model::{Class, Endpoint, Policy, Tenant},
     names::{EndpointId, TenantName},
 };
 
@@ -37,6 +37,14 @@ pub struct PolicyDiff {
     pub endpoints_removed: Vec<EndpointId>,
     /// Endpoints of both that differ.
     pub endpoints_changed: Vec<EndpointChange>,
+    /// Classes of the new policy only.
+    pub classes_added: Vec<EndpointId>,
+    /// Classes of the old policy only.
+    pub classes_removed: Vec<EndpointId>,
+    /// Classes of both whose containers begin otherwise, or must be others.
+    pub classes_changed: Vec<EndpointId>,
+    /// Tenants of both whose `addresses` or `containers` differ.
+    pub places_changed: Vec<TenantName>,
     /// Tenants of both whose rules or multicast groups differ.
     pub rules_changed: Vec<TenantName>,
 }
@@ -74,12 +82,24 @@ impl Policy {
             endpoints_removed,
             ..PolicyDiff::default()
         };
+        for class in classes(new) {
+            match class_of(old, class.id()) {
+                None => diff.classes_added.push(class.id().clone()),
+                Some(before) if before != class => diff.classes_changed.push(class.id().clone()),
+                Some(_) => {}
+            }
+        }
+        let gone = classes(old).filter(|class| class_of(new, class.id()).is_none());
+        diff.classes_removed = gone.map(|class| class.id().clone()).collect();
         for after in new.tenants() {
             let Some(before) = old.tenant(after.name.as_str()) else {
                 continue;
             };
             if before.rules != after.rules || before.multicast != after.multicast {
                 diff.rules_changed.push(after.name.clone());
+            }
+            if before.addresses != after.addresses || before.containers != after.containers {
+                diff.places_changed.push(after.name.clone());
             }
             let tenant_quotas = before.quotas != after.quotas;
             for new in after.endpoints() {
@@ -100,4 +120,14 @@ impl Policy {
         }
         diff
     }
+}
+
+fn classes(policy: &Policy) -> impl Iterator<Item = &Class> {
+    policy.tenants().flat_map(Tenant::classes)
+}
+
+fn class_of<'p>(policy: &'p Policy, id: &EndpointId) -> Option<&'p Class> {
+    policy
+        .tenant(id.tenant().as_str())?
+        .class(id.name().as_str())
 }

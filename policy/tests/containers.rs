@@ -234,6 +234,29 @@ fn names_of_instances_are_names_and_no_name_is_given_twice() {
 }
 
 #[test]
+fn diff_tells_of_classes_and_of_which_containers_a_tenant_takes() {
+    let without = EXAMPLE.replace("      pod: { address: auto }\n", "");
+    let without = without.replace("from: pod, to: pod", "from: any, to: any");
+    let without = without.replace("from: pod, to: store", "from: any, to: store");
+    let without = Policy::parse("without.yaml", &without).unwrap();
+    let more = EXAMPLE
+        .replace("qps: 64", "qps: 32")
+        .replace("team: red", "team: pink");
+    let more = Policy::parse("more.yaml", &more).unwrap();
+    assert_eq!(
+        Policy::diff(&without, &policy()).classes_added,
+        [id("blue/pod")]
+    );
+    assert_eq!(
+        Policy::diff(&policy(), &without).classes_removed,
+        [id("blue/pod")]
+    );
+    let diff = Policy::diff(&policy(), &more);
+    assert_eq!(diff.classes_changed, [id("red/worker")]);
+    assert_eq!(diff.places_changed, ["red".parse().unwrap()]);
+}
+
+#[test]
 fn a_class_is_explained_as_any_of_its_containers() {
     let policy = policy();
     let explain = |from: &str, to: &str| {

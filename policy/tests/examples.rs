@@ -260,6 +260,10 @@ fn diff_lists_what_a_reload_has_to_apply() {
                 "endpoint": "blue/b", "addresses": true,
                 "quotas": false, "permissions": true, "labels": false
             }],
+            "classes_added": [],
+            "classes_removed": [],
+            "classes_changed": [],
+            "places_changed": [],
             "rules_changed": ["blue"],
         })
     );

@@ -67,6 +67,21 @@ impl Server {
         if let Some(tell) = &self.on_policy {
             tell(&self.world.policy);
         }
+        for (ids, what) in [
+            (&diff.classes_added, "added"),
+            (&diff.classes_removed, "removed"),
+            (&diff.classes_changed, "changed"),
+        ] {
+            let words = ids
+                .iter()
+                .map(|id| format!("endpoints {id} of containers {what}"));
+            report.changes.extend(words);
+        }
+        for tenant in &diff.places_changed {
+            report.changes.push(format!(
+                "containers or addresses of tenant {tenant} changed"
+            ));
+        }
         for id in &diff.endpoints_added {
             report.changes.push(format!("endpoint {id} added"));
         }
