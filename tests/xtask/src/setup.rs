@@ -26,6 +26,20 @@ const PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "unshare, for namespaces of single tests"),
     ("memcached", "a TCP program that is run over RDMA"),
     ("libmemcached-tools", "memcached's load generator"),
+    ("podman", "containers, as root and as a user"),
+    ("runc", "podman's runtime here, and bundles by hand"),
+    ("crun", "another runtime"),
+    ("netavark", "podman's networks"),
+    ("aardvark-dns", "names in podman's networks"),
+    ("containernetworking-plugins", "podman's rootless networks"),
+    ("slirp4netns", "podman's rootless networks"),
+    ("uidmap", "ids of podman's users"),
+    ("containerd", "ctr, and below Docker"),
+    ("docker.io", "dockerd and its client"),
+    ("bubblewrap", "a sandbox around one program"),
+    ("systemd-container", "systemd-nspawn"),
+    ("debootstrap", "makes the root filesystem of the containers"),
+    ("busybox-static", "an image without libc"),
 ];
 
 /// Installs what is missing, or with `check` only says it.

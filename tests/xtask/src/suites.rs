@@ -3,10 +3,11 @@
 use crate::build::{build, cargo};
 use crate::conformance::{self, ConformanceArgs};
 use crate::dist;
-use crate::progress::{heading, say};
+use crate::progress::{heading, say, step};
 use crate::setup;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
+use masq_containers::{RootFs, Runtime, available};
 use masq_e2e::{BIN_DIR, workspace};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,7 +22,7 @@ pub(crate) struct TestArgs {
     /// Only these suites.
     #[arg(long, value_enum)]
     only: Vec<Suite>,
-    /// For unit and e2e: only tests whose name holds this.
+    /// For unit, e2e and containers: only tests whose name holds this.
     #[arg(last = true)]
     filter: Option<String>,
 }
@@ -34,6 +35,8 @@ enum Suite {
     Doc,
     /// Unmodified programs through masqd.
     E2e,
+    /// Real container runtimes.
+    Containers,
     /// rdma-core's own Python tests.
     Conformance,
     /// The Debian package in a fresh Debian 12 (needs root).
@@ -46,6 +49,7 @@ impl Suite {
             Self::Unit => "Tests of each crate",
             Self::Doc => "Examples in the documentation",
             Self::E2e => "Unmodified programs through masqd",
+            Self::Containers => "Real container runtimes",
             Self::Conformance => "rdma-core's own Python tests",
             Self::Package => "The package in a fresh Debian 12",
         }
@@ -64,7 +68,8 @@ pub(crate) fn test(args: &TestArgs) -> anyhow::Result<()> {
         let result = match suite {
             Suite::Unit => unit(args.filter.as_deref()),
             Suite::Doc => cargo(&["test", "--quiet", "--workspace", "--doc"]),
-            Suite::E2e => e2e(&bin_dir, args.filter.as_deref()),
+            Suite::E2e => serial("masq-e2e", &bin_dir, args.filter.as_deref()),
+            Suite::Containers => containers(&bin_dir, args.filter.as_deref()),
             Suite::Conformance => conformance::suite(&bin_dir, &ConformanceArgs::default()),
             Suite::Package => dist::suite(),
         };
@@ -96,19 +101,37 @@ fn unit(filter: Option<&str>) -> anyhow::Result<()> {
         vec!["test", "--no-fail-fast", "--lib", "--bins", "--tests"]
     };
     args.extend(["--workspace", "--exclude", "masq-e2e"]);
+    args.extend(["--exclude", "masq-containers"]);
     args.extend(filter);
     cargo(&args)
 }
 
+/// Says which runtimes can work here, then runs the tests of those that do.
+fn containers(bin_dir: &Path, filter: Option<&str>) -> anyhow::Result<()> {
+    for runtime in Runtime::ALL {
+        match available(runtime) {
+            Ok(version) => say(&format!("{runtime}: {version}")),
+            Err(why) => say(&format!("{runtime}: LEFT OUT: {why}")),
+        }
+    }
+    if available(Runtime::Podman).is_ok() {
+        let step = step("root filesystems");
+        RootFs::debian()?;
+        RootFs::busybox()?;
+        step.done("made");
+    }
+    serial("masq-containers", bin_dir, filter)
+}
+
 /// One test at a time: two polling programs and the NIC fill two cores.
-fn e2e(bin_dir: &Path, filter: Option<&str>) -> anyhow::Result<()> {
+fn serial(package: &str, bin_dir: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace()).env(BIN_DIR, bin_dir);
     if has_nextest() {
-        command.args(["nextest", "run", "-p", "masq-e2e", "--no-fail-fast", "-j1"]);
+        command.args(["nextest", "run", "-p", package, "--no-fail-fast", "-j1"]);
         command.args(filter);
     } else {
-        command.args(["test", "-p", "masq-e2e", "--no-fail-fast"]);
+        command.args(["test", "-p", package, "--no-fail-fast"]);
         command.args(filter);
         command.args(["--", "--test-threads=1"]);
     }

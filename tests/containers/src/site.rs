@@ -1,0 +1,121 @@
+//! A masqd for containers.
+
+use crate::cdi::CdiDevices;
+use crate::container::Container;
+use crate::footprint::Footprint;
+use anyhow::{Context as _, bail, ensure};
+use masq_admin::{Answer, ContainerReport, Request};
+use masq_e2e::Host;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+/// A policy with the tenants blue and red, each with one class of containers whose
+/// addresses lie in `addresses`, and within which everything may talk.
+pub fn policy(addresses: &str) -> String {
+    let tenant = |name: &str| {
+        format!(
+            "  {name}:\n    addresses: [{addresses}]\n    endpoints:\n      pod: {{ address: auto }}\n"
+        )
+    };
+    format!("version: 1\ntenants:\n{}{}", tenant("blue"), tenant("red"))
+}
+
+/// A masqd with its policy and its CDI devices.
+#[derive(Debug)]
+pub struct Site {
+    // Before the host: hooks of containers ask masqd.
+    devices: CdiDevices,
+    host: Host,
+}
+
+impl Site {
+    /// With this policy.
+    ///
+    /// # Errors
+    /// masqd does not come up, or there are no CDI devices.
+    pub fn start(policy: &str) -> anyhow::Result<Self> {
+        let host = Host::with_policy(policy)?;
+        Self::around(host)
+    }
+
+    /// Around this masqd.
+    ///
+    /// # Errors
+    /// There are no CDI devices.
+    pub fn around(host: Host) -> anyhow::Result<Self> {
+        let devices = CdiDevices::of(&host)?;
+        Ok(Self { devices, host })
+    }
+
+    /// Its CDI devices.
+    pub fn devices(&self) -> &CdiDevices {
+        &self.devices
+    }
+
+    /// The containers that masqd serves.
+    ///
+    /// # Errors
+    /// masqd does not answer.
+    pub fn containers(&self) -> anyhow::Result<Vec<ContainerReport>> {
+        match masq_admin::call(&self.run_dir(), &Request::Containers)? {
+            Answer::Containers(containers) => Ok(containers),
+            other => bail!("not containers: {other:?}"),
+        }
+    }
+
+    /// What masqd knows of this one.
+    ///
+    /// # Errors
+    /// It does not know it.
+    pub fn report_of(&self, container: &Container) -> anyhow::Result<ContainerReport> {
+        self.containers()?
+            .into_iter()
+            .find(|report| report.container == container.id())
+            .with_context(|| format!("masqd does not know {}", container.id()))
+    }
+
+    /// What masqd holds now.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn footprint(&self) -> anyhow::Result<Footprint> {
+        Footprint::of(self.host.pid(), &self.host.run_dir())
+    }
+
+    /// Waits until masqd serves no container and no session, and holds no more than
+    /// `before`.
+    ///
+    /// # Errors
+    /// Something is left after ten seconds; the error says what.
+    pub fn wait_until_back_to(&self, before: &Footprint) -> anyhow::Result<()> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mut left = self.footprint()?.grown_since(before);
+            left.extend(self.containers()?.into_iter().map(|c| c.container));
+            if left.is_empty() {
+                break;
+            }
+            ensure!(
+                Instant::now() < end,
+                "masqd still holds: {}\n{}",
+                left.join(", "),
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.host.wait_until_empty()
+    }
+}
+
+impl Deref for Site {
+    type Target = Host;
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl DerefMut for Site {
+    fn deref_mut(&mut self) -> &mut Host {
+        &mut self.host
+    }
+}
