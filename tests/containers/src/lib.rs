@@ -1,6 +1,7 @@
 //! Real container runtimes around a masqd of the test's own.
 //!
-//! - [`Site`]: a masqd with a policy of classes and tenants, and its CDI devices.
+//! - [`Site`]: a masqd with a policy of classes and tenants, and its CDI devices;
+//!   [`Bridge`]: that with a network of podman.
 //! - [`Podman`], [`Bundles`] (runc and crun), [`Containerd`], [`Docker`]: each starts
 //!   [`Container`]s, which are all used alike: run a program inside, look at the
 //!   namespaces, remove it.
@@ -13,6 +14,7 @@
 //! killed test left is removed by the next one ([`sweep`]).
 
 mod available;
+mod bridge;
 mod bundle;
 mod cdi;
 mod command;
@@ -27,8 +29,10 @@ mod netns;
 mod podman;
 mod rootfs;
 mod site;
+mod user;
 
 pub use available::{Runtime, available, usable};
+pub use bridge::Bridge;
 pub use bundle::{Bundle, Bundles};
 pub use cdi::CdiDevices;
 pub use command::{command, output_of};
@@ -43,3 +47,4 @@ pub use netns::PodNet;
 pub use podman::{Launch, Network, Podman};
 pub use rootfs::RootFs;
 pub use site::{Site, policy};
+pub use user::User;

@@ -8,8 +8,10 @@ use crate::lock::Lock;
 use crate::names::{quietly, unique};
 use crate::netns::PodNet;
 use crate::rootfs::RootFs;
+use crate::user::User;
 use anyhow::Context as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The machines of CI have no CAP_SYS_RESOURCE: podman's own defaults would raise limits.
@@ -27,7 +29,7 @@ pub(crate) const CRUN: &str = "#!/bin/sh\n\
 pub struct Podman {
     dir: tempfile::TempDir,
     base: Invocation,
-    user: Option<String>,
+    rootless: bool,
 }
 
 /// What to start.
@@ -121,16 +123,15 @@ impl Podman {
         Self::with("", None)
     }
 
-    /// As the user of this name, whose home is `home`, with runc and a storage of its own
-    /// in there.
+    /// As this user, with runc and a storage in its home.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn rootless(user: &str, home: &Path) -> anyhow::Result<Self> {
-        Self::with("runc", Some((user, home)))
+    pub fn rootless(user: &User) -> anyhow::Result<Self> {
+        Self::with("runc", Some(user))
     }
 
-    fn with(runtime: &str, user: Option<(&str, &Path)>) -> anyhow::Result<Self> {
+    fn with(runtime: &str, user: Option<&User>) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("masqt-podman-").tempdir()?;
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
         let conf = dir.path().join("containers.conf");
@@ -141,14 +142,10 @@ impl Podman {
         };
         let mut base = match user {
             None => Invocation::new(["podman"]),
-            Some((name, home)) => {
-                let run = home.join("run");
-                std::fs::create_dir_all(&run)?;
-                std::fs::set_permissions(&run, PermissionsExt::from_mode(0o700))?;
-                let owner = std::fs::metadata(home)?;
-                chown(&run, Some(owner.uid()), Some(owner.gid()))?;
-                let mut base = Invocation::new(["setpriv", "--reuid", name, "--regid", name]);
-                base = base.with(["--init-groups", "env", "-C", "/", "podman"]);
+            Some(user) => {
+                let home = user.home();
+                let run = user.directory("run")?;
+                let mut base = user.invocation().with(["env", "-C", "/", "podman"]);
                 base = base.with([format!("--root={}", home.join("storage").display())]);
                 base = base.with([format!("--runroot={}", run.join("podman").display())]);
                 let set = |name: &str, value: &Path| (name.to_owned(), value.display().to_string());
@@ -164,15 +161,16 @@ impl Podman {
         Ok(Self {
             dir,
             base,
-            user: user.map(|(name, _)| name.to_owned()),
+            rootless: user.is_some(),
         })
     }
 
     /// Which of the runtimes this is.
     pub fn runtime(&self) -> Runtime {
-        match self.user {
-            None => Runtime::Podman,
-            Some(_) => Runtime::Rootless,
+        if self.rootless {
+            Runtime::Rootless
+        } else {
+            Runtime::Podman
         }
     }
 
@@ -218,9 +216,13 @@ impl Podman {
         if self.podman(&["image", "exists", image.image()]).is_ok() {
             return Ok(());
         }
-        let tar = image.tar().display().to_string();
-        self.podman(&["import", "--quiet", &tar, image.image()])
-            .map(drop)
+        // A user may not be let into the source tree: the file comes by its descriptor.
+        let mut import = self
+            .base
+            .with(["import", "--quiet", "-", image.image()])
+            .command();
+        import.stdin(File::open(image.tar())?);
+        output_of(import).map(drop)
     }
 
     /// The command that starts a container of this name in the foreground.

@@ -14,7 +14,13 @@ use std::time::{Duration, Instant};
 pub fn policy(addresses: &str) -> String {
     let tenant = |name: &str| {
         format!(
-            "  {name}:\n    addresses: [{addresses}]\n    endpoints:\n      pod: {{ address: auto }}\n"
+            "  {name}:
+    addresses: [{addresses}]
+    endpoints:
+      pod: {{ address: auto }}
+    rules:
+      - {{ name: pods, from: pod, to: pod, action: allow }}
+"
         )
     };
     format!("version: 1\ntenants:\n{}{}", tenant("blue"), tenant("red"))

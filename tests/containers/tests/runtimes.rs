@@ -1,7 +1,8 @@
 //! The runtimes themselves, without masq: what fails here is the machine's fault.
 
 use masq_containers::{
-    Bundle, Bundles, Container, Containerd, Docker, Launch, PodNet, Podman, RootFs, Runtime, usable,
+    Bundle, Bundles, Container, Containerd, Docker, Launch, PodNet, Podman, RootFs, Runtime, User,
+    usable,
 };
 use std::path::Path;
 
@@ -85,4 +86,17 @@ fn docker_runs_containers() -> anyhow::Result<()> {
     let container = docker.run(&RootFs::busybox()?, "")?;
     let address = container.address()?.to_string();
     works(container, &address)
+}
+
+#[test]
+fn podman_runs_containers_of_a_user() -> anyhow::Result<()> {
+    if !usable(Runtime::Rootless) {
+        return Ok(());
+    }
+    let user = User::new()?;
+    let podman = Podman::rootless(&user)?;
+    let container = podman.start(&Launch::of(&RootFs::busybox()?))?;
+    let out = container.run("cat /proc/self/uid_map")?.success()?;
+    assert!(out.output.contains(&user.uid().to_string()), "{out}");
+    container.remove()
 }
