@@ -100,6 +100,54 @@ impl Container {
         spawn(self.command(["sh", "-c", script]))?.wait(PATIENCE)
     }
 
+    /// What `ibv_devinfo -v` prints inside.
+    ///
+    /// # Errors
+    /// It finds no device.
+    pub fn devinfo(&self) -> anyhow::Result<String> {
+        Ok(self.run("ibv_devinfo -v")?.success()?.output)
+    }
+
+    /// The GID of this index: `::ffff:10.0.0.1`.
+    ///
+    /// # Errors
+    /// There is no device, or no such GID.
+    pub fn gid(&self, index: usize) -> anyhow::Result<String> {
+        let text = self.devinfo()?;
+        let head = format!("GID[{index:3}]:");
+        let line = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(&head))
+            .with_context(|| format!("no GID {index} in\n{text}"))?;
+        let gid = line.split(',').next().unwrap_or_default();
+        Ok(gid.trim().to_owned())
+    }
+
+    /// Waits until there is a GID of this index.
+    ///
+    /// # Errors
+    /// There is none within fifteen seconds.
+    pub fn wait_for_gid(&self, index: usize) -> anyhow::Result<String> {
+        let end = Instant::now() + Duration::from_secs(15);
+        loop {
+            match self.gid(index) {
+                Ok(gid) => return Ok(gid),
+                Err(error) if Instant::now() > end => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+    }
+
+    /// Runs the host's `ip WORDS`, split at blanks, in its network namespace.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn ip(&self, words: &str) -> anyhow::Result<String> {
+        let mut ip = self.in_its_network(&["ip"]);
+        ip.args(words.split_ascii_whitespace());
+        output_of(ip)
+    }
+
     /// Its files, as its first process sees them.
     pub fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.pid))
@@ -168,6 +216,36 @@ impl Container {
             output_of(step.command())?;
         }
         Ok(())
+    }
+}
+
+/// What is left of a container until this is dropped: its root filesystem.
+#[derive(Debug)]
+pub struct Remains {
+    steps: Vec<Invocation>,
+}
+
+impl Container {
+    /// Removes it by the runtime's own command, but not yet its root filesystem, if that is
+    /// a step of its own.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn remove_but_keep_files(mut self) -> anyhow::Result<Remains> {
+        let mut steps = std::mem::take(&mut self.remove);
+        let rest = steps.split_off(1.min(steps.len()));
+        for step in steps {
+            output_of(step.command())?;
+        }
+        Ok(Remains { steps: rest })
+    }
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        for step in &self.steps {
+            quietly(step.command());
+        }
     }
 }
 

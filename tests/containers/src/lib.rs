@@ -36,7 +36,7 @@ pub use bridge::Bridge;
 pub use bundle::{Bundle, Bundles};
 pub use cdi::CdiDevices;
 pub use command::{command, output_of};
-pub use container::Container;
+pub use container::{Container, Remains};
 pub use containerd::Containerd;
 pub use docker::Docker;
 pub use footprint::Footprint;

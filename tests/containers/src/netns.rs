@@ -2,6 +2,7 @@
 //! two with the same address.
 
 use crate::command::{command, output_of};
+use crate::container::Container;
 use crate::names::{quietly, unique};
 use std::path::PathBuf;
 
@@ -46,6 +47,25 @@ impl PodNet {
             net.ip(&["link", "set", "eth0", "up"])?;
         }
         Ok(nets)
+    }
+
+    /// Links two running containers that have no network, with an address and prefix
+    /// length each.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn link(ends: [(&Container, &str); 2]) -> anyhow::Result<()> {
+        let [(one, _), (other, _)] = ends;
+        let [one, other] = [one.pid().to_string(), other.pid().to_string()];
+        let mut add = command(["ip", "link", "add", "eth0", "netns", &one, "type", "veth"]);
+        add.args(["peer", "name", "eth0", "netns", &other]);
+        output_of(add)?;
+        for (container, address) in ends {
+            let ip = |words: &[&str]| output_of(container.in_its_network(words));
+            ip(&["ip", "address", "add", address, "dev", "eth0"])?;
+            ip(&["ip", "link", "set", "eth0", "up"])?;
+        }
+        Ok(())
     }
 
     /// Runs `ip WORDS` in it.

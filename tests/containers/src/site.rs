@@ -3,10 +3,12 @@
 use crate::cdi::CdiDevices;
 use crate::container::Container;
 use crate::footprint::Footprint;
+use crate::podman::script;
 use anyhow::{Context as _, bail, ensure};
 use masq_admin::{Answer, ContainerReport, Request};
 use masq_e2e::Host;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// A policy with the tenants blue and red, each with one class of containers whose
@@ -56,6 +58,21 @@ impl Site {
     /// Its CDI devices.
     pub fn devices(&self) -> &CdiDevices {
         &self.devices
+    }
+
+    /// `masq-runtime` for this masqd, as a runtime in place of runc.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub fn wrapper(&self) -> anyhow::Result<PathBuf> {
+        let built = self.host.binaries().masq().with_file_name("masq-runtime");
+        ensure!(built.exists(), "{} is missing", built.display());
+        let text = format!(
+            "#!/bin/sh\nMASQ_RUN_DIR='{}' exec '{}' \"$@\"\n",
+            self.host.run_dir().display(),
+            built.display()
+        );
+        script(self.host.scratch(), "masq-runtime", &text)
     }
 
     /// The containers that masqd serves.

@@ -1,0 +1,210 @@
+//! What ends, and what is left then.
+
+use anyhow::ensure;
+use masq_containers::{
+    Bridge, Bundle, Bundles, Meet, PodNet, RootFs, Runtime, Site, policy, usable,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Growth of masqd's memory that hundreds of containers may leave, in KiB: allocators keep
+/// some, a leak of even 32 KiB for each would be more.
+const SLACK: usize = 3072;
+
+/// A file in each way in which a start of a container could leave something behind.
+fn mounts_of_the_host() -> usize {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().filter(|line| line.contains("masq")).count()
+}
+
+#[test]
+fn a_hundred_containers_one_after_the_other_leave_nothing() -> anyhow::Result<()> {
+    if !usable(Runtime::Runc) {
+        return Ok(());
+    }
+    let runc = Bundles::runc()?;
+    let net = PodNet::with_address("10.9.3.1/24")?;
+    let site = Site::start(&policy("10.9.3.0/24"))?;
+    let edits = site.devices().edits("blue")?;
+    let bundle = Bundle::of(&RootFs::debian()?).edits(edits).inside(&net);
+    // The first fills caches and pools.
+    for _ in 0..5 {
+        runc.start(&bundle)?.remove()?;
+    }
+    let (before, mounts) = (site.footprint()?, mounts_of_the_host());
+    for round in 0..100 {
+        let container = runc.start(&bundle)?;
+        if round % 10 == 0 {
+            container.run("ibv_devinfo")?.success()?;
+        }
+        container.remove()?;
+    }
+    site.wait_until_back_to(&before)?;
+    assert_eq!(mounts_of_the_host(), mounts);
+    let (then, now) = (before.resident(), site.footprint()?.resident());
+    assert!(now < then + SLACK, "resident: {then} KiB, then {now} KiB");
+    Ok(())
+}
+
+#[test]
+fn twenty_containers_at_a_time_leave_nothing() -> anyhow::Result<()> {
+    if !usable(Runtime::Runc) {
+        return Ok(());
+    }
+    let runc = Bundles::runc()?;
+    let site = Site::start(&policy("10.9.2.0/24"))?;
+    let image = RootFs::debian()?;
+    let nets: Vec<_> = (1..=20)
+        .map(|n| PodNet::with_address(&format!("10.9.2.{n}/24")))
+        .collect::<Result<_, _>>()?;
+    let start = |net| {
+        let edits = site.devices().edits("blue")?;
+        runc.start(&Bundle::of(&image).edits(edits).inside(net))
+    };
+    start(&nets[0])?.remove()?;
+    let before = site.footprint()?;
+    for round in 0..2 {
+        let started: Vec<anyhow::Result<_>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = nets.iter().map(|net| scope.spawn(|| start(net))).collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined.map(|result| result.expect("no panic")).collect()
+        });
+        let containers = started.into_iter().collect::<Result<Vec<_>, _>>()?;
+        assert_eq!(site.containers()?.len(), 20);
+        for (n, container) in (1..).zip(&containers) {
+            assert_eq!(container.gid(3)?, format!("::ffff:10.9.2.{n}"));
+        }
+        std::thread::scope(|scope| {
+            for container in containers {
+                // One round ends orderly, the other by kill -9 and a removal afterwards.
+                if round == 1 {
+                    kill(container.pid());
+                }
+                scope.spawn(|| container.remove());
+            }
+        });
+        site.wait_until_back_to(&before)?;
+    }
+    Ok(())
+}
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
+    kill_process(pid, Signal::KILL).expect("it runs");
+}
+
+#[test]
+fn a_container_that_is_killed_is_forgotten_before_its_runtime_says_so() -> anyhow::Result<()> {
+    let Some(bridge) = Bridge::new()? else {
+        return Ok(());
+    };
+    let launch = bridge.blue(&RootFs::debian()?);
+    let [server, client] = bridge.two(&launch)?;
+    let before = bridge.site().report_of(&server)?;
+    let mut running = Meet::over_tcp("ib_write_bw -x 3 -F -D 30 -p 18515")
+        .start_server(bridge.site(), &client)?;
+    kill(client.pid());
+    client.wait_for_end()?;
+    let end = Instant::now() + Duration::from_secs(10);
+    while bridge.site().containers()?.len() != 1 {
+        ensure!(Instant::now() < end, "masqd still serves it");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bridge.site().wait_until_empty()?;
+    assert!(!running.is_running() || running.output().len() < 100_000);
+    assert_eq!(bridge.site().containers()?, [before]);
+    Ok(())
+}
+
+#[test]
+fn a_masqd_that_comes_back_serves_the_containers_that_still_run() -> anyhow::Result<()> {
+    let Some(mut bridge) = Bridge::new()? else {
+        return Ok(());
+    };
+    let [server, client] = bridge.two(&bridge.blue(&RootFs::debian()?))?;
+    let endless = Meet::over_tcp("ib_write_bw -x 3 -F -D 60 -p 18515");
+    let at_server = endless.start_server(bridge.site(), &server)?;
+    let address = server.address()?;
+    let at_client = client.start(&format!("ib_write_bw -x 3 -F -D 60 -p 18515 {address}"))?;
+    std::thread::sleep(Duration::from_millis(800));
+    let endpoints = [&server, &client].map(|c| bridge.site().report_of(c));
+    bridge.site_mut().kill();
+    // What was open ends with errors, and does not hang.
+    for program in [at_server, at_client] {
+        let done = program.wait(Duration::from_secs(20))?;
+        assert!(!done.status.success(), "{done}");
+    }
+    bridge.site_mut().restart()?;
+    for (container, before) in [&server, &client].into_iter().zip(endpoints) {
+        let now = bridge.site().report_of(container)?;
+        assert_eq!(now.endpoint, before?.endpoint);
+        container.run("ibv_devinfo")?.success()?;
+    }
+    Meet::pingpong().run(bridge.site(), &server, &client)?;
+    Ok(())
+}
+
+#[test]
+fn a_container_that_ended_while_masqd_was_away_is_not_served_again() -> anyhow::Result<()> {
+    let Some(mut bridge) = Bridge::new()? else {
+        return Ok(());
+    };
+    let container = bridge.podman().start(&bridge.blue(&RootFs::busybox()?))?;
+    let dir = bridge.site().report_of(&container)?.dir;
+    bridge.site_mut().kill();
+    container.remove()?;
+    bridge.site_mut().restart()?;
+    assert!(bridge.site().containers()?.is_empty());
+    let end = Instant::now() + Duration::from_secs(10);
+    while dir.exists() {
+        ensure!(Instant::now() < end, "{} is still there", dir.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_removed_container_leaves_its_root_filesystem_as_it_was() -> anyhow::Result<()> {
+    if !usable(Runtime::Runc) {
+        return Ok(());
+    }
+    let runc = Bundles::runc()?;
+    let net = PodNet::with_address("10.9.1.1/24")?;
+    let site = Site::start(&policy("10.9.1.0/24"))?;
+    let edits = site.devices().edits("blue")?;
+    let kept = tempfile::tempdir()?;
+    for image in [RootFs::debian()?, RootFs::busybox()?] {
+        let bundle = Bundle::of(&image).edits(edits).inside(&net);
+        let plain = runc.start(&Bundle::of(&image).inside(&net))?;
+        let without = changes(&runc.file_of(&plain, "../upper"))?;
+        plain.remove()?;
+        let container = runc.start(&bundle)?;
+        let upper = runc.file_of(&container, "../upper");
+        let during = changes(&upper)?;
+        assert!(during.len() > without.len(), "nothing was injected");
+        // Stopped, but its files not yet removed.
+        let removed = container.remove_but_keep_files()?;
+        assert_eq!(changes(&upper)?, without, "{}", image.image());
+        drop(removed);
+    }
+    drop(kept);
+    Ok(())
+}
+
+/// Every path below the upper layer of an overlay.
+fn changes(upper: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut left = vec![upper.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                left.push(entry.path());
+            }
+            found.push(entry.path().strip_prefix(upper)?.to_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
