@@ -35,6 +35,7 @@ pub struct Bundle {
     net: Option<PathBuf>,
     edits: Value,
     annotations: BTreeMap<String, String>,
+    change: Option<String>,
 }
 
 impl Bundle {
@@ -46,7 +47,16 @@ impl Bundle {
             net: None,
             edits: json!({}),
             annotations: BTreeMap::new(),
+            change: None,
         }
+    }
+
+    /// With a root filesystem that this shell script has changed, before the start, in
+    /// that directory and on the host.
+    #[must_use]
+    pub fn changed_by(mut self, script: &str) -> Self {
+        self.change = Some(script.to_owned());
+        self
     }
 
     /// In this network namespace.
@@ -212,6 +222,11 @@ impl Bundles {
             ],
         };
         overlay(bundle.rootfs.dir(), &dir)?;
+        if let Some(script) = &bundle.change {
+            let mut change = command(["sh", "-e", "-c", script]);
+            change.current_dir(&rootfs);
+            output_of(change)?;
+        }
         std::fs::write(
             dir.join("config.json"),
             serde_json::to_vec_pretty(&bundle.config())?,
