@@ -2,6 +2,7 @@
 
 mod baseline;
 mod cm;
+mod containers;
 mod daemon;
 mod memcpy;
 mod network;
@@ -45,6 +46,9 @@ pub(crate) struct BenchArgs {
     /// Only rdma_cm.
     #[arg(long, conflicts_with = "write")]
     only_cm: bool,
+    /// Only what masq adds to the start of a container.
+    #[arg(long, conflicts_with_all = ["write", "only_cm"])]
+    only_containers: bool,
 }
 
 /// What TCP does between the namespaces.
@@ -62,6 +66,14 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let binaries = Binaries::at(&build::build()?)?;
     let host = Host::launch(binaries.clone(), POLICY, &["--log", "warn"])?;
     let mut report = Report::new();
+    if args.only_containers {
+        heading("Containers");
+        for row in containers::measure(&binaries)? {
+            report.push(row);
+        }
+        say(&report.markdown());
+        return Ok(());
+    }
 
     heading("TCP over veth and a bridge");
     let tcp = if args.no_network {
@@ -95,6 +107,12 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     heading("rdma_cm");
     for row in cm::measure(&binaries, tcp.as_ref())? {
         report.push(row);
+    }
+    if !args.only_cm && !args.no_network {
+        heading("Containers");
+        for row in containers::measure(&binaries)? {
+            report.push(row);
+        }
     }
 
     heading("In short");
