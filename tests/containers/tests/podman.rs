@@ -54,7 +54,7 @@ fn a_user_without_any_privilege_has_all_of_it() -> anyhow::Result<()> {
     };
     let launch = bridge.blue(&RootFs::debian()?).options(
         "--user 1000 --cap-drop=all --security-opt no-new-privileges --read-only \
-         --ulimit memlock=65536:65536",
+         --ulimit memlock=65536:65536 --ulimit nofile=20000:20000",
     );
     let two = bridge.two(&launch)?;
     let out = two[0].sh("id -u; ulimit -l; touch /x")?;
@@ -70,7 +70,7 @@ fn a_memlock_limit_of_8_mib_binds_nothing() -> anyhow::Result<()> {
     };
     let launch = bridge
         .blue(&RootFs::debian()?)
-        .options("--ulimit memlock=8388608:8388608");
+        .options("--ulimit memlock=8388608:8388608 --ulimit nofile=20000:20000");
     let [server, client] = bridge.two(&launch)?;
     // 64 MiB of buffers on either side.
     let large = Meet::over_tcp("ib_write_bw -x 3 -F -n 20 -s 33554432 -p 18515");
