@@ -244,12 +244,8 @@ impl Bundles {
 
     /// A file of a container's root filesystem, as the host sees it.
     pub fn file_of(&self, container: &Container, path: &str) -> PathBuf {
-        let path = path.trim_start_matches('/');
-        self.dir
-            .path()
-            .join(&container.id)
-            .join("rootfs")
-            .join(path)
+        let root = self.dir.path().join(&container.id).join("rootfs");
+        root.join(path.trim_start_matches('/'))
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A dockerd with one bridge network, whose runtime is the one given; all ends with it.
+/// A dockerd with one bridge network; all ends with it.
 #[derive(Debug)]
 pub struct Docker {
     daemon: Running,
@@ -22,14 +22,20 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Starts it; `runtime` (with `args`) is what containers are made by.
+    /// Starts it; `program` is what containers are made by, under each name with
+    /// arguments of its own.
     ///
     /// # Errors
     /// It does not come up; the error holds its log.
-    pub fn start(runtime: &Path, args: &[String]) -> anyhow::Result<Self> {
+    pub fn start(program: &Path, names: &[(&str, &[&str])]) -> anyhow::Result<Self> {
         let one = Lock::take("docker")?;
         let dir = tempfile::Builder::new().prefix("masqt-docker-").tempdir()?;
         let at = |name: &str| dir.path().join(name).display().to_string();
+        let runtime = |(name, args): &(&str, &[&str])| {
+            let runtime = json!({ "path": program, "runtimeArgs": args });
+            ((*name).to_owned(), runtime)
+        };
+        let runtimes: serde_json::Map<_, _> = names.iter().map(runtime).collect();
         let settings = json!({
             "bridge": "none",
             "iptables": false,
@@ -39,7 +45,7 @@ impl Docker {
             "exec-root": at("exec"),
             "pidfile": at("pid"),
             "hosts": [format!("unix://{}", at("sock"))],
-            "runtimes": { "masq": { "path": runtime, "runtimeArgs": args } },
+            "runtimes": runtimes,
         });
         std::fs::write(at("daemon.json"), serde_json::to_vec(&settings)?)?;
         let daemon = spawn(command(["dockerd", "--config-file", &at("daemon.json")]))?;
@@ -82,12 +88,12 @@ impl Docker {
         output_of(self.client().with(words.iter().copied()).command())
     }
 
-    /// Starts a container that sleeps, with further options of `docker run`, split at
-    /// blanks.
+    /// Starts a container that sleeps, by the runtime of this name and with further options
+    /// of `docker run`, split at blanks.
     ///
     /// # Errors
     /// It does not start; the error holds what the runtime said.
-    pub fn run(&self, image: &RootFs, options: &str) -> anyhow::Result<Container> {
+    pub fn run(&self, image: &RootFs, runtime: &str, options: &str) -> anyhow::Result<Container> {
         if self.docker(&["image", "inspect", image.image()]).is_err() {
             let tar = image.tar().display().to_string();
             self.docker(&["import", &tar, image.image()])?;
@@ -103,7 +109,7 @@ impl Docker {
             "run",
             "-d",
             "--runtime",
-            "masq",
+            runtime,
             "--name",
             &name,
             "--network",

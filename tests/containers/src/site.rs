@@ -6,9 +6,9 @@ use crate::footprint::Footprint;
 use crate::podman::script;
 use anyhow::{Context as _, bail, ensure};
 use masq_admin::{Answer, ContainerReport, Request};
-use masq_e2e::Host;
+use masq_e2e::{Binaries, Host, Place};
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A policy with the tenants blue and red, each with one class of containers whose
@@ -28,6 +28,11 @@ pub fn policy(addresses: &str) -> String {
     format!("version: 1\ntenants:\n{}{}", tenant("blue"), tenant("red"))
 }
 
+/// A directory in memory, as `/run` is where masqd usually has its own.
+pub(crate) fn memory() -> Option<&'static Path> {
+    Some(Path::new("/dev/shm")).filter(|dir| dir.is_dir())
+}
+
 /// A masqd with its policy and its CDI devices.
 #[derive(Debug)]
 pub struct Site {
@@ -42,8 +47,19 @@ impl Site {
     /// # Errors
     /// masqd does not come up, or there are no CDI devices.
     pub fn start(policy: &str) -> anyhow::Result<Self> {
-        let host = Host::with_policy(policy)?;
-        Self::around(host)
+        Self::with(Binaries::find()?, policy, &[])
+    }
+
+    /// With these programs, this policy, and further arguments of masqd.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn with(binaries: Binaries, policy: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let place = Place {
+            parent: memory(),
+            owner: None,
+        };
+        Self::around(Host::launch_at(binaries, place, policy, args)?)
     }
 
     /// Around this masqd.
@@ -63,14 +79,17 @@ impl Site {
     /// `masq-runtime` for this masqd, as a runtime in place of runc.
     ///
     /// # Errors
-    /// It is not built.
+    /// There is no room for it.
     pub fn wrapper(&self) -> anyhow::Result<PathBuf> {
-        let built = self.host.binaries().masq().with_file_name("masq-runtime");
-        ensure!(built.exists(), "{} is missing", built.display());
+        let dir = self.host.scratch().join("by-name");
+        std::fs::create_dir_all(&dir)?;
+        let program = dir.join("masq-runtime");
+        let _ = std::fs::remove_file(&program);
+        std::os::unix::fs::symlink(self.host.binaries().masq(), &program)?;
         let text = format!(
-            "#!/bin/sh\nMASQ_RUN_DIR='{}' exec '{}' \"$@\"\n",
+            "#!/bin/sh\nexec '{}' --masq-run-dir '{}' \"$@\"\n",
+            program.display(),
             self.host.run_dir().display(),
-            built.display()
         );
         script(self.host.scratch(), "masq-runtime", &text)
     }

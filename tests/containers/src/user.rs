@@ -5,7 +5,7 @@ use crate::container::Invocation;
 use crate::lock::Lock;
 use crate::names::{quietly, unique};
 use anyhow::Context as _;
-use masq_e2e::{Binaries, Host};
+use masq_e2e::{Binaries, Host, Place};
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -74,8 +74,11 @@ impl User {
         let mut own = command(["chown", "-R", &self.name]);
         own.arg(&dir);
         output_of(own)?;
-        let owner = Some((self.uid, self.gid));
-        Host::launch_as(Binaries::at(&dir)?, owner, policy, &[])
+        let place = Place {
+            owner: Some((self.uid, self.gid)),
+            parent: crate::site::memory(),
+        };
+        Host::launch_at(Binaries::at(&dir)?, place, policy, &[])
     }
 
     /// A directory of its own in its home.

@@ -88,14 +88,25 @@ fn docker_by_the_wrapper() -> anyhow::Result<()> {
         return Ok(());
     }
     // Docker's own choice of a subnet lies in one of these.
-    let site = Site::start(&policy("172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/8"))?;
-    let docker = Docker::start(&site.wrapper()?, &[])?;
+    let anywhere = policy("172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/8").replace(
+        "  red:\n",
+        "  red:\n    containers: [{ labels: { team: red } }]\n",
+    );
+    let site = Site::start(&anywhere)?;
+    let names: [(&str, &[&str]); 2] = [
+        ("masq-blue", &["--masq-device", "blue"]),
+        ("masq", &["--masq-select"]),
+    ];
+    let docker = Docker::start(&site.wrapper()?, &names)?;
     let image = RootFs::debian()?;
-    let asks = "--label dev.masq/tenant=blue";
-    pingpong(
-        &site,
-        [docker.run(&image, asks)?, docker.run(&image, asks)?],
-    )
+    let blue = || docker.run(&image, "masq-blue", "");
+    pingpong(&site, [blue()?, blue()?])?;
+    // By its labels, or not at all.
+    let red = docker.run(&image, "masq", "--label team=red")?;
+    assert!(site.report_of(&red)?.endpoint.starts_with("red/pod."));
+    let none = docker.run(&image, "masq", "--label team=green")?;
+    assert!(site.report_of(&none).is_err());
+    Ok(())
 }
 
 #[test]

@@ -5,6 +5,9 @@ use masq_containers::{
 };
 use std::time::{Duration, Instant};
 
+/// To go with any other limit: podman's settings do not count then.
+const ULIMITS: &str = "--ulimit nofile=20000:20000 --ulimit nproc=32768:32768";
+
 /// A program that verifies what it receives, over rdma_cm and the pod's own address.
 fn rping() -> Meet {
     Meet::by_rdma_cm("rping -s -a {} -V -C 50", "rping -c -a {} -V -v -C 50")
@@ -52,10 +55,13 @@ fn a_user_without_any_privilege_has_all_of_it() -> anyhow::Result<()> {
     let Some(bridge) = Bridge::new()? else {
         return Ok(());
     };
-    let launch = bridge.blue(&RootFs::debian()?).options(
-        "--user 1000 --cap-drop=all --security-opt no-new-privileges --read-only \
-         --ulimit memlock=65536:65536 --ulimit nofile=20000:20000",
-    );
+    let launch = bridge
+        .blue(&RootFs::debian()?)
+        .options(
+            "--user 1000 --cap-drop=all --security-opt no-new-privileges --read-only \
+             --ulimit memlock=65536:65536",
+        )
+        .options(ULIMITS);
     let two = bridge.two(&launch)?;
     let out = two[0].sh("id -u; ulimit -l; touch /x")?;
     assert!(out.output.starts_with("1000\n64\n"), "{out}");
@@ -70,7 +76,8 @@ fn a_memlock_limit_of_8_mib_binds_nothing() -> anyhow::Result<()> {
     };
     let launch = bridge
         .blue(&RootFs::debian()?)
-        .options("--ulimit memlock=8388608:8388608 --ulimit nofile=20000:20000");
+        .options("--ulimit memlock=8388608:8388608")
+        .options(ULIMITS);
     let [server, client] = bridge.two(&launch)?;
     // 64 MiB of buffers on either side.
     let large = Meet::over_tcp("ib_write_bw -x 3 -F -n 20 -s 33554432 -p 18515");

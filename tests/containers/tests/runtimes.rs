@@ -82,8 +82,8 @@ fn docker_runs_containers() -> anyhow::Result<()> {
     if !usable(Runtime::Docker) {
         return Ok(());
     }
-    let docker = Docker::start(Path::new(RUNC), &[])?;
-    let container = docker.run(&RootFs::busybox()?, "")?;
+    let docker = Docker::start(Path::new(RUNC), &[("own", &[])])?;
+    let container = docker.run(&RootFs::busybox()?, "own", "")?;
     let address = container.address()?.to_string();
     works(container, &address)
 }

@@ -25,6 +25,15 @@ pub struct Host {
     start: Start,
 }
 
+/// Where a masqd runs, and as whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place<'p> {
+    /// Directory in which its own is made; else the one for temporary files.
+    pub parent: Option<&'p Path>,
+    /// User and group; else those of this process.
+    pub owner: Option<(u32, u32)>,
+}
+
 /// How masqd is started.
 #[derive(Debug)]
 struct Start {
@@ -71,20 +80,26 @@ impl Host {
     /// # Errors
     /// As [`Self::start`].
     pub fn launch(binaries: Binaries, policy: &str, args: &[&str]) -> anyhow::Result<Self> {
-        Self::launch_as(binaries, None, policy, args)
+        Self::launch_at(binaries, Place::default(), policy, args)
     }
 
-    /// As [`Self::launch`], as this user and group.
+    /// As [`Self::launch`], in this place.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn launch_as(
+    pub fn launch_at(
         binaries: Binaries,
-        owner: Option<(u32, u32)>,
+        place: Place<'_>,
         policy: &str,
         args: &[&str],
     ) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("masq-").tempdir()?;
+        let Place { parent, owner } = place;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("masq-");
+        let dir = match parent {
+            Some(parent) => builder.tempdir_in(parent)?,
+            None => builder.tempdir()?,
+        };
         let file = dir.path().join("policy.yaml");
         std::fs::write(&file, policy)?;
         if let Some((uid, gid)) = owner {

@@ -5,7 +5,7 @@ use crate::progress::{say, step};
 use masq_containers::{
     Bundle, Bundles, Container, Launch, PodNet, Podman, RootFs, Runtime, Site, available, policy,
 };
-use masq_e2e::{Binaries, Host};
+use masq_e2e::Binaries;
 use std::time::{Duration, Instant};
 
 /// Starts of each kind, taken in turns.
@@ -30,8 +30,7 @@ pub(crate) fn measure(binaries: &Binaries) -> anyhow::Result<Vec<Row>> {
 
     let net = PodNet::with_address("10.7.1.1/24")?;
     let runc = Bundles::runc()?;
-    let host = Host::launch(binaries.clone(), &policy("10.7.1.0/24"), &["--log", "warn"])?;
-    let site = Site::around(host)?;
+    let site = Site::with(binaries.clone(), &policy("10.7.1.0/24"), &["--log", "warn"])?;
     let plain = Bundle::of(&image).inside(&net);
     let with = plain.clone().edits(site.devices().edits("blue")?);
     let measuring = step("runc, starts with and without masq");
