@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use masq_admin::{Answer, Registration, Request};
-use masq_containers::{Bundle, Bundles, PodNet, RootFs, Runtime, Site, policy, usable};
+use masq_container_tests::{Bundle, Bundles, PodNet, RootFs, Runtime, Site, policy, usable};
 use masq_e2e::{Running, spawn};
 use std::io::Write as _;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! What ends, and what is left then.
 
 use anyhow::ensure;
-use masq_containers::{
+use masq_container_tests::{
     Bridge, Bundle, Bundles, Meet, PodNet, RootFs, Runtime, Site, policy, usable,
 };
 use masq_e2e::Running;

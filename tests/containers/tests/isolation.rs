@@ -1,6 +1,6 @@
 //! What a container may not do, and what the error says.
 
-use masq_containers::{
+use masq_container_tests::{
     Bridge, Bundle, Bundles, Meet, PodNet, RootFs, Runtime, Site, policy, usable,
 };
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ fn the_socket_of_another_container_refuses() -> anyhow::Result<()> {
         assert!(out.output.contains("PORT_ACTIVE"), "{tenant}: {out}");
     }
     // A container that nobody registered.
-    let stranger = masq_containers::Launch::of(&image)
+    let stranger = masq_container_tests::Launch::of(&image)
         .on(bridge.network())
         .options(&mount)
         .options("-e MASQ_SOCKET=/others/masq.sock")

@@ -1,6 +1,6 @@
 //! A pingpong with each of the other ways to run containers.
 
-use masq_containers::{
+use masq_container_tests::{
     Bundle, Bundles, Container, Containerd, Docker, Launch, Meet, PodNet, Podman, RootFs, Runtime,
     Site, policy, usable,
 };

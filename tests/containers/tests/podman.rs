@@ -1,6 +1,6 @@
 //! Containers of podman, on a bridge network or a user's own.
 
-use masq_containers::{
+use masq_container_tests::{
     Bridge, Container, Launch, Meet, PodNet, Podman, RootFs, Runtime, Site, User, policy, usable,
 };
 use std::time::{Duration, Instant};

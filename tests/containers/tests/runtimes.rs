@@ -1,6 +1,6 @@
 //! The runtimes themselves, without masq: what fails here is the machine's fault.
 
-use masq_containers::{
+use masq_container_tests::{
     Bundle, Bundles, Container, Containerd, Docker, Launch, PodNet, Podman, RootFs, Runtime, User,
     usable,
 };

@@ -7,7 +7,7 @@ use crate::progress::{heading, say, step};
 use crate::setup;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use masq_containers::{RootFs, Runtime, available};
+use masq_container_tests::{RootFs, Runtime, available};
 use masq_e2e::{BIN_DIR, workspace};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -101,7 +101,7 @@ fn unit(filter: Option<&str>) -> anyhow::Result<()> {
         vec!["test", "--no-fail-fast", "--lib", "--bins", "--tests"]
     };
     args.extend(["--workspace", "--exclude", "masq-e2e"]);
-    args.extend(["--exclude", "masq-containers"]);
+    args.extend(["--exclude", "masq-container-tests"]);
     args.extend(filter);
     cargo(&args)
 }
@@ -120,7 +120,7 @@ fn containers(bin_dir: &Path, filter: Option<&str>) -> anyhow::Result<()> {
         RootFs::busybox()?;
         step.done("made");
     }
-    serial("masq-containers", bin_dir, filter)
+    serial("masq-container-tests", bin_dir, filter)
 }
 
 /// One test at a time: two polling programs and the NIC fill two cores.

@@ -2,7 +2,7 @@
 
 use super::report::{Row, Sense};
 use crate::progress::{say, step};
-use masq_containers::{
+use masq_container_tests::{
     Bundle, Bundles, Container, Launch, PodNet, Podman, RootFs, Runtime, Site, available, policy,
 };
 use masq_e2e::Binaries;
