@@ -24,7 +24,7 @@ mod process;
 
 pub use binaries::{BIN_DIR, Binaries, target_dir, workspace};
 pub use cc::{compile, compile_shared};
-pub use host::Host;
+pub use host::{Host, Place};
 pub use inside::{Inside, containers, register, wait_for_containers};
 pub use meeting::{Meeting, listeners, wait_for_listeners, wait_for_words};
 pub use netns::Netns;
