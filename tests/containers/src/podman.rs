@@ -165,6 +165,13 @@ impl Podman {
         })
     }
 
+    /// With the OCI hooks that are described in this directory.
+    #[must_use]
+    pub fn hooks(mut self, dir: &Path) -> Self {
+        self.base = self.base.with([format!("--hooks-dir={}", dir.display())]);
+        self
+    }
+
     /// Which of the runtimes this is.
     pub fn runtime(&self) -> Runtime {
         if self.rootless {

@@ -193,6 +193,33 @@ fn a_removed_container_leaves_its_root_filesystem_as_it_was() -> anyhow::Result<
     Ok(())
 }
 
+#[test]
+fn what_a_dead_runtime_leaves_is_removed_by_gc() -> anyhow::Result<()> {
+    if !usable(Runtime::Runc) {
+        return Ok(());
+    }
+    let runc = Bundles::runc()?;
+    let net = PodNet::with_address("10.9.1.2/24")?;
+    let site = Site::start(&policy("10.9.1.0/24"))?;
+    let edits = site.devices().edits("blue")?;
+    let image = RootFs::busybox()?;
+    let before = site.footprint()?;
+    let start = || runc.start(&Bundle::of(&image).edits(edits).inside(&net));
+    let [lost, lives] = [start()?, start()?];
+    let [without, with] = [&lost, &lives].map(|c| runc.file_of(c, "run/masq"));
+    assert!(without.exists() && with.exists());
+    kill(lost.pid());
+    lost.wait_for_end()?;
+    // Nobody runs the poststop hook.
+    site.masq_output(["gc"])?.success()?;
+    assert!(!without.exists(), "the mount point is still there");
+    assert!(with.exists(), "that of a container which runs is gone");
+    lives.run("test -S /run/masq/masq.sock")?.success()?;
+    lost.remove()?;
+    lives.remove()?;
+    site.wait_until_back_to(&before)
+}
+
 /// Every path below `root`.
 fn paths(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();

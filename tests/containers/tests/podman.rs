@@ -3,6 +3,7 @@
 use masq_container_tests::{
     Bridge, Container, Launch, Meet, PodNet, Podman, RootFs, Runtime, Site, User, policy, usable,
 };
+use masq_e2e::workspace;
 use std::time::{Duration, Instant};
 
 /// To go with any other limit: podman's settings do not count then.
@@ -177,6 +178,40 @@ fn containers_of_a_pod_are_one_endpoint() -> anyhow::Result<()> {
     // The second goes, the first keeps its device.
     second.remove()?;
     assert_eq!(first.gid(3)?, format!("::ffff:{}", first.address()?));
+    Ok(())
+}
+
+#[test]
+fn an_annotation_is_enough_where_podmans_hook_is_installed() -> anyhow::Result<()> {
+    let Some(bridge) = Bridge::new()? else {
+        return Ok(());
+    };
+    let site = bridge.site();
+    let example = std::fs::read_to_string(workspace().join("examples/podman/masq.json"))?;
+    let run_dir = site.run_dir().display().to_string();
+    let own = example
+        .replace(
+            "/usr/bin/masq",
+            &site.binaries().masq().display().to_string(),
+        )
+        .replace(
+            "\"hook\",",
+            &format!("\"--run-dir\", \"{run_dir}\", \"hook\","),
+        );
+    let hooks = site.scratch().join("hooks.d");
+    std::fs::create_dir(&hooks)?;
+    std::fs::write(hooks.join("masq.json"), own)?;
+    let podman = Podman::new()?.hooks(&hooks);
+    let plain = Launch::of(&RootFs::debian()?).on(bridge.network());
+    let asks = plain.clone().options("--annotation dev.masq/tenant=blue");
+    let two = [podman.start(&asks)?, podman.start(&asks)?];
+    Meet::pingpong().run(site, &two[0], &two[1])?;
+    let other = podman.start(&plain)?;
+    assert!(site.report_of(&other).is_err());
+    for container in two {
+        container.remove()?;
+    }
+    assert!(site.containers()?.is_empty());
     Ok(())
 }
 
