@@ -123,7 +123,7 @@ fn a_config_that_is_none_is_refused() -> anyhow::Result<()> {
 
 /// Starts blue from a hostile image; the host's directory `outside`, which the script
 /// knows as $O, must stay as it is.
-fn hostile(script: &str) -> anyhow::Result<()> {
+fn hostile(script: &str, refusals: [Option<&str>; 2]) -> anyhow::Result<()> {
     let runc = Bundles::runc()?;
     let net = PodNet::with_address("10.8.1.1/24")?;
     let site = Site::start(&policy(SUBNET))?;
@@ -136,7 +136,10 @@ fn hostile(script: &str) -> anyhow::Result<()> {
     std::fs::write(at.join("file"), "the host's")?;
     std::fs::create_dir(at.join("dir"))?;
     let script = format!("O={}\nL=usr/lib/x86_64-linux-gnu\n{script}", at.display());
-    for image in [RootFs::debian()?, RootFs::busybox()?] {
+    for (image, refusal) in [RootFs::debian()?, RootFs::busybox()?]
+        .into_iter()
+        .zip(refusals)
+    {
         let before = site.footprint()?;
         let since = Instant::now();
         let result = runc.start(
@@ -144,18 +147,20 @@ fn hostile(script: &str) -> anyhow::Result<()> {
         );
         assert!(since.elapsed() < Duration::from_secs(20), "{script}");
         untouched(at);
-        match result {
-            Ok(container) => {
+        match (result, refusal) {
+            (Ok(container), None) => {
                 // Its own words do not matter, nor whether it finds a device.
                 let _ = container.run("ibv_devinfo");
                 untouched(at);
                 container.remove()?;
             }
-            Err(error) => {
+            (Err(error), Some(words)) => {
                 let text = format!("{error:#}");
                 assert!(!text.contains("panicked"), "{text}");
-                eprintln!("refused: {text}");
+                assert!(text.contains(words), "{text}");
             }
+            (Ok(_), Some(_)) => anyhow::bail!("{} started", image.image()),
+            (Err(error), None) => return Err(error),
         }
         untouched(at);
         site.wait_until_back_to(&before)?;
@@ -190,41 +195,51 @@ fn untouched(outside: &Path) {
 }
 
 macro_rules! hostile {
-    ($($name:ident: $script:literal;)*) => { $(
+    ($($name:ident: $script:literal, $refusal:expr;)*) => { $(
         #[test]
         fn $name() -> anyhow::Result<()> {
             if !usable(Runtime::Runc) {
                 return Ok(());
             }
-            hostile($script)
+            hostile($script, $refusal)
         }
     )* };
 }
 
+/// What the error says, if the image is refused: Debian's, then the one without libc.
+const STARTS: [Option<&str>; 2] = [None; 2];
+const NO_FILE: [Option<&str>; 2] = [Some("that is not a regular file"), None];
+
 hostile! {
-    links_that_lead_out_of_the_image_are_not_followed:
-        "rm -rf run; ln -s $O/dir run
-         rm -f $L/libibverbs.so.1*; ln -s $O/file $L/libibverbs.so.1
-         ln -s ../../../../../../../../../../..$O/file $L/librdmacm.so.1.9";
-    a_link_in_place_of_a_directory_that_is_searched_is_not_followed:
+    a_link_in_place_of_run_does_not_lead_out_of_the_image:
+        "rm -rf run; ln -s $O/dir run", [Some("/run"); 2];
+    a_library_that_is_a_link_does_not_lead_out_of_the_image:
+        "rm -f $L/libibverbs.so.1* $L/librdmacm.so.1*
+         ln -s $O/file $L/libibverbs.so.1
+         ln -s ../../../../../../../../../../..$O/file $L/librdmacm.so.1", NO_FILE;
+    a_link_in_place_of_a_directory_that_is_searched_does_not_lead_out_of_the_image:
         "rm -rf usr/local; ln -s $O/dir usr/local; rm -rf run; ln -s / run
          mkdir -p etc/ld.so.conf.d; echo $O/dir > etc/ld.so.conf.d/a.conf
-         echo ../../../../../../../../..$O/dir >> etc/ld.so.conf.d/a.conf";
-    a_library_that_is_a_device_is_left_alone:
+         echo ../../../../../../../../..$O/dir >> etc/ld.so.conf.d/a.conf", STARTS;
+    a_library_that_is_a_device_is_refused_by_its_name:
         "rm -f $L/libibverbs.so.1*; mknod $L/libibverbs.so.1 c 1 5
-         mknod $L/libibverbs.so.1.2 b 7 0";
-    a_library_that_is_a_pipe_blocks_nobody:
-        "rm -f $L/libibverbs.so.1*; mkfifo $L/libibverbs.so.1 $L/librdmacm.so.1x
-         rm -f etc/ld.so.conf; mkfifo etc/ld.so.conf";
-    links_in_a_circle_end:
-        "rm -f $L/libibverbs.so.1*; ln -s libibverbs.so.1 $L/libibverbs.so.1
-         mkdir -p lib64x; ln -s b lib64x/a; ln -s a lib64x/b
-         rm -f etc/ld.so.conf; echo 'include /etc/ld.so.conf' > etc/ld.so.conf
-         rm -rf run; ln -s run run";
-    a_library_of_thousands_of_names_is_bounded:
-        "i=0; while [ $i -lt 3000 ]; do echo x > $L/libibverbs.so.1.$i; i=$((i+1)); done";
-    files_where_directories_belong_are_an_error_or_left_alone:
-        "rm -rf run; echo x > run; rm -f etc/ld.so.conf; mkdir etc/ld.so.conf";
+         mknod $L/libibverbs.so.1.2 b 7 0", NO_FILE;
+    a_library_that_is_a_pipe_is_refused_and_blocks_nobody:
+        "rm -f $L/libibverbs.so.1*; mkfifo $L/libibverbs.so.1 $L/librdmacm.so.1x", NO_FILE;
+    settings_of_the_loader_that_are_a_pipe_or_in_a_circle_block_nobody:
+        "mkdir -p etc/ld.so.conf.d; rm -f etc/ld.so.conf etc/ld.so.conf.d/*
+         mkfifo etc/ld.so.conf.d/pipe.conf
+         printf 'include /etc/ld.so.conf\ninclude ld.so.conf.d/*.conf\n' > etc/ld.so.conf", STARTS;
+    a_library_that_is_a_link_to_itself_is_refused:
+        "rm -f $L/libibverbs.so.1*; ln -s libibverbs.so.1 $L/libibverbs.so.1", [Some("symbolic link"), None];
+    links_in_place_of_run_that_are_a_circle_are_refused:
+        "rm -rf run; ln -s run2 run; ln -s run run2", [Some("symbolic link"); 2];
+    a_library_of_a_thousand_names_is_bounded:
+        "echo x > $L/libibverbs.so.1.0; i=0
+         while [ $i -lt 1000 ]; do ln $L/libibverbs.so.1.0 $L/libibverbs.so.1.0.$i; i=$((i+1)); done",
+        STARTS;
+    a_file_where_a_directory_belongs_is_refused_by_its_name:
+        "rm -rf run; echo x > run", [Some("/run"); 2];
 }
 
 #[test]
