@@ -31,13 +31,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("crun", "another runtime"),
     ("netavark", "podman's networks"),
     ("aardvark-dns", "names in podman's networks"),
-    ("containernetworking-plugins", "podman's rootless networks"),
-    ("slirp4netns", "podman's rootless networks"),
     ("uidmap", "ids of podman's users"),
     ("containerd", "ctr, and below Docker"),
     ("docker.io", "dockerd and its client"),
     ("bubblewrap", "a sandbox around one program"),
-    ("systemd-container", "systemd-nspawn"),
     ("debootstrap", "makes the root filesystem of the containers"),
     ("busybox-static", "an image without libc"),
 ];

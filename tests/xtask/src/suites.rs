@@ -7,7 +7,7 @@ use crate::progress::{heading, say, step};
 use crate::setup;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use masq_container_tests::{RootFs, Runtime, available};
+use masq_container_tests::{LEFT_OUT, RootFs, Runtime, probe};
 use masq_e2e::{BIN_DIR, workspace};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -68,7 +68,7 @@ pub(crate) fn test(args: &TestArgs) -> anyhow::Result<()> {
         let result = match suite {
             Suite::Unit => unit(args.filter.as_deref()),
             Suite::Doc => cargo(&["test", "--quiet", "--workspace", "--doc"]),
-            Suite::E2e => serial("masq-e2e", &bin_dir, args.filter.as_deref()),
+            Suite::E2e => serial("masq-e2e", &bin_dir, args.filter.as_deref(), &[]),
             Suite::Containers => containers(&bin_dir, args.filter.as_deref()),
             Suite::Conformance => conformance::suite(&bin_dir, &ConformanceArgs::default()),
             Suite::Package => dist::suite(),
@@ -108,25 +108,38 @@ fn unit(filter: Option<&str>) -> anyhow::Result<()> {
 
 /// Says which runtimes can work here, then runs the tests of those that do.
 fn containers(bin_dir: &Path, filter: Option<&str>) -> anyhow::Result<()> {
+    let mut left_out = Vec::new();
     for runtime in Runtime::ALL {
-        match available(runtime) {
-            Ok(version) => say(&format!("{runtime}: {version}")),
-            Err(why) => say(&format!("{runtime}: LEFT OUT: {why}")),
+        let trying = step(&runtime.to_string());
+        match probe(runtime) {
+            Ok(version) => trying.done(&version),
+            Err(why) => {
+                trying.done("LEFT OUT");
+                say(&why);
+                left_out.push(runtime.to_string());
+            }
         }
     }
-    if available(Runtime::Podman).is_ok() {
-        let step = step("root filesystems");
+    let all = [Runtime::Podman, Runtime::Runc].map(|runtime| runtime.to_string());
+    if all.iter().any(|runtime| !left_out.contains(runtime)) {
+        let making = step("Debian's root filesystem");
         RootFs::debian()?;
-        RootFs::busybox()?;
-        step.done("made");
+        making.done("made");
     }
-    serial("masq-container-tests", bin_dir, filter)
+    let env = [(LEFT_OUT, left_out.join(","))];
+    serial("masq-container-tests", bin_dir, filter, &env)
 }
 
 /// One test at a time: two polling programs and the NIC fill two cores.
-fn serial(package: &str, bin_dir: &Path, filter: Option<&str>) -> anyhow::Result<()> {
+fn serial(
+    package: &str,
+    bin_dir: &Path,
+    filter: Option<&str>,
+    env: &[(&str, String)],
+) -> anyhow::Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace()).env(BIN_DIR, bin_dir);
+    command.envs(env.iter().map(|(name, value)| (name, value)));
     if has_nextest() {
         command.args(["nextest", "run", "-p", package, "--no-fail-fast", "-j1"]);
         command.args(filter);
