@@ -121,6 +121,41 @@ fn a_config_that_is_none_is_refused() -> anyhow::Result<()> {
     site.wait_until_back_to(&before)
 }
 
+#[test]
+fn annotations_with_path_characters_are_refused_and_make_no_file() -> anyhow::Result<()> {
+    if !usable(Runtime::Runc) {
+        return Ok(());
+    }
+    let runc = Bundles::runc()?;
+    let net = PodNet::with_address("10.8.1.2/24")?;
+    let site = Site::start(&policy(SUBNET))?;
+    let before = site.footprint()?;
+    let image = RootFs::busybox()?;
+    let plain = Bundle::of(&image)
+        .edits(site.devices().edits("blue")?)
+        .inside(&net);
+    for value in [
+        "../blue",
+        "/",
+        "..",
+        "blue/pod",
+        "blue\n",
+        "",
+        "b\u{0}lue",
+        "pod.x",
+    ] {
+        for name in ["dev.masq/tenant", "dev.masq/endpoint", "dev.masq/library"] {
+            let error = match runc.start(&plain.clone().annotation(name, value)) {
+                Ok(_) => anyhow::bail!("{name}={value:?} started"),
+                Err(error) => format!("{error:#}"),
+            };
+            assert!(error.contains("running hook"), "{error}");
+            assert!(!error.contains("panicked"), "{error}");
+        }
+    }
+    site.wait_until_back_to(&before)
+}
+
 /// Starts blue from a hostile image; the host's directory `outside`, which the script
 /// knows as $O, must stay as it is.
 fn hostile(script: &str, refusals: [Option<&str>; 2]) -> anyhow::Result<()> {

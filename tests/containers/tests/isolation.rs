@@ -29,6 +29,12 @@ fn a_tenant_with_the_same_address_reaches_and_sees_nothing_of_another() -> anyho
     let twin = start("blue", &apart)?;
     assert_eq!(red.gid(3)?, twin.gid(3)?);
     let met = Meet::pingpong().outcome(&site, &server, &red)?;
+    // They found each other by TCP, and no further.
+    assert!(
+        met.client.output.contains("remote address"),
+        "{}",
+        met.client
+    );
     assert!(!met.client.status.success(), "{}", met.client);
     assert!(!met.server.output.contains("1000 iters"), "{}", met.server);
     assert!(!met.client.output.contains("1000 iters"), "{}", met.client);
@@ -79,6 +85,13 @@ fn the_socket_of_another_container_refuses() -> anyhow::Result<()> {
     assert!(!out.status.success(), "{out}");
     let out = owner.run("ibv_devinfo")?.success()?;
     assert!(out.output.contains("PORT_ACTIVE"), "{out}");
+    // It was not the mount, nor the file's mode, that kept the three out.
+    let refusals = bridge.site().overview()?.refusals_total;
+    let by_identity = refusals.iter().filter(|r| r.rule == "container identity");
+    assert!(
+        by_identity.map(|r| r.count).sum::<u64>() >= 3,
+        "{refusals:?}"
+    );
     Ok(())
 }
 
