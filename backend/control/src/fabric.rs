@@ -17,9 +17,10 @@ use std::time::Instant;
 
 /// `IBV_MTU_4096`: the largest, since nothing is cut into packets on one host.
 const MTU: u8 = 5;
-/// Messages that one command may lead to. A session that dies says goodbye once
-/// for each of its ids, so this is beyond any quota of them.
+/// Messages that one call may lead to: far beyond what any does.
 const MOST_MESSAGES: u32 = 8 << 20;
+/// Ids that end in one turn, when their channel or their session does: a millisecond's work.
+pub(crate) const MOST_ENDED: usize = 256;
 
 /// An agent and what is kept for it.
 struct Member {
@@ -41,11 +42,18 @@ pub(crate) struct Fabric {
     /// The channel whose command is being served, and the events raised on it:
     /// its program counts them itself.
     serving: Option<(Channel, u32)>,
+    /// Sessions that have ended, and ids of theirs that have not yet.
+    leaving: VecDeque<(EndpointId, u64)>,
 }
 
 impl Fabric {
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.times.first().map(|(time, _)| *time)
+    }
+
+    /// Whether ids of ended sessions are left to end.
+    pub(crate) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
     }
 
     /// Has a session hear of the events of its channels.
@@ -175,14 +183,28 @@ impl World {
         Ok(())
     }
 
-    /// Ends all ids of a session; their peers hear of it.
+    /// Ends the ids of a session, the first of them at once; their peers hear of it.
     pub(crate) fn leave_fabric(&mut self, id: &EndpointId, session: u64) {
-        if self.fabric.sessions.remove(&session).is_none() {
-            return;
+        if self.fabric.sessions.remove(&session).is_some() {
+            self.fabric.leaving.push_back((id.clone(), session));
+            self.end_some_ids();
         }
-        if let Some(member) = self.fabric.members.get_mut(id) {
-            member.agent.close_owner(Instant::now(), session);
-            self.settle(id);
+    }
+
+    /// Goes on ending the ids of sessions that have ended: so many that others need not
+    /// wait for long.
+    pub(crate) fn end_some_ids(&mut self) {
+        let Some((id, session)) = self.fabric.leaving.pop_front() else {
+            return;
+        };
+        if let Some(member) = self.fabric.members.get_mut(&id) {
+            let all = member
+                .agent
+                .close_owner(Instant::now(), session, MOST_ENDED);
+            self.settle(&id);
+            if !all {
+                self.fabric.leaving.push_back((id, session));
+            }
         }
     }
 

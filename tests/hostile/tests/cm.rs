@@ -309,6 +309,30 @@ fn a_session_that_dies_tells_its_peers_in_every_state_and_leaves_nothing() {
 }
 
 #[test]
+fn thousands_of_ids_end_with_their_channel_or_session_while_others_are_served() {
+    const MANY: u64 = 3000;
+    let masqd = Masqd::with_policy(POLICY);
+    let mut other = masqd.open("red/a");
+    let mut b = open(&masqd, "blue/b");
+    for uid in 0..MANY {
+        b.create_id(uid);
+    }
+    assert_eq!(cm_ids(&masqd, "blue/b"), MANY);
+    assert_eq!(
+        b.call(Opcode::CmCloseChannel, Client::target(0).as_bytes())
+            .0,
+        Status::Ok
+    );
+    assert_eq!(cm_ids(&masqd, "blue/b"), 0, "answered when all have ended");
+    for uid in 0..MANY {
+        b.create_id(uid);
+    }
+    drop(b);
+    assert!(other.works());
+    assert!(eventually(|| cm_ids(&masqd, "blue/b") == 0));
+}
+
+#[test]
 fn ids_are_reached_by_their_own_session_and_channel_only() {
     let masqd = Masqd::with_policy(POLICY);
     let (mut first, mut second) = (open(&masqd, "red/a"), open(&masqd, "red/a"));

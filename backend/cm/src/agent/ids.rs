@@ -177,22 +177,37 @@ impl Agent {
         self.channels.entry(to).or_default().ids.insert(number);
     }
 
-    /// A channel was closed: its ids end.
-    pub fn close_channel(&mut self, now: Instant, channel: Channel) {
+    /// A channel was closed: its ids end, at most `most` of them. Whether all have; to be
+    /// called again if not.
+    pub fn close_channel(&mut self, now: Instant, channel: Channel, most: usize) -> bool {
+        self.end_ids_of(now, channel, &mut { most })
+    }
+
+    /// A session ended: its ids end, at most `most` of them, and their peers are told.
+    /// Whether all have; to be called again if not.
+    pub fn close_owner(&mut self, now: Instant, owner: u64, most: usize) -> bool {
+        let mut left = most;
+        while let Some((&channel, _)) = self.channels.range(Channel::all_of(owner)).next() {
+            if !self.end_ids_of(now, channel, &mut left) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn end_ids_of(&mut self, now: Instant, channel: Channel, left: &mut usize) -> bool {
         while let Some(number) = self
             .channels
             .get(&channel)
             .and_then(|c| c.ids.first().copied())
         {
+            if *left == 0 {
+                return false;
+            }
+            *left -= 1;
             self.end_id(now, number);
         }
         self.channels.remove(&channel);
-    }
-
-    /// A session ended: its ids end, and peers are told at once.
-    pub fn close_owner(&mut self, now: Instant, owner: u64) {
-        while let Some((&channel, _)) = self.channels.range(Channel::all_of(owner)).next() {
-            self.close_channel(now, channel);
-        }
+        true
     }
 }

@@ -255,6 +255,7 @@ impl Server {
             if self.world.fabric.next_timeout().is_some() {
                 self.world.on_cm_time(Instant::now());
             }
+            self.world.end_some_ids();
             if self.last_tick.elapsed() >= SHORT_TICK {
                 self.tick();
             }
@@ -285,7 +286,8 @@ impl Server {
 
     fn timeout(&self) -> Timespec {
         let waits = !self.ending.is_empty() || self.deadline.is_some() || !self.stalled.is_empty();
-        let wait = if !self.ready.is_empty() || !self.sockets.is_empty() {
+        let busy = !self.ready.is_empty() || !self.sockets.is_empty();
+        let wait = if busy || self.world.fabric.has_leaving() {
             Duration::ZERO
         } else if waits {
             SHORT_TICK

@@ -1,7 +1,7 @@
 //! Connection management (SPEC clause 9.9): the programs' side of the fabric.
 
 use super::{Reply, Session, created, parse};
-use crate::fabric::service;
+use crate::fabric::{MOST_ENDED, service};
 use crate::refusal::Refused;
 use crate::world::World;
 use masq_cm::{Agent, Channel, CmError, PortSpace, Target};
@@ -267,10 +267,11 @@ impl Session {
 
     pub(super) fn cm_close_channel(&mut self, world: &mut World, target: CmTarget) -> Reply {
         let channel = self.channel(target.channel);
-        world.with_agent(&self.endpoint, |agent, now| {
-            agent.close_channel(now, channel);
+        let all = world.with_agent(&self.endpoint, |agent, now| {
+            agent.close_channel(now, channel, MOST_ENDED)
         })?;
-        Ok(Vec::new())
+        // The command goes on a moment later, after those of others.
+        all.then(Vec::new).ok_or_else(Refused::again)
     }
 
     /// One command of clause 9.9.

@@ -332,7 +332,7 @@ impl World {
     pub(super) fn finish(mut self) {
         for agent in 0..self.agents.len() {
             for owner in 0..4 {
-                self.agents[agent].close_owner(self.now, owner);
+                self.agents[agent].close_owner(self.now, owner, usize::MAX);
                 self.pump(agent);
             }
         }

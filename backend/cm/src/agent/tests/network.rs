@@ -288,7 +288,7 @@ fn ids_that_end_at_any_time_leave_nothing_behind() {
         for step in 0..steps + 40 {
             if step == steps {
                 let victim = usize::from(seed % 2 == 0);
-                world.agents[victim].close_owner(world.now, 1);
+                world.agents[victim].close_owner(world.now, 1, usize::MAX);
                 world.pump(victim);
             }
             let end = world.now + Duration::from_secs(20);

@@ -374,7 +374,7 @@ fn an_acceptance_of_nothing_is_rejected_and_a_dreq_of_nothing_agreed_to() {
     world.connected();
     let sent = world.sent.clone();
     for agent in 0..2 {
-        world.agents[agent].close_owner(world.now, 1);
+        world.agents[agent].close_owner(world.now, 1, usize::MAX);
         world.pump(agent);
     }
     world.pass(Duration::from_secs(30));

@@ -100,7 +100,7 @@ fn end_at(stage: usize, active_ends: bool) -> (Vec<Message>, Vec<(Event, i32)>) 
         world.expect(ending, Event::Disconnected);
     }
     world.sent.clear();
-    world.agents[ending].close_owner(world.now, 1);
+    world.agents[ending].close_owner(world.now, 1, usize::MAX);
     world.pump(ending);
     world.settle();
     let sent = world.sent.iter().filter(|(from, _, _)| *from == ending);
@@ -220,7 +220,7 @@ fn orphans_are_bounded() {
         world.expect(1, Event::Established);
     }
     world.deaf = Some(1);
-    world.agents[0].close_owner(world.now, 1);
+    world.agents[0].close_owner(world.now, 1, usize::MAX);
     assert_eq!(world.agents[0].usage().conversations, MAX_ORPHANS);
     world.pump(0);
     world.finish();
@@ -264,11 +264,11 @@ fn closing_a_channel_ends_its_ids_only() {
     let (active, _) = world.connected();
     let other = channel(1, 2);
     world.agents[0].migrate(at(active), other).unwrap();
-    world.agents[0].close_channel(world.now, CH);
+    world.agents[0].close_channel(world.now, CH, usize::MAX);
     world.pump(0);
     world.settle();
     world.expect_none(1);
-    world.agents[0].close_channel(world.now, other);
+    world.agents[0].close_channel(world.now, other, usize::MAX);
     world.pump(0);
     world.settle();
     world.expect(1, Event::Disconnected);
