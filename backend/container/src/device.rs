@@ -15,8 +15,13 @@ const NODE: &str = "/dev/userfaultfd";
 /// A directory that holds the node's filesystem until it is mounted over.
 const HOLDER: &str = "/dev/infiniband";
 
-/// Makes the node one that every user may open, if the container has it at all.
-pub(crate) fn open_userfaultfd(root: &Root, container: &Container) -> Result<(), ContainerError> {
+/// Makes the node one that every user may open, if the container has it at all. `wanted`
+/// is the device's number: an image may have any other device there.
+pub(crate) fn open_userfaultfd(
+    root: &Root,
+    container: &Container,
+    wanted: (u32, u32),
+) -> Result<(), ContainerError> {
     let path = Path::new(NODE);
     let Ok(node) = root.resolve_link(path) else {
         return Ok(());
@@ -29,6 +34,9 @@ pub(crate) fn open_userfaultfd(root: &Root, container: &Container) -> Result<(),
     let number = statat(&node, "", rustix::fs::AtFlags::EMPTY_PATH)
         .map_err(|e| failed()(e))?
         .st_rdev;
+    if (rustix::fs::major(number), rustix::fs::minor(number)) != wanted {
+        return Ok(());
+    }
     let fs = tmpfs::new(tmpfs::Devices::Allowed)?;
     let mode = Mode::from_raw_mode(0o666);
     mknodat(&fs, "node", FileType::CharacterDevice, mode, number).map_err(|e| failed()(e))?;

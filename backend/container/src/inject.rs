@@ -13,7 +13,7 @@ use crate::namespace::Container;
 use crate::plan::{Item, Kind, Plan};
 use crate::record::{Place, Record};
 use crate::rootfs::{Inode, Root, facts};
-use crate::{attributes, device, sysfs};
+use crate::{attributes, device, edit, sysfs};
 use rustix::fs::{CWD, Mode};
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use std::os::fd::{AsFd, OwnedFd};
@@ -65,6 +65,8 @@ pub(crate) fn inject(mut injection: Injection<'_>) -> Result<Vec<String>, Contai
             Err(e) => notes.push(e.to_string()),
         }
     }
+    // The host's, while this is the host.
+    let userfaultfd = edit::userfaultfd();
     let sys = clone(&injection.dir.join("sys"), Kind::Directory);
     // An ended container's record may be of a root filesystem that is gone, and its number
     // another's now.
@@ -79,7 +81,9 @@ pub(crate) fn inject(mut injection: Injection<'_>) -> Result<Vec<String>, Contai
             &mut injection,
             &mut notes,
         )?;
-        if let Err(e) = device::open_userfaultfd(root, &container) {
+        if let Some(number) = userfaultfd
+            && let Err(e) = device::open_userfaultfd(root, &container, number)
+        {
             notes.push(e.to_string());
         }
         for mount in &mounts {

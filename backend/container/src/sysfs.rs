@@ -12,7 +12,9 @@ use crate::inject::attach_at;
 use crate::namespace::Container;
 use crate::rootfs::{self, Inode, Root, facts};
 use crate::tmpfs::{self, Devices};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat, symlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, fstatfs, mkdirat, openat, readlinkat, statat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 use std::ffi::{OsStr, OsString};
@@ -20,6 +22,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 const CLASSES: &str = "/sys/class";
+/// From linux/magic.h.
+const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
 const OURS: &str = "/sys/class/infiniband";
 /// Changes with the container's network.
 const NET: &str = "net";
@@ -42,6 +46,10 @@ pub(crate) fn show(
     let classes = Path::new(CLASSES);
     let failed = |e: Errno| ContainerError::io("cover", classes)(e);
     let old = root.resolve(classes).map_err(failed)?;
+    // What a tenant can change could be changed while it is copied.
+    if fstatfs(&old).map_err(failed)?.f_type != SYSFS_MAGIC {
+        return Err(failed(Errno::OPNOTSUPP));
+    }
     if container.is_shared(facts(&old).map_err(failed)?.mount) {
         return Err(failed(Errno::BUSY));
     }
@@ -91,8 +99,11 @@ fn copy(old: &OwnedFd, new: &OwnedFd) -> rustix::io::Result<Vec<(OsString, Owned
         let to = open_dir(new, &class)?;
         let copied = class != NET && links(&dir, &members, &to)?;
         if !copied {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            bound.push((class.clone(), open_tree(old, &class, flags)?));
+            // Of the directory that was looked at, not of what has its name now.
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            bound.push((class.clone(), open_tree(&dir, "", flags)?));
         }
     }
     Ok(bound)

@@ -14,12 +14,16 @@ pub(crate) enum Devices {
     Denied,
 }
 
+/// Files, directories and links in it: the size bounds what is in files only.
+const MAX_INODES: &str = "32768";
+
 /// Makes one. Its root is everybody's to look into.
 pub(crate) fn new(devices: Devices) -> Result<OwnedFd, ContainerError> {
     let make = || -> rustix::io::Result<OwnedFd> {
         let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&fs, "mode", "0755")?;
         fsconfig_set_string(&fs, "size", "1m")?;
+        fsconfig_set_string(&fs, "nr_inodes", MAX_INODES)?;
         fsconfig_create(&fs)?;
         let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         if devices == Devices::Denied {

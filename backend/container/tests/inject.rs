@@ -127,6 +127,18 @@ impl Scene {
         create_runtime(&self.host(), &[device], false, &self.state(made))
     }
 
+    /// Binds `volume` at `path` of the container.
+    fn bind(&self, made: &Made, volume: &Path, path: &str) {
+        let bound = Command::new("nsenter")
+            .args(["--mount", "--target", &made.init.id().to_string()])
+            .args(["mount", "--bind"])
+            .arg(volume)
+            .arg(self.rootfs().join(path))
+            .status()
+            .unwrap();
+        assert!(bound.success());
+    }
+
     /// What the container has at `path`.
     fn seen(&self, made: &Made, path: &str) -> PathBuf {
         let rootfs = self.rootfs();
@@ -349,14 +361,7 @@ fn nothing_is_created_on_volumes_that_can_be_done_without() {
     let volume = scene.dir.path().join("volume");
     fs::create_dir(&volume).unwrap();
     let made = scene.make("private");
-    let bound = Command::new("nsenter")
-        .args(["--mount", "--target", &made.init.id().to_string()])
-        .args(["mount", "--bind"])
-        .arg(&volume)
-        .arg(scene.rootfs().join("dev"))
-        .status()
-        .unwrap();
-    assert!(bound.success());
+    scene.bind(&made, &volume, "dev");
     let outcome = scene.start(&made).unwrap();
     assert!(outcome.notes[0].contains("volume"), "{outcome:?}");
     assert!(scene.seen(&made, "run/masq/masq.sock").exists());
@@ -400,23 +405,65 @@ fn what_a_dead_runtime_left_is_collected() {
     assert_eq!(scene.tree(), before);
 }
 
+/// Puts a character device that only root may open at /dev/userfaultfd of a container.
+fn put_node(scene: &Scene, made: &Made, number: u64) -> PathBuf {
+    let node = scene.seen(made, "dev/userfaultfd");
+    let mode = nix::sys::stat::Mode::S_IRUSR;
+    nix::sys::stat::mknod(&node, nix::sys::stat::SFlag::S_IFCHR, mode, number).unwrap();
+    node
+}
+
 #[test]
 fn a_userfaultfd_that_only_root_may_open_is_replaced() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    if !is_root() {
+        return;
+    }
+    let Ok(of_host) = fs::metadata("/dev/userfaultfd") else {
+        eprintln!("skipped: the host has no /dev/userfaultfd");
+        return;
+    };
+    let scene = Scene::new();
+    let made = scene.make("private");
+    let node = put_node(&scene, &made, of_host.rdev());
+    scene.start(&made).unwrap();
+    let found = fs::metadata(&node).unwrap();
+    assert!(found.file_type().is_char_device());
+    assert_eq!(found.permissions().mode() & 0o777, 0o666);
+    assert_eq!(found.rdev(), of_host.rdev());
+    fs::File::open(&node).unwrap();
+    assert!(scene.seen(&made, "dev/infiniband/uverbs0").exists());
+}
+
+#[test]
+fn another_device_in_the_place_of_userfaultfd_is_opened_to_nobody() {
+    use std::os::unix::fs::PermissionsExt as _;
     if !is_root() {
         return;
     }
     let scene = Scene::new();
     let made = scene.make("private");
-    let node = scene.seen(&made, "dev/userfaultfd");
-    let mode = nix::sys::stat::Mode::S_IRUSR;
-    let number = nix::sys::stat::makedev(1, 3);
-    nix::sys::stat::mknod(&node, nix::sys::stat::SFlag::S_IFCHR, mode, number).unwrap();
+    let node = put_node(&scene, &made, nix::sys::stat::makedev(1, 3));
     scene.start(&made).unwrap();
     let found = fs::metadata(&node).unwrap();
-    assert!(found.file_type().is_char_device());
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    assert_eq!(found.permissions().mode() & 0o777, 0o666);
-    assert_eq!(found.rdev(), number);
-    fs::write(&node, "it opens").unwrap();
+    assert_eq!(found.permissions().mode() & 0o777, 0o400);
     assert!(scene.seen(&made, "dev/infiniband/uverbs0").exists());
+}
+
+#[test]
+fn classes_that_are_not_the_kernels_are_not_covered() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let volume = scene.dir.path().join("volume");
+    fs::create_dir_all(volume.join("class/net")).unwrap();
+    fs::write(volume.join("class/net/file"), "").unwrap();
+    let made = scene.make("private");
+    scene.bind(&made, &volume, "sys");
+    let outcome = scene.start(&made).unwrap();
+    assert!(outcome.notes[0].contains("infiniband"), "{outcome:?}");
+    assert!(!scene.seen(&made, "sys/class/infiniband").exists());
+    let of_class = fs::read_to_string(format!("/proc/{}/mountinfo", made.init.id())).unwrap();
+    assert!(!of_class.contains("/sys/class"), "{of_class}");
 }
