@@ -25,10 +25,14 @@ pub enum Request {
     Reload,
     /// A container is about to start.
     Register(Registration),
-    /// A container has ended; no error if it is not known.
+    /// A container has ended, or does not start; no error if it is not known.
     Unregister {
         /// Id that the runtime gave it.
         container: String,
+        /// Its init process, if that may still run. Without it, a container whose process
+        /// runs is another of the same id, and stays.
+        #[serde(default)]
+        pid: Option<i32>,
     },
     /// The containers that are registered.
     Containers,

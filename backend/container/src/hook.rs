@@ -100,7 +100,7 @@ pub fn create_runtime(
             notes,
         }),
         Err(e) => {
-            undo(host, state);
+            undo(host, state, Some(pid));
             Err(e)
         }
     }
@@ -129,11 +129,9 @@ fn bring(
     let _lock = record::lock(&host.run_dir);
     for before in Place::all(&host.run_dir, &state.id, &state.bundle) {
         match before.read() {
-            Ok(Some(found)) if found.process == process && found.rootfs == record.rootfs => {
-                record.created = found.created;
-            }
-            Ok(Some(found)) => drop(before.undo(&found)),
-            Ok(None) | Err(_) => {}
+            Ok(Some(found)) if !found.process.is_alive() => drop(before.undo(&found)),
+            Ok(Some(found)) if found.rootfs == record.rootfs => record.created = found.created,
+            Ok(_) | Err(_) => {}
         }
     }
     inject(Injection {
@@ -149,14 +147,17 @@ fn bring(
 pub fn poststop(host: &Host, state: &State) -> Outcome {
     Outcome {
         registered: None,
-        notes: undo(host, state),
+        notes: undo(host, state, None),
     }
 }
 
-fn undo(host: &Host, state: &State) -> Vec<String> {
+/// `pid` is the container's process if it still runs. What else runs under the container's
+/// id is another runtime's.
+fn undo(host: &Host, state: &State, pid: Option<i32>) -> Vec<String> {
     let mut notes = Vec::new();
     let request = Request::Unregister {
         container: state.id.to_string(),
+        pid,
     };
     // masqd forgets it by itself as well, once its process has ended.
     if let Err(e) = masq_admin::call(&host.run_dir, &request) {
@@ -167,8 +168,10 @@ fn undo(host: &Host, state: &State) -> Vec<String> {
     let _lock = record::lock(&host.run_dir);
     for place in Place::all(&host.run_dir, &state.id, &state.bundle) {
         match place.read() {
-            Ok(Some(record)) => notes.extend(place.undo(&record)),
-            Ok(None) => {}
+            Ok(Some(record)) if pid == Some(record.process.pid) || !record.process.is_alive() => {
+                notes.extend(place.undo(&record));
+            }
+            Ok(_) => {}
             Err(e) => notes.push(e.to_string()),
         }
     }

@@ -279,6 +279,31 @@ fn containers_of_one_root_filesystem_do_not_take_each_others_mounts() {
 }
 
 #[test]
+fn the_end_of_another_container_of_the_same_id_takes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let before = scene.tree();
+    let made = scene.make("private");
+    scene.start(&made).unwrap();
+    assert!(matches!(scene.asked.recv().unwrap(), Request::Register(_)));
+    // A runtime that failed to make a second one of that id runs its poststop hook.
+    poststop(&scene.host(), &scene.state(&made));
+    let asked = scene.asked.recv().unwrap();
+    assert!(
+        matches!(asked, Request::Unregister { pid: None, .. }),
+        "{asked:?}"
+    );
+    assert!(scene.seen(&made, "run/masq/masq.sock").exists());
+    assert!(scene.seen(&made, "bin/ibv_devinfo").exists());
+    let state = scene.state(&made);
+    drop(made);
+    poststop(&scene.host(), &state);
+    assert_eq!(scene.tree(), before);
+}
+
+#[test]
 fn a_failure_leaves_neither_registration_nor_mount_points() {
     if !is_root() {
         return;

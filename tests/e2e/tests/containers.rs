@@ -156,6 +156,27 @@ fn a_fixed_endpoint_is_one_containers_and_a_pod_is_one_endpoint() -> anyhow::Res
 }
 
 #[test]
+fn a_container_that_runs_is_not_ended_by_another_of_its_id() -> anyhow::Result<()> {
+    let host = Host::with_policy(POLICY)?;
+    let one = Inside::with_addresses(&["10.88.0.1/32"])?;
+    let at = one.register(&host, "one", "blue", None)?;
+    let unregister = |pid| {
+        let container = "one".to_owned();
+        let request = masq_admin::Request::Unregister { container, pid };
+        masq_admin::call(&host.run_dir(), &request)
+    };
+    for pid in [None, Some(at.pid + 1)] {
+        let answer = unregister(pid)?;
+        assert!(matches!(answer, masq_admin::Answer::Unregistered(false)));
+    }
+    one.run_in(&host, &at, "ibv_devinfo")?.success()?;
+    let answer = unregister(Some(at.pid))?;
+    assert!(matches!(answer, masq_admin::Answer::Unregistered(true)));
+    assert!(containers(&host)?.is_empty());
+    Ok(())
+}
+
+#[test]
 fn a_tenant_has_only_so_many_containers() -> anyhow::Result<()> {
     let host = Host::with_policy(POLICY)?;
     let namespaces: Vec<_> = (1..=4)

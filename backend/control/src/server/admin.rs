@@ -111,8 +111,8 @@ impl Server {
             }
             Request::Reload => Answer::Error("a reload is answered later".into()),
             Request::Register(_) => Answer::Error("a registration is answered later".into()),
-            Request::Unregister { container } => {
-                Answer::Unregistered(self.unregister_by_id(container))
+            Request::Unregister { container, pid } => {
+                Answer::Unregistered(self.unregister_by_id(container, *pid))
             }
             Request::Containers => Answer::Containers(self.containers.reports(&self.world.policy)),
         }

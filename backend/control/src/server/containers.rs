@@ -395,10 +395,15 @@ impl Server {
         Ok(report)
     }
 
-    /// What `masq` or a hook asks for at the end of a container.
-    pub(super) fn unregister_by_id(&mut self, id: &str) -> bool {
+    /// What a hook asks for at the end of a container. Two runtimes may give the same id:
+    /// the end of one container is not that of another which runs.
+    pub(super) fn unregister_by_id(&mut self, id: &str, pid: Option<i32>) -> bool {
         let key = self.containers.by_id.get(id).copied();
-        key.is_some_and(|key| self.unregister(key, "its runtime says so"))
+        let meant = |container: &Container| {
+            pid == Some(container.init.pid) || crate::container::has_ended(container.pidfd.as_fd())
+        };
+        key.filter(|key| self.containers.get(*key).is_some_and(meant))
+            .is_some_and(|key| self.unregister(key, "its runtime says so"))
     }
 
     /// Ends a container's sessions and removes what was made for it.
