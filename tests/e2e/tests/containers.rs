@@ -303,6 +303,52 @@ fn a_reload_takes_containers_along_and_lets_go_of_those_without_a_place() -> any
     Ok(())
 }
 
+/// The addresses that containers have, by their ids.
+fn held(list: &[masq_admin::ContainerReport]) -> Vec<(&str, Vec<String>)> {
+    let text =
+        |c: &masq_admin::ContainerReport| c.addresses.iter().map(|a| a.to_string()).collect();
+    let mut held: Vec<_> = list
+        .iter()
+        .map(|c| (c.container.as_str(), text(c)))
+        .collect();
+    held.sort();
+    held
+}
+
+#[test]
+fn a_reload_gives_no_containers_address_to_another() -> anyhow::Result<()> {
+    let host = Host::with_policy(POLICY)?;
+    let one = Inside::with_addresses(&["10.88.0.1/32"])?;
+    let two = Inside::with_addresses(&["10.88.0.2/32"])?;
+    one.register(&host, "one", "blue", None)?;
+    let at = two.register(&host, "two", "blue", None)?;
+    one.ip("address add 10.88.0.2/32 dev lo")?;
+    one.ip("address add 10.88.0.3/32 dev lo")?;
+    let has_third = |list: &[_]| held(list).iter().any(|(_, has)| has.len() == 2);
+    wait_for_containers(&host, has_third)?;
+    host.masq_output(["reload"])?.success()?;
+    let list = containers(&host)?;
+    let expected = |name, has: &[&str]| (name, has.iter().map(|a| (*a).to_owned()).collect());
+    let own = ["10.88.0.1", "10.88.0.3"];
+    assert_eq!(
+        held(&list),
+        [expected("one", &own), expected("two", &["10.88.0.2"])]
+    );
+    // What a policy takes away, sysfs does not show.
+    let fewer = POLICY.replacen("10.88.0.0/16", "10.88.0.0/31", 1);
+    let fewer = fewer.replace("10.88.200.1", "10.88.0.0");
+    std::fs::write(host.policy_file(), fewer)?;
+    host.masq_output(["reload"])?.success()?;
+    let list = containers(&host)?;
+    assert_eq!(
+        held(&list),
+        [expected("one", &["10.88.0.1"]), expected("two", &[])]
+    );
+    let gid = std::fs::read_to_string(at.dir.join("sys/masq0/ports/1/gids/3"))?;
+    assert!(!gid.contains("ffff"), "{gid}");
+    Ok(())
+}
+
 #[test]
 fn a_masqd_that_is_started_again_takes_up_the_containers_that_still_run() -> anyhow::Result<()> {
     let mut host = Host::with_policy(POLICY)?;

@@ -120,6 +120,9 @@ impl Server {
         for (key, reason) in without_place {
             self.unregister(key, &reason);
         }
+        for change in diff.endpoints_changed.iter().filter(|c| c.addresses) {
+            self.write_sysfs(&change.endpoint);
+        }
         self.world.forget_moved();
         report.connections_cut += self.world.recheck_connections();
         for (_, conn) in &mut self.conns {

@@ -39,15 +39,7 @@ impl Server {
         }
         let list: Vec<_> = after.iter().map(|address| address.ip()).collect();
         tracing::info!(endpoint = %id, addresses = ?list, "addresses changed");
-        if let Some(gids) = self.world.gids(&id) {
-            for key in self.containers.keys(|c| c.endpoint == id) {
-                if let Some(container) = self.containers.get(key)
-                    && let Err(error) = container.dir.write_sysfs(&self.world.identity.name, &gids)
-                {
-                    tracing::warn!(endpoint = %id, %error, "sysfs of the container is not in step");
-                }
-            }
-        }
+        self.write_sysfs(&id);
         let lost_first = !before.is_empty() && before.first() != after.first();
         let conns = self.conns.iter().filter(|(_, c)| *c.endpoint() == id);
         let conns: Vec<usize> = conns.map(|(index, _)| index).collect();
@@ -68,6 +60,20 @@ impl Server {
             .into_iter()
             .filter(|address| !after.contains(address));
         self.offer_addresses(&id, &lost.collect::<Vec<_>>());
+    }
+
+    /// What the endpoint's containers see of its addresses.
+    pub(super) fn write_sysfs(&self, id: &EndpointId) {
+        let Some(gids) = self.world.gids(id) else {
+            return;
+        };
+        for key in self.containers.keys(|c| c.endpoint == *id) {
+            if let Some(container) = self.containers.get(key)
+                && let Err(error) = container.dir.write_sysfs(&self.world.identity.name, &gids)
+            {
+                tracing::warn!(endpoint = %id, %error, "sysfs of the container is not in step");
+            }
+        }
     }
 
     /// Other containers of the tenant may have what `id` had until now.
@@ -96,9 +102,10 @@ impl Server {
     }
 
     /// Makes the containers' endpoints part of a policy that is about to be in force;
-    /// those that it has no place for are returned, with the reasons.
+    /// those that it has no place for are returned, with the reasons. What an endpoint has
+    /// it keeps; only then may others have what they were refused.
     pub(super) fn carry_over(&self, policy: &mut Policy) -> Vec<(ContainerKey, String)> {
-        let mut left = Vec::new();
+        let (mut left, mut carried) = (Vec::new(), Vec::new());
         for key in self.containers.keys(|_| true) {
             let Some(container) = self.containers.get(key) else {
                 continue;
@@ -119,10 +126,20 @@ impl Server {
             }
             match policy.add_instance(class, name) {
                 Ok(id) => {
-                    policy.set_addresses(&id, &container.addresses);
+                    let now = self.world.policy.endpoint(&id);
+                    let has = now.map_or(&[][..], |endpoint| endpoint.addresses());
+                    let has: Vec<_> = has.iter().map(|address| address.ip()).collect();
+                    policy.set_addresses(&id, &has);
+                    carried.push(key);
                 }
                 Err(error) => left.push((key, error.to_string())),
             }
+        }
+        for container in carried
+            .into_iter()
+            .filter_map(|key| self.containers.get(key))
+        {
+            policy.set_addresses(&container.endpoint, &container.addresses);
         }
         left
     }
