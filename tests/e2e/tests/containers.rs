@@ -371,6 +371,79 @@ fn a_masqd_that_is_started_again_takes_up_the_containers_that_still_run() -> any
 }
 
 #[test]
+fn a_masqd_that_is_started_again_gives_no_containers_address_to_another() -> anyhow::Result<()> {
+    let mut host = Host::with_policy(POLICY)?;
+    let own = ["10.88.0.1", "10.88.0.2", "10.88.0.3"];
+    let list: Vec<_> = own
+        .iter()
+        .map(|address| Inside::with_addresses(&[&format!("{address}/32")]))
+        .collect::<Result<_, _>>()?;
+    for (number, one) in list.iter().enumerate() {
+        one.register(&host, &format!("c{number}"), "blue", None)?;
+    }
+    // Whichever is taken up first, it wants those of the others.
+    for one in &list {
+        for address in own {
+            let _ = one.ip(&format!("address add {address}/32 dev lo"));
+        }
+    }
+    host.kill();
+    host.restart()?;
+    let found = containers(&host)?;
+    let expected = ["c0", "c1", "c2"].into_iter().zip(own);
+    let expected: Vec<_> = expected.map(|(id, a)| (id, vec![a.to_owned()])).collect();
+    assert_eq!(held(&found), expected);
+    Ok(())
+}
+
+#[test]
+fn a_container_stays_what_it_was_at_its_start_whatever_addresses_it_has_since() -> anyhow::Result<()>
+{
+    let policy = "
+version: 1
+tenants:
+  blue:
+    addresses: [10.88.0.0/16]
+    containers: [{ network: 10.88.0.0/16 }]
+    endpoints: { pod: { address: auto } }
+  red:
+    addresses: [10.99.0.0/16]
+    containers: [{ network: 10.99.0.0/16 }]
+    endpoints: { pod: { address: auto } }
+";
+    let mut host = Host::with_policy(policy)?;
+    let one = Inside::with_addresses(&["10.88.0.1/32"])?;
+    let registration = masq_admin::Registration {
+        tenant: None,
+        ..one.registration("one", "", None)
+    };
+    assert_eq!(register(&host, registration)?.endpoint, "blue/pod.one");
+    host.kill();
+    one.ip("address add 10.99.0.1/32 dev lo")?;
+    one.ip("address del 10.88.0.1/32 dev lo")?;
+    host.restart()?;
+    let list = containers(&host)?;
+    assert_eq!(list[0].endpoint, "blue/pod.one");
+    assert_eq!(held(&list), [("one", vec![])]);
+    one.ip("address add 10.88.0.7/32 dev lo")?;
+    wait_for_containers(&host, |list| {
+        held(list) == [("one", vec!["10.88.0.7".to_owned()])]
+    })
+}
+
+#[test]
+fn a_container_that_cannot_have_a_socket_leaves_nothing() -> anyhow::Result<()> {
+    let host = Host::with_policy(POLICY)?;
+    let one = Inside::with_addresses(&["10.88.0.1/32"])?;
+    let dir = host.run_dir().join("containers/one");
+    std::fs::create_dir_all(dir.join("run/masq.sock/in-the-way"))?;
+    refusal(one.register(&host, "one", "blue", None));
+    assert!(!dir.exists());
+    assert!(containers(&host)?.is_empty());
+    one.register(&host, "one", "blue", None).map(drop)
+}
+
+#[test]
 fn nothing_is_left_of_containers_that_come_and_go() -> anyhow::Result<()> {
     let host = Host::with_policy(POLICY)?;
     let descriptors = || -> anyhow::Result<usize> {

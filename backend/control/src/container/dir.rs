@@ -1,7 +1,7 @@
 //! The directory of a container below the run directory: what is mounted into it, and
 //! what a masqd that is started again must know.
 
-use super::{Init, sysfs};
+use super::{Before, Init, sysfs};
 use crate::gid::GidTable;
 use masq_admin::Registration;
 use rustix::fs::{Mode, OFlags, open};
@@ -40,6 +40,7 @@ pub(crate) struct Record {
     #[serde(flatten)]
     pub(crate) init: Init,
     pub(crate) registration: Registration,
+    pub(crate) before: Before,
 }
 
 /// A container's directory. It stays when this is dropped.
@@ -63,19 +64,23 @@ impl ContainerDir {
         found
     }
 
+    /// That of `id`, whether it is there or not.
+    pub(crate) fn of(root: &Path, id: &str) -> Self {
+        Self(root.join(id))
+    }
+
     /// Makes what is missing of it. What is there stays: it may be mounted.
-    pub(crate) fn make(root: &Path, id: &str) -> io::Result<Self> {
-        let dir = root.join(id);
+    pub(crate) fn make(&self) -> io::Result<()> {
         for name in [RUN, SYS, DEV] {
-            fs::create_dir_all(dir.join(name))?;
+            fs::create_dir_all(self.0.join(name))?;
         }
         for name in ["uverbs0", "rdma_cm"] {
             fs::OpenOptions::new()
                 .create(true)
                 .append(true)
-                .open(dir.join(DEV).join(name))?;
+                .open(self.0.join(DEV).join(name))?;
         }
-        Ok(Self(dir))
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -137,6 +142,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Namespaces;
     use super::*;
 
     #[test]
@@ -160,7 +166,8 @@ mod tests {
     #[test]
     fn what_is_written_is_found_again_and_the_mounted_directory_stays() {
         let root = tempfile::tempdir().unwrap();
-        let dir = ContainerDir::make(root.path(), "c1").unwrap();
+        let dir = ContainerDir::of(root.path(), "c1");
+        dir.make().unwrap();
         let record = Record {
             init: Init {
                 pid: 7,
@@ -170,6 +177,11 @@ mod tests {
                 container: "c1".into(),
                 ..Registration::default()
             },
+            before: Before {
+                net: Namespaces::of(std::process::id() as i32).unwrap().net,
+                placed_at: vec![[10, 0, 0, 1].into()],
+                held: vec![],
+            },
         };
         dir.write_record(&record).unwrap();
         let inode = |dir: &ContainerDir| {
@@ -178,11 +190,13 @@ mod tests {
         };
         let before = inode(&dir);
         drop(dir.listen().unwrap());
-        let again = ContainerDir::make(root.path(), "c1").unwrap();
+        let again = ContainerDir::of(root.path(), "c1");
+        again.make().unwrap();
         again.listen().unwrap();
         assert_eq!(inode(&again), before);
         let (found, read) = ContainerDir::existing(root.path()).pop().unwrap();
-        assert_eq!(read.unwrap().init, record.init);
+        let read = read.unwrap();
+        assert_eq!((read.init, read.before), (record.init, record.before));
         found.remove().unwrap();
         assert!(!found.path().exists());
         found.remove().unwrap();

@@ -9,7 +9,7 @@ mod sysfs;
 
 pub(crate) use addresses::Watcher;
 pub(crate) use dir::{ContainerDir, Record, is_id};
-pub(crate) use namespaces::Namespaces;
+pub(crate) use namespaces::{Namespace, Namespaces};
 pub use netns::{NETNS_HELPER, netns_helper};
 
 use masq_admin::Registration;
@@ -39,6 +39,20 @@ pub(crate) struct Prepared {
     /// Tells of changes to the addresses of its network namespace.
     pub(crate) netlink: OwnedFd,
     pub(crate) addresses: Vec<IpAddr>,
+    /// What an earlier masqd knew of it.
+    pub(crate) before: Option<Before>,
+}
+
+/// What is kept of a container that runs when masqd ends. It may have changed its
+/// addresses since, so they say no longer what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Before {
+    /// Its network namespace.
+    pub(crate) net: Namespace,
+    /// Addresses that it had before it started: what `network` in a policy is held to.
+    pub(crate) placed_at: Vec<IpAddr>,
+    /// Those that its endpoint had last.
+    pub(crate) held: Vec<IpAddr>,
 }
 
 impl Prepared {
@@ -80,7 +94,38 @@ impl Prepared {
             namespaces,
             netlink,
             addresses,
+            before: None,
         })
+    }
+
+    /// As [`Self::new`], of a container that an earlier masqd had registered.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or it is no longer the container that was registered.
+    pub(crate) fn again(record: Record) -> Result<Self, String> {
+        let mut prepared = Self::new(record.registration)?;
+        if prepared.init != record.init {
+            return Err("it has ended".to_owned());
+        }
+        if prepared.namespaces.net != record.before.net {
+            return Err("its init process has left its network namespace".to_owned());
+        }
+        prepared.before = Some(record.before);
+        Ok(prepared)
+    }
+
+    /// Addresses by which the policy decides what it is.
+    pub(crate) fn placed_at(&self) -> &[IpAddr] {
+        match &self.before {
+            Some(before) => &before.placed_at,
+            None => &self.addresses,
+        }
+    }
+
+    /// Addresses that its endpoint may have before others have theirs.
+    pub(crate) fn first_addresses(&self) -> Vec<IpAddr> {
+        let held = |ip: &&IpAddr| self.before.as_ref().is_none_or(|b| b.held.contains(ip));
+        self.addresses.iter().filter(held).copied().collect()
     }
 }
 

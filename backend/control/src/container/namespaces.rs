@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // ioctl_ns(2), which no crate wraps
 
 use rustix::fs::{AtFlags, Mode, OFlags, open, openat, statat};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -11,7 +12,7 @@ const NS_GET_PARENT: nix::libc::c_ulong = 0xb702;
 const MOST_NESTED: usize = 32;
 
 /// A namespace, as the file system of namespaces numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Namespace {
     device: u64,
     inode: u64,

@@ -2,7 +2,7 @@
 //! its init process lives, and has the addresses of its network namespace.
 
 use super::{Server, ServerError, ServerHandle, Token};
-use crate::container::{ContainerDir, Init, Prepared, Record, Watcher, is_id};
+use crate::container::{Before, ContainerDir, Init, Prepared, Record, Watcher, is_id};
 use crate::identity::Peer;
 use crate::ledger::Kind;
 use crate::refusal::Refused;
@@ -119,14 +119,25 @@ impl Containers {
 
 impl Container {
     fn report(&self, policy: &Policy) -> ContainerReport {
-        let endpoint = policy.endpoint(&self.endpoint);
-        let addresses = endpoint.map_or(&[][..], |e| e.addresses());
         ContainerReport {
             container: self.registration.container.clone(),
             endpoint: self.endpoint.to_string(),
             pid: self.init.pid,
-            addresses: addresses.iter().map(|address| address.ip()).collect(),
+            addresses: held(policy, &self.endpoint),
             dir: self.dir.path().to_owned(),
+        }
+    }
+
+    /// What a masqd after this one has to know of it.
+    pub(super) fn record(&self, policy: &Policy) -> Record {
+        Record {
+            init: self.init,
+            registration: self.registration.clone(),
+            before: Before {
+                net: self.namespaces.net,
+                placed_at: self.placed_at.clone(),
+                held: held(policy, &self.endpoint),
+            },
         }
     }
 
@@ -143,6 +154,13 @@ impl Container {
     }
 }
 
+/// The addresses of an endpoint.
+fn held(policy: &Policy, id: &EndpointId) -> Vec<IpAddr> {
+    let endpoint = policy.endpoint(id);
+    let addresses = endpoint.map_or(&[][..], |endpoint| endpoint.addresses());
+    addresses.iter().map(|address| address.ip()).collect()
+}
+
 fn facts<'a>(registration: &'a Registration, addresses: &[IpAddr]) -> Facts<'a> {
     let labels = registration.labels.iter();
     Facts {
@@ -156,23 +174,31 @@ fn facts<'a>(registration: &'a Registration, addresses: &[IpAddr]) -> Facts<'a> 
 
 impl Server {
     /// Takes up again what a masqd before this one had registered; containers that have
-    /// ended since are forgotten.
+    /// ended since are forgotten. Each first has what it had; only then may others have
+    /// what they were refused.
     pub(super) fn restore_containers(&mut self) {
+        let mut restored = Vec::new();
         for (dir, record) in ContainerDir::existing(&self.containers.root.clone()) {
-            let restored = record
+            let result = record
                 .map_err(|error| error.to_string())
                 .and_then(|record| {
-                    let prepared = Prepared::new(record.registration)?;
-                    if prepared.init != record.init {
-                        return Err("it has ended".to_owned());
-                    }
-                    self.register(prepared)
+                    let prepared = Prepared::again(record)?;
+                    let has = prepared.addresses.clone();
+                    Ok((self.register(prepared)?.container, has))
                 });
-            if let Err(reason) = restored {
-                tracing::info!(dir = %dir.path().display(), reason, "a container is not taken up again");
-                if let Err(error) = dir.remove() {
-                    tracing::warn!(dir = %dir.path().display(), %error, "not removed");
+            match result {
+                Ok(found) => restored.push(found),
+                Err(reason) => {
+                    tracing::info!(dir = %dir.path().display(), reason, "a container is not taken up again");
+                    if let Err(error) = dir.remove() {
+                        tracing::warn!(dir = %dir.path().display(), %error, "not removed");
+                    }
                 }
+            }
+        }
+        for (id, has) in restored {
+            if let Some(key) = self.containers.by_id.get(&id).copied() {
+                self.on_addresses(key, has);
             }
         }
     }
@@ -207,7 +233,7 @@ impl Server {
         if let Some(report) = self.known(&prepared)? {
             return Ok(report);
         }
-        let facts = facts(asked, &prepared.addresses);
+        let facts = facts(asked, prepared.placed_at());
         let placement = self.world.policy.place(&facts).map_err(|error| {
             self.count_refusal(asked, &error.to_string());
             error.to_string()
@@ -294,7 +320,7 @@ impl Server {
             let endpoint = policy
                 .add_instance(class, name)
                 .map_err(|e| e.to_string())?;
-            let refused = policy.set_addresses(&endpoint, &prepared.addresses);
+            let refused = policy.set_addresses(&endpoint, &prepared.first_addresses());
             Ok::<_, String>((endpoint, refused))
         })?;
         let reasons: Vec<_> = refused
@@ -307,7 +333,8 @@ impl Server {
             .endpoint(&endpoint)
             .and_then(|e| e.address())
             .is_none();
-        if has_none && !reasons.is_empty() {
+        // One that runs already may have none for a while.
+        if has_none && !reasons.is_empty() && prepared.before.is_none() {
             self.world
                 .change_policy(class.tenant(), |policy| policy.remove_instance(&endpoint));
             return Err(format!(
@@ -340,17 +367,25 @@ impl Server {
                 reason
             })?;
         let gids = self.world.gids(endpoint);
+        let placed_at = prepared.placed_at().to_vec();
+        let addresses = prepared.first_addresses();
+        let dir = ContainerDir::of(&self.containers.root, &id);
+        let record = Record {
+            init: prepared.init,
+            registration: prepared.registration.clone(),
+            before: Before {
+                net: prepared.namespaces.net,
+                placed_at: placed_at.clone(),
+                held: held(&self.world.policy, endpoint),
+            },
+        };
         let files = || -> std::io::Result<_> {
-            let dir = ContainerDir::make(&self.containers.root, &id)?;
-            dir.write_record(&Record {
-                init: prepared.init,
-                registration: prepared.registration.clone(),
-            })?;
+            dir.make()?;
+            dir.write_record(&record)?;
             if let Some(gids) = &gids {
                 dir.write_sysfs(&self.world.identity.name, gids)?;
             }
-            let listener = dir.listen()?;
-            Ok((dir, listener))
+            dir.listen()
         };
         let entry = self.containers.list.vacant_entry();
         self.containers.generation = (self.containers.generation + 1) & 0x0fff_ffff;
@@ -358,19 +393,19 @@ impl Server {
             index: entry.key() as u32,
             generation: self.containers.generation,
         };
-        let opened = files().and_then(|(dir, listener)| {
+        let opened = files().and_then(|listener| {
             let (index, generation) = (key.index, key.generation);
             let flags = epoll::EventFlags::IN;
             let token = Token::Container(index, generation).data();
             epoll::add(&self.epoll, &listener, token, flags)?;
             let token = Token::Init(index, generation).data();
             epoll::add(&self.epoll, &prepared.pidfd, token, flags)?;
-            Ok((dir, listener))
+            Ok(listener)
         });
-        let (dir, listener) = opened.map_err(|error| {
+        let listener = opened.map_err(|error| {
             self.world.ledger.refund(endpoint, Kind::Containers, 1);
-            let at = self.containers.root.join(&id);
-            format!("{}: {error}", at.display())
+            let _ = dir.remove();
+            format!("{}: {error}", dir.path().display())
         })?;
         let container = Container {
             generation: key.generation,
@@ -380,8 +415,8 @@ impl Server {
             namespaces: prepared.namespaces,
             placement,
             endpoint: endpoint.clone(),
-            placed_at: prepared.addresses.clone(),
-            addresses: prepared.addresses,
+            placed_at,
+            addresses,
             dir,
             listener,
         };
@@ -437,9 +472,9 @@ impl Server {
     /// Removes an instance that is nobody's any more; others may want its addresses.
     fn leave_endpoint(&mut self, id: &EndpointId) {
         let endpoint = self.world.policy.endpoint(id);
-        let is_instance = endpoint.is_some_and(|endpoint| endpoint.class().is_some());
+        let is_fixed = endpoint.is_some_and(|endpoint| endpoint.class().is_none());
         let had = endpoint.map_or(Vec::new(), |endpoint| endpoint.addresses().to_vec());
-        if !is_instance || self.containers.of(id).is_some() {
+        if is_fixed || self.containers.of(id).is_some() {
             return;
         }
         self.world

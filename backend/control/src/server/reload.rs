@@ -121,7 +121,7 @@ impl Server {
             self.unregister(key, &reason);
         }
         for change in diff.endpoints_changed.iter().filter(|c| c.addresses) {
-            self.write_sysfs(&change.endpoint);
+            self.write_addresses(&change.endpoint);
         }
         self.world.forget_moved();
         report.connections_cut += self.world.recheck_connections();

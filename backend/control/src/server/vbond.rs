@@ -39,7 +39,7 @@ impl Server {
         }
         let list: Vec<_> = after.iter().map(|address| address.ip()).collect();
         tracing::info!(endpoint = %id, addresses = ?list, "addresses changed");
-        self.write_sysfs(&id);
+        self.write_addresses(&id);
         let lost_first = !before.is_empty() && before.first() != after.first();
         let conns = self.conns.iter().filter(|(_, c)| *c.endpoint() == id);
         let conns: Vec<usize> = conns.map(|(index, _)| index).collect();
@@ -62,16 +62,21 @@ impl Server {
         self.offer_addresses(&id, &lost.collect::<Vec<_>>());
     }
 
-    /// What the endpoint's containers see of its addresses.
-    pub(super) fn write_sysfs(&self, id: &EndpointId) {
+    /// Writes down what the endpoint's addresses are: for its containers, and for a masqd
+    /// after this one.
+    pub(super) fn write_addresses(&self, id: &EndpointId) {
         let Some(gids) = self.world.gids(id) else {
             return;
         };
         for key in self.containers.keys(|c| c.endpoint == *id) {
-            if let Some(container) = self.containers.get(key)
-                && let Err(error) = container.dir.write_sysfs(&self.world.identity.name, &gids)
-            {
-                tracing::warn!(endpoint = %id, %error, "sysfs of the container is not in step");
+            let Some(container) = self.containers.get(key) else {
+                continue;
+            };
+            let record = container.record(&self.world.policy);
+            let name = &self.world.identity.name;
+            let written = container.dir.write_sysfs(name, &gids);
+            if let Err(error) = written.and_then(|()| container.dir.write_record(&record)) {
+                tracing::warn!(endpoint = %id, %error, "the container's directory is not in step");
             }
         }
     }
