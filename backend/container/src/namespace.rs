@@ -1,7 +1,7 @@
 //! The mount namespace of a container: entered for the length of a closure.
 
 use crate::ContainerError;
-use crate::rootfs::{Root, facts};
+use crate::rootfs::{Descriptors, Root, facts};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashSet;
@@ -24,6 +24,7 @@ pub(crate) struct Container {
     of_host: HashSet<(u32, u32)>,
     /// Who is root there, as the host numbers it.
     pub(crate) owner: (u32, u32),
+    fds: Descriptors,
     rootfs: PathBuf,
     rootfs_on_host: Option<crate::rootfs::Inode>,
 }
@@ -74,6 +75,8 @@ impl Container {
             shared,
             of_host,
             owner: (root_of("uid_map")?, root_of("gid_map")?),
+            fds: Descriptors::of_host()
+                .map_err(ContainerError::io("open", Path::new("/proc/self/fd")))?,
             rootfs: rootfs.to_owned(),
             rootfs_on_host: Root::open(rootfs)
                 .and_then(|root| Ok(facts(root)?.inode))
@@ -112,12 +115,13 @@ impl Container {
     /// Finds the root filesystem from within. Before the runtime has pivoted it stands
     /// where the host has it, afterwards it is `/`.
     fn root(&self) -> Result<Root, ContainerError> {
-        let there = Root::open(&self.rootfs);
+        let open = |path: &Path| Root::with(path, self.fds.try_clone()?);
+        let there = open(&self.rootfs);
         let Some(wanted) = self.rootfs_on_host else {
             return there.map_err(ContainerError::io("find the root filesystem", &self.rootfs));
         };
         let is_it = |root: &Root| facts(root).is_ok_and(|f| f.inode == wanted);
-        [there, Root::open(Path::new("/"))]
+        [there, open(Path::new("/"))]
             .into_iter()
             .flatten()
             .find(is_it)

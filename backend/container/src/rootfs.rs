@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -69,6 +69,29 @@ pub(crate) fn facts(fd: impl AsFd) -> rustix::io::Result<Facts> {
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
+    fds: Descriptors,
+}
+
+/// `/proc/self/fd`, found in the host's mount namespace and good in any. By it a file is
+/// opened that was only looked at, whatever has its path now.
+#[derive(Debug)]
+pub(crate) struct Descriptors(OwnedFd);
+
+impl Descriptors {
+    pub(crate) fn of_host() -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
+        Ok(Self(fd))
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    fn open(&self, fd: BorrowedFd<'_>, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let name = fd.as_raw_fd().to_string();
+        rustix::fs::openat(&self.0, name, flags | OFlags::CLOEXEC, Mode::empty())
+    }
 }
 
 impl Root {
@@ -77,9 +100,15 @@ impl Root {
     /// # Errors
     /// What the kernel says, ENOTDIR if it is no directory.
     pub fn open(path: &Path) -> io::Result<Self> {
+        Self::with(path, Descriptors::of_host()?)
+    }
+
+    /// As [`Root::open`], where /proc may be somebody else's.
+    pub(crate) fn with(path: &Path, fds: Descriptors) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             fd: rustix::fs::open(path, flags, Mode::empty())?,
+            fds,
         })
     }
 
@@ -122,16 +151,12 @@ impl Root {
     /// Opens the regular file `path` for reading.
     pub(crate) fn open_file(&self, path: &Path) -> io::Result<File> {
         // Opening a device or a FIFO for reading does things; looking first does not.
-        let before = self.facts(path)?;
-        if before.kind != FileType::RegularFile {
+        let found = self.resolve(path)?;
+        if facts(&found)?.kind != FileType::RegularFile {
             return Err(io::Error::other("it is not a regular file"));
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = self.open_with(path, flags, RESOLVE)?;
-        if facts(&fd)?.inode != before.inode {
-            return Err(io::Error::other("it was replaced meanwhile"));
-        }
-        Ok(fd.into())
+        Ok(self.fds.open(found.as_fd(), flags)?.into())
     }
 
     /// At most `limit` bytes from the beginning of the regular file `path`.
@@ -216,5 +241,34 @@ mod tests {
             let error = root.read(Path::new(path), 10).unwrap_err();
             assert!(error.to_string().contains("regular"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_takes_a_files_place_is_not_opened_either() {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let (fifo, file) = (dir.path().join("fifo"), dir.path().join("file"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::write(&file, "text").unwrap();
+        let opened = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        opened.add_watch(&fifo, AddWatchFlags::IN_OPEN).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let swap = rustix::fs::RenameFlags::EXCHANGE;
+                while !over.load(Ordering::Relaxed) {
+                    rustix::fs::renameat_with(rustix::fs::CWD, &fifo, rustix::fs::CWD, &file, swap)
+                        .unwrap();
+                }
+            });
+            for _ in 0..20_000 {
+                let _ = root.read(Path::new("file"), 10);
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        let events = opened.read_events();
+        assert_eq!(events.map(|e| e.len()), Err(nix::errno::Errno::EAGAIN));
     }
 }
