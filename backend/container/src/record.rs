@@ -20,6 +20,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -135,7 +136,8 @@ impl Place {
         bundle: &Path,
     ) -> Result<Self, ContainerError> {
         let dir = directory(run_dir);
-        let made = match std::fs::create_dir(&dir) {
+        // Whoever can open it can lock it.
+        let made = match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
             _ => rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK).map_err(Into::into),
         };

@@ -7,7 +7,7 @@ use masq_container::{ContainerError, Device, State, gc};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -247,6 +247,8 @@ fn a_static_image_gets_everything_and_keeps_nothing() {
     let once = mounts();
     scene.start(&made).unwrap();
     assert_eq!(mounts(), once, "twice is once");
+    let injected = fs::metadata(scene.dir.path().join("run/injected")).unwrap();
+    assert_eq!(injected.permissions().mode() & 0o077, 0, "others can lock");
 
     let state = scene.state(&made);
     drop(made);
@@ -440,7 +442,7 @@ fn put_node(scene: &Scene, made: &Made, number: u64) -> PathBuf {
 
 #[test]
 fn a_userfaultfd_that_only_root_may_open_is_replaced() {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::fs::MetadataExt as _;
     if !is_root() {
         return;
     }
@@ -462,7 +464,6 @@ fn a_userfaultfd_that_only_root_may_open_is_replaced() {
 
 #[test]
 fn another_device_in_the_place_of_userfaultfd_is_opened_to_nobody() {
-    use std::os::unix::fs::PermissionsExt as _;
     if !is_root() {
         return;
     }

@@ -5,6 +5,7 @@ use masq_e2e::{
     Finished, Host, Inside, containers, register, wait_for_containers, wait_for_listeners,
     wait_for_words,
 };
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 const POLICY: &str = "
@@ -67,6 +68,8 @@ fn a_containers_socket_is_worth_nothing_outside_it() -> anyhow::Result<()> {
     let two = Inside::with_addresses(&["10.88.0.2/32"])?;
     let at_one = one.register(&host, "one", "blue", None)?;
     two.register(&host, "two", "blue", None)?;
+    let dirs = std::fs::metadata(host.run_dir().join("containers"))?;
+    assert_eq!(dirs.permissions().mode() & 0o777, 0o700);
     // By a container of the same tenant, and by the host's root.
     let stranger = two.run_in(&host, &at_one, "ibv_devinfo")?;
     assert!(

@@ -14,6 +14,7 @@ use slab::Slab;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,12 @@ pub(super) struct Containers {
 impl Containers {
     pub(super) fn new(run_dir: &Path, server: ServerHandle) -> Result<Self, ServerError> {
         let root = run_dir.join("containers");
-        std::fs::create_dir_all(&root).map_err(|source| ServerError::Path {
+        // Containers have it mounted; nobody else of the host's needs the way there.
+        let make = || {
+            std::fs::create_dir_all(&root)?;
+            std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o700))
+        };
+        make().map_err(|source| ServerError::Path {
             path: root.clone(),
             source,
             remedy: "choose a --run-dir that masqd may write",
