@@ -19,6 +19,8 @@ pub(crate) use loader::{LOADER, MULTIARCH_DIR};
 const MAX_DIRS: usize = 128;
 /// Names that are read of a directory.
 const MAX_NAMES: usize = 1 << 16;
+/// Copies of libibverbs.so.1 beyond which no more are looked for.
+const MOST_VERBS: usize = 64;
 
 /// The C library of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,8 @@ pub(crate) struct Image {
     pub libc: Libc,
     /// Directory that it searches without being told to.
     pub default_dir: Option<PathBuf>,
-    /// Each libibverbs.so.1* that is a file of its own, of this machine's architecture.
+    /// Each libibverbs.so.1* that is a file of its own, of this machine's architecture;
+    /// if there are more than anybody needs, not all.
     pub verbs: Vec<PathBuf>,
     /// Those of the wanted libraries and programs that it has.
     pub present: BTreeSet<String>,
@@ -49,14 +52,15 @@ pub(crate) struct Image {
 /// Looks into `root`. `wanted` are file names of libraries and programs that may have to be
 /// brought along. Never fails: what cannot be read is not there.
 pub(crate) fn inspect<'a>(root: &Root, wanted: impl IntoIterator<Item = &'a str>) -> Image {
-    let (dirs, listings) = search(root);
+    let wanted: BTreeSet<&str> = wanted.into_iter().collect();
+    let (dirs, listings) = search(root, |name| is_verbs(name) || wanted.contains(name));
     let libc = libc(root, &dirs);
     let mut verbs = Vec::new();
     let mut seen: HashSet<Inode> = HashSet::new();
     let mut names: BTreeSet<&str> = BTreeSet::new();
     for (dir, listing) in dirs.iter().zip(&listings) {
-        for name in listing.iter().filter_map(|name| name.to_str()) {
-            if is_verbs(name) {
+        for name in listing {
+            if is_verbs(name) && verbs.len() <= MOST_VERBS {
                 let path = dir.join(name);
                 if let Some(inode) = library(root, &path)
                     && seen.insert(inode)
@@ -64,7 +68,7 @@ pub(crate) fn inspect<'a>(root: &Root, wanted: impl IntoIterator<Item = &'a str>
                     verbs.push(path);
                 }
             }
-            names.insert(name);
+            names.insert(name.as_str());
         }
     }
     let regular = |path: PathBuf| {
@@ -103,13 +107,20 @@ pub(crate) fn inspect<'a>(root: &Root, wanted: impl IntoIterator<Item = &'a str>
     }
 }
 
+impl Image {
+    /// Whether there are more copies of libibverbs.so.1 than are looked for.
+    pub(crate) fn has_too_many_verbs(&self) -> bool {
+        self.verbs.len() > MOST_VERBS
+    }
+}
+
 fn is_verbs(name: &str) -> bool {
     name.strip_prefix("libibverbs.so.1")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Directories that exist, each once, with the names in them.
-fn search(root: &Root) -> (Vec<PathBuf>, Vec<Vec<std::ffi::OsString>>) {
+/// Directories that exist, each once, with the names in them that are to be kept.
+fn search(root: &Root, keep: impl Fn(&str) -> bool) -> (Vec<PathBuf>, Vec<Vec<String>>) {
     let mut seen: HashSet<Inode> = HashSet::new();
     let mut dirs = Vec::new();
     let mut listings = Vec::new();
@@ -130,8 +141,9 @@ fn search(root: &Root) -> (Vec<PathBuf>, Vec<Vec<std::ffi::OsString>>) {
             let levels = root.names(&below, MAX_DIRS).unwrap_or_default();
             queue.extend(levels.into_iter().map(|level| below.join(level)));
         }
+        let names = names.into_iter().filter_map(|name| name.into_string().ok());
+        listings.push(names.filter(|name| keep(name)).collect());
         dirs.push(dir);
-        listings.push(names);
     }
     (dirs, listings)
 }

@@ -70,6 +70,15 @@ impl Plan {
         image: &Image,
         bundled: &Bundled,
     ) -> Result<(), ContainerError> {
+        if image.has_too_many_verbs() {
+            return Err(ContainerError::Image(format!(
+                "the image has more than {} files libibverbs.so.1*, and masq's would have to \
+                 be mounted over each\n  \
+                 remove those that no program loads, or set the annotation \
+                 dev.masq/library=none",
+                image.verbs.len() - 1
+            )));
+        }
         match image.libc {
             Libc::Musl => Err(ContainerError::Image(
                 "the image is built on musl, and masq's libibverbs.so.1 needs glibc\n  \
@@ -229,6 +238,14 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn an_image_of_countless_copies_is_refused() {
+        let mut image = image(Libc::Glibc(GlibcVersion::new(2, 36)));
+        image.verbs = vec!["/usr/lib/libibverbs.so.1".into(); 65];
+        let error = Plan::default().libraries(&image, &bundled()).unwrap_err();
+        assert!(error.to_string().contains("more than 64"), "{error}");
     }
 
     #[test]

@@ -28,14 +28,16 @@ impl Peer {
         let pid = cred.pid();
         let pidfd = match peer_pidfd(socket.as_fd()) {
             Ok(pidfd) => pidfd,
-            // Before 6.5 the number must do; it is checked again by whoever
-            // opens the memory of the process.
-            Err(_) => {
+            // Before 6.5 the number must do; it is checked again by whoever opens the
+            // memory of the process. Other errors say that the process has ended: then
+            // its number may be another's.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOPROTOOPT) => {
                 let pid = rustix::process::Pid::from_raw(pid).ok_or_else(|| {
                     io::Error::other("the process is in a pid namespace that masqd does not see")
                 })?;
                 rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?
             }
+            Err(error) => return Err(error),
         };
         Ok(Self {
             pid,

@@ -26,6 +26,8 @@ const MAX_FILES: usize = 64;
 const MAX_FILE: u64 = 64 << 10;
 const MAX_DIRS: usize = 256;
 const MAX_NAMES: usize = 4096;
+/// Patterns of `include` that are followed.
+const MAX_PATTERNS: usize = 256;
 
 /// Directories in the order in which the loader comes to them; not all need exist.
 pub(super) fn directories(root: &Root) -> Vec<PathBuf> {
@@ -53,7 +55,7 @@ pub(super) fn has_musl(root: &Root) -> bool {
 fn configured(root: &Root) -> Vec<PathBuf> {
     let mut dirs = Vec::new();
     let mut files = vec![PathBuf::from(CONF)];
-    let mut read = 0;
+    let (mut read, mut patterns) = (0, 0);
     while let Some(file) = files.pop() {
         if read >= MAX_FILES || dirs.len() >= MAX_DIRS {
             break;
@@ -69,7 +71,10 @@ fn configured(root: &Root) -> Vec<PathBuf> {
                 .filter(|rest| rest.starts_with(|c: char| c.is_ascii_whitespace()))
             {
                 for pattern in pattern.split_whitespace() {
-                    included(root, &file, pattern, &mut files);
+                    patterns += 1;
+                    if patterns <= MAX_PATTERNS {
+                        included(root, &file, pattern, &mut files);
+                    }
                 }
             } else if line.starts_with('/') && dirs.len() < MAX_DIRS {
                 dirs.push(line.into());

@@ -135,3 +135,34 @@ fn a_huge_library_is_not_read_to_its_end() {
     file.set_len(1 << 40).unwrap();
     assert_eq!(look(&dir).libc, Libc::Glibc(GlibcVersion::new(2, 36)));
 }
+
+#[test]
+fn no_more_patterns_are_followed_than_an_image_has() {
+    let dir = tree(&[LOADER, &multiarch("libc.so.6"), "/far/libibverbs.so.1"]);
+    let conf = |before: usize| {
+        let text = "include /etc/none/*\n".repeat(before) + "include /etc/conf/*\n";
+        fs::write(dir.path().join("etc/ld.so.conf"), text).unwrap();
+        look(&dir).verbs.len()
+    };
+    fs::create_dir_all(dir.path().join("etc/conf")).unwrap();
+    fs::write(dir.path().join("etc/conf/far"), "/far\n").unwrap();
+    assert_eq!(conf(100), 1);
+    assert_eq!(conf(3000), 0);
+}
+
+#[test]
+fn countless_copies_are_not_all_looked_at() {
+    let dir = tree(&[LOADER, &multiarch("libc.so.6")]);
+    let lib = dir.path().join(MULTIARCH_DIR.trim_start_matches('/'));
+    let put = |from: usize, to: usize| {
+        for number in from..to {
+            fs::write(lib.join(format!("libibverbs.so.1.{number}")), "").unwrap();
+        }
+    };
+    put(0, 64);
+    assert!(!look(&dir).has_too_many_verbs());
+    put(64, 200);
+    let image = look(&dir);
+    assert!(image.has_too_many_verbs());
+    assert_eq!(image.verbs.len(), 65);
+}
