@@ -233,6 +233,35 @@ fn addresses_are_followed_and_those_of_others_are_not_taken() -> anyhow::Result<
 }
 
 #[test]
+fn a_container_that_has_all_it_may_gives_up_none_for_anothers() -> anyhow::Result<()> {
+    let host = Host::with_policy(POLICY)?;
+    let one = Inside::with_addresses(&["10.88.0.1/32"])?;
+    let full: Vec<_> = (10..17).map(|n| format!("10.88.0.{n}")).collect();
+    let wanted = ["10.88.0.1/32".to_owned()].into_iter();
+    let wanted: Vec<_> = wanted
+        .chain(full.iter().map(|a| format!("{a}/32")))
+        .collect();
+    let wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
+    let two = Inside::with_addresses(&wanted)?;
+    let three = Inside::with_addresses(&["10.88.0.3/32", "10.88.0.1/32"])?;
+    one.register(&host, "one", "blue", None)?;
+    two.register(&host, "two", "blue", None)?;
+    three.register(&host, "three", "blue", None)?;
+    one.kill();
+    wait_for_containers(&host, |list| list.len() == 2)?;
+    let list = containers(&host)?;
+    let has = |id: &str| {
+        held(&list)
+            .into_iter()
+            .find(|(of, _)| *of == id)
+            .map(|(_, has)| has)
+    };
+    assert_eq!(has("two"), Some(full));
+    assert_eq!(has("three").map_or(0, |has| has.len()), 2);
+    Ok(())
+}
+
+#[test]
 fn a_session_outlives_further_addresses_and_ends_with_the_first() -> anyhow::Result<()> {
     let host = Host::with_policy(POLICY)?;
     let one = Inside::with_addresses(&["10.88.0.1/32"])?;

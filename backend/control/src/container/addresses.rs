@@ -147,8 +147,11 @@ impl Thread {
                 if !watched.pace.take(now) {
                     continue;
                 }
-                if let Ok(addresses) = netns::addresses(watched.netlink.as_fd()) {
-                    tell(*key, addresses);
+                if let Ok(dump) = netns::addresses(watched.netlink.as_fd()) {
+                    tell(*key, dump.addresses);
+                    if dump.changed {
+                        watched.pace.changed(now);
+                    }
                 }
                 let data = epoll::EventData::new_u64(*key);
                 let _ = epoll::modify(&self.epoll, &watched.netlink, data, ONCE);

@@ -17,7 +17,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// How often addresses are read again that change meanwhile.
+const DUMPS: usize = 8;
 
 /// A container's init process: its number, and when it started, since numbers are
 /// used again.
@@ -82,7 +85,7 @@ impl Prepared {
         let netlink = netns::open(pidfd.as_fd())
             .map_err(failed("its network namespace cannot be looked into"))?;
         let addresses =
-            netns::addresses(netlink.as_fd()).map_err(failed("its addresses cannot be read"))?;
+            settled_addresses(netlink.as_fd()).map_err(failed("its addresses cannot be read"))?;
         // All of the above was about this process, if it lives now.
         if has_ended(pidfd.as_fd()) {
             return Err(gone());
@@ -129,6 +132,18 @@ impl Prepared {
     }
 }
 
+/// The addresses of a namespace, which nobody should be changing at this time.
+fn settled_addresses(netlink: BorrowedFd<'_>) -> io::Result<Vec<IpAddr>> {
+    let mut dump = netns::addresses(netlink)?;
+    for _ in 0..DUMPS {
+        if !dump.changed {
+            break;
+        }
+        dump = netns::addresses(netlink)?;
+    }
+    Ok(dump.addresses)
+}
+
 /// When a process started, in clock ticks after boot: field 22 of its `stat` (proc(5)).
 pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -139,7 +154,7 @@ pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
 }
 
 /// Whether a process has ended.
-pub(crate) fn has_ended(pidfd: std::os::fd::BorrowedFd<'_>) -> bool {
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
     let now = Timespec {

@@ -5,7 +5,7 @@
 //! sends the socket back. The socket stays in the namespace in which it was made.
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -39,6 +39,8 @@ const REPLY: usize = 64 << 10;
 const MOST_REPLIES: usize = 64;
 /// Most addresses that are told.
 const MOST_ADDRESSES: usize = 64;
+/// Of netlink(7): the addresses changed while they were told.
+const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// What the process does that was started as [`NETNS_HELPER`]: standard input is a
 /// pidfd, standard output a socket on which the netlink socket is sent.
@@ -111,9 +113,17 @@ fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     fd.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
 }
 
-/// The addresses of the namespace in the order of its interfaces, those that are not
-/// usable yet left out. Does not wait.
-pub(super) fn addresses(netlink: BorrowedFd<'_>) -> io::Result<Vec<IpAddr>> {
+/// What a namespace has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Dump {
+    /// In the order of its interfaces, those that are not usable yet left out.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Whether they changed meanwhile: some of the above may be gone already.
+    pub(super) changed: bool,
+}
+
+/// The addresses of the namespace. Does not wait.
+pub(super) fn addresses(netlink: BorrowedFd<'_>) -> io::Result<Dump> {
     // News that were not read may fill the socket: forget them, the dump is newer.
     discard(netlink);
     let mut header = NetlinkHeader::default();
@@ -124,20 +134,24 @@ pub(super) fn addresses(netlink: BorrowedFd<'_>) -> io::Result<Vec<IpAddr>> {
     let mut request = vec![0; message.buffer_len()];
     message.serialize(&mut request);
     send(netlink, &request, SendFlags::NOSIGNAL)?;
-    let mut found = Vec::new();
+    let mut found = Dump::default();
     let mut reply = vec![0; REPLY];
     for _ in 0..MOST_REPLIES {
         let length = match recv(netlink, reply.as_mut_slice(), RecvFlags::empty()) {
             Ok((length, _)) => length,
             Err(Errno::AGAIN) => break,
-            Err(Errno::INTR | Errno::NOBUFS) => continue,
+            Err(Errno::INTR) => continue,
+            Err(Errno::NOBUFS) => {
+                found.changed = true;
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         if read_part(reply.get(..length).unwrap_or_default(), &mut found) {
             break;
         }
     }
-    found.truncate(MOST_ADDRESSES);
+    found.addresses.truncate(MOST_ADDRESSES);
     Ok(found)
 }
 
@@ -153,16 +167,22 @@ fn discard(netlink: BorrowedFd<'_>) {
 }
 
 /// Reads one datagram of a dump; true if it was the last.
-fn read_part(mut part: &[u8], found: &mut Vec<IpAddr>) -> bool {
+fn read_part(mut part: &[u8], found: &mut Dump) -> bool {
     while !part.is_empty() {
         let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) else {
             return true;
         };
         let length = (message.header.length as usize).next_multiple_of(4);
+        let flags = message.header.flags;
         match message.payload {
+            // News of the namespace come between the parts of a dump.
+            NetlinkPayload::InnerMessage(_) if flags & NLM_F_MULTIPART == 0 => {
+                found.changed = true;
+            }
             NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return true,
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
-                found.extend(usable(&address));
+                found.changed |= flags & NLM_F_DUMP_INTR != 0;
+                found.addresses.extend(usable(&address));
             }
             _ => {}
         }
@@ -195,8 +215,8 @@ mod tests {
     #[test]
     fn the_kernel_tells_the_same_addresses_as_often_as_it_is_asked() {
         let netlink = listen().unwrap();
-        let first = addresses(netlink.as_fd()).unwrap();
-        assert_eq!(addresses(netlink.as_fd()).unwrap(), first);
+        let first = addresses(netlink.as_fd()).unwrap().addresses;
+        assert_eq!(addresses(netlink.as_fd()).unwrap().addresses, first);
         let out = Command::new("ip")
             .args(["-o", "addr", "show", "up"])
             .output();
@@ -216,10 +236,38 @@ mod tests {
 
     #[test]
     fn what_is_no_netlink_message_ends_the_reading() {
-        let mut found = Vec::new();
+        let mut found = Dump::default();
         assert!(read_part(&[0xff; 40], &mut found));
         assert!(read_part(&[0; 16], &mut found));
         assert!(!read_part(&[], &mut found));
-        assert!(found.is_empty());
+        assert_eq!(found, Dump::default());
+    }
+
+    #[test]
+    fn what_comes_between_the_parts_of_a_dump_is_told_from_them() {
+        let message = |flags, last: u8| {
+            let mut address = AddressMessage::default();
+            address
+                .attributes
+                .push(AddressAttribute::Local([10, 0, 0, last].into()));
+            let mut header = NetlinkHeader::default();
+            header.flags = flags;
+            let new = RouteNetlinkMessage::NewAddress(address);
+            let mut message = NetlinkMessage::new(header, NetlinkPayload::from(new));
+            message.finalize();
+            let mut bytes = vec![0; message.buffer_len()];
+            message.serialize(&mut bytes);
+            bytes
+        };
+        let read = |part: &[u8]| {
+            let mut found = Dump::default();
+            assert!(!read_part(part, &mut found));
+            (found.addresses.len(), found.changed)
+        };
+        assert_eq!(read(&message(NLM_F_MULTIPART, 1)), (1, false));
+        let with_news = [message(NLM_F_MULTIPART, 1), message(0, 2)].concat();
+        assert_eq!(read(&with_news), (1, true));
+        let interrupted = message(NLM_F_MULTIPART | NLM_F_DUMP_INTR, 1);
+        assert_eq!(read(&interrupted), (1, true));
     }
 }

@@ -504,6 +504,9 @@ impl Server {
         ) else {
             return;
         };
+        if self.deadline.is_some() {
+            return;
+        }
         let admitted = Peer::of(&socket).and_then(|peer| {
             let admitted = container.namespaces.admit(peer.pid)?;
             // What was read of its number was about it, if it lives now.

@@ -3,7 +3,7 @@
 
 use super::Server;
 use super::containers::{Container, ContainerKey};
-use masq_policy::{EndpointId, Placement, Policy, VirtualAddress};
+use masq_policy::{EndpointId, MAX_ADDRESSES, Placement, Policy, VirtualAddress};
 use masq_spec::event::AsyncEvent;
 use std::net::IpAddr;
 
@@ -55,7 +55,7 @@ impl Server {
         self.world.forget_moved();
         self.world.readdress_agent(&id);
         self.recheck_tenant(&id);
-        // Who takes an address now has lost none, so this ends.
+        // Each has room for so many only, so this ends.
         let lost = before
             .into_iter()
             .filter(|address| !after.contains(address));
@@ -81,12 +81,18 @@ impl Server {
         }
     }
 
-    /// Other containers of the tenant may have what `id` had until now.
+    /// Other containers of the tenant may have what `id` had until now, if they have room:
+    /// one that gave up another for it would start a chain.
     pub(super) fn offer_addresses(&mut self, id: &EndpointId, had: &[VirtualAddress]) {
+        let has_room = |id: &EndpointId| {
+            let endpoint = self.world.policy.endpoint(id);
+            endpoint.is_some_and(|e| e.addresses().len() < MAX_ADDRESSES)
+        };
         let wants = |c: &Container| {
             let mut own = c.addresses.iter().map(|ip| VirtualAddress::new(*ip));
             c.endpoint.tenant() == id.tenant()
                 && c.endpoint != *id
+                && has_room(&c.endpoint)
                 && own.any(|address| had.contains(&address))
         };
         for key in self.containers.keys(wants) {
