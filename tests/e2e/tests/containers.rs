@@ -2,9 +2,10 @@
 //! hook would do it.
 
 use masq_e2e::{
-    Finished, Host, Inside, containers, register, wait_for_containers, wait_for_listeners,
-    wait_for_words,
+    Binaries, Finished, Host, Inside, containers, register, wait_for_containers,
+    wait_for_listeners, wait_for_words,
 };
+use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
@@ -473,6 +474,25 @@ fn a_container_that_cannot_have_a_socket_leaves_nothing() -> anyhow::Result<()> 
     assert!(!dir.exists());
     assert!(containers(&host)?.is_empty());
     one.register(&host, "one", "blue", None).map(drop)
+}
+
+#[test]
+fn a_masqd_that_stops_lets_containers_finish_and_begin_nothing() -> anyhow::Result<()> {
+    let mut host = Host::launch(Binaries::find()?, POLICY, &["--drain", "60"])?;
+    let one = Inside::with_addresses(&["10.88.0.1/32"])?;
+    let at = one.register(&host, "one", "blue", None)?;
+    let mut server = one.start_in(&host, &at, "rping -s -a 10.88.0.1 -C 1 -V")?;
+    wait_for_listeners(&host, "blue/pod.one", 1, &mut server)?;
+    host.signal(Signal::TERM);
+    let until = std::time::Instant::now() + PATIENCE;
+    while !host.log().contains("no new sessions") {
+        assert!(std::time::Instant::now() < until, "{}", host.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let late = one.run_in(&host, &at, "ibv_devinfo")?;
+    assert!(late.output.contains("No IB devices found"), "{late}");
+    assert!(server.is_running() && host.is_running());
+    Ok(())
 }
 
 #[test]
