@@ -223,6 +223,26 @@ mod tests {
     }
 
     #[test]
+    fn another_root_filesystem_at_the_same_path_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let rootfs = dir.path().join("rootfs");
+        fs::create_dir_all(rootfs.join("run/masq")).unwrap();
+        let record = Record {
+            container: "c1".into(),
+            process: dead(),
+            rootfs: rootfs.clone(),
+            created: vec![created("/run", true), created("/run/masq", true)],
+        };
+        write(dir.path(), &record);
+        // Not removed, or its number could be the next one's.
+        fs::rename(&rootfs, dir.path().join("old")).unwrap();
+        fs::create_dir_all(rootfs.join("run/masq")).unwrap();
+        assert_eq!(collect(dir.path(), false).unwrap().len(), 1);
+        assert!(rootfs.join("run/masq").exists());
+        assert!(collect(dir.path(), false).unwrap().is_empty());
+    }
+
+    #[test]
     fn a_link_that_a_container_left_leads_the_collector_nowhere() {
         let dir = tempfile::tempdir().unwrap();
         let rootfs = dir.path().join("rootfs");

@@ -180,6 +180,12 @@ impl Place {
             .collect()
     }
 
+    /// Whether the root filesystem is still the one that the record was written of: another
+    /// at its path is somebody else's. A record in a bundle does not tell.
+    fn is_of(&self, rootfs: &Path) -> bool {
+        split(&self.name).is_none_or(|(of, _)| of == "0" || of == key(rootfs))
+    }
+
     /// Where it stands.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -188,11 +194,14 @@ impl Place {
     /// Removes what was created for `record`, and the record. What a running container of
     /// the same root filesystem has mounts upon is left to that. Says what failed.
     pub(crate) fn undo(&self, record: &Record) -> Vec<String> {
-        let others = self.others();
-        let mut failures = remove_created(record, |created| {
-            let mut alive = others.iter().filter(|other| other.process.is_alive());
-            alive.any(|other| other.created.contains(created))
-        });
+        let mut failures = Vec::new();
+        if self.is_of(&record.rootfs) {
+            let others = self.others();
+            failures = remove_created(record, |created| {
+                let mut alive = others.iter().filter(|other| other.process.is_alive());
+                alive.any(|other| other.created.contains(created))
+            });
+        }
         failures.extend(self.remove().err().map(|e| e.to_string()));
         failures
     }
