@@ -7,7 +7,7 @@ use masq_admin::Registration;
 use rustix::fs::{Mode, OFlags, open};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -75,10 +75,10 @@ impl ContainerDir {
             fs::create_dir_all(self.0.join(name))?;
         }
         for name in ["uverbs0", "rdma_cm"] {
-            fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(self.0.join(DEV).join(name))?;
+            match fs::File::create_new(self.0.join(DEV).join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -133,11 +133,24 @@ impl ContainerDir {
     }
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all. What is there is not opened: a container may hold a
+/// lease on all that it can read, and whoever opens that waits (fcntl(2)).
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    fs::write(&fresh, bytes)?;
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::File::create_new(&fresh)?.write_all(bytes)?;
     fs::rename(&fresh, path)
+}
+
+/// Reads a file that a container may hold a lease on: an error then.
+pub(super) fn read_at_once(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut bytes = Vec::new();
+    fs::File::from(open(path, flags, Mode::empty())?).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

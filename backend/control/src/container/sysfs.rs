@@ -1,7 +1,7 @@
 //! What `/sys/class/infiniband/DEVICE` shows in a container: files of the names and forms
 //! that the kernel's stable sysfs ABI of InfiniBand gives them.
 
-use super::dir::replace;
+use super::dir::{read_at_once, replace};
 use crate::gid::{GidTable, TABLE_LEN};
 use masq_spec::verbs::GidType;
 use std::fs;
@@ -49,7 +49,7 @@ pub(super) fn write(device: &Path, gids: &GidTable) -> io::Result<()> {
 /// Unless it says so already: most of it never changes.
 fn line(path: &Path, text: &str) -> io::Result<()> {
     let wanted = format!("{text}\n");
-    if fs::read(path).is_ok_and(|is| is == wanted.as_bytes()) {
+    if read_at_once(path).is_ok_and(|is| is == wanted.as_bytes()) {
         return Ok(());
     }
     replace(path, wanted.as_bytes())
@@ -68,6 +68,53 @@ fn groups(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use masq_policy::VirtualAddress;
+
+    /// Takes a write lease, as a container's root may on what root owns.
+    #[allow(unsafe_code)] // fcntl(F_SETLEASE), which no crate wraps
+    fn lease(file: &fs::File) -> bool {
+        use nix::libc;
+        use std::os::fd::AsRawFd;
+        /// Of fcntl(2), for want of it in the crate.
+        const F_SETSIG: i32 = 10;
+        let fd = file.as_raw_fd();
+        // SAFETY: both commands take a number, and the descriptor is open.
+        unsafe {
+            // Instead of SIGIO, which would end the test.
+            libc::fcntl(fd, F_SETSIG, libc::SIGURG) == 0
+                && libc::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK) == 0
+        }
+    }
+
+    #[test]
+    fn a_lease_of_the_containers_holds_nobody_up() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = super::super::ContainerDir::of(root.path(), "c1");
+        dir.make().unwrap();
+        let id = "blue/pod.x".parse().unwrap();
+        let gids = |last| {
+            let address = VirtualAddress::new([10, 0, 0, last].into());
+            GidTable::new(&id, &[address])
+        };
+        dir.write_sysfs("masq0", &gids(1)).unwrap();
+        let gid = dir.path().join("sys/masq0/ports/1/gids/3");
+        let files = [gid.clone(), dir.path().join("dev/uverbs0")];
+        let files = files.map(|path| fs::File::open(path).unwrap());
+        if !files.iter().all(lease) {
+            eprintln!("no leases here: left out");
+            return;
+        }
+        let (done, is_done) = std::sync::mpsc::channel();
+        let other = gids(2);
+        std::thread::spawn(move || {
+            dir.make().unwrap();
+            dir.write_sysfs("masq0", &other).unwrap();
+            done.send(()).unwrap();
+        });
+        // The kernel would take the lease away after 45 seconds.
+        let patience = std::time::Duration::from_secs(20);
+        is_done.recv_timeout(patience).expect("it waits");
+        assert!(fs::read_to_string(gid).unwrap().ends_with("0a00:0002\n"));
+    }
 
     #[test]
     fn gids_come_and_go_with_the_addresses() {
