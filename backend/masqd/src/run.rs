@@ -4,11 +4,13 @@ use crate::args::{Args, LogFormat};
 use crate::cdi::CdiFile;
 use crate::cpus;
 use anyhow::{Context, Result, bail};
+use masq_container::Held;
 use masq_control::{DeviceIdentity, Server, ServerConfig, ServerHandle};
 use masq_policy::Policy;
 use masq_soft::{SoftConfig, SoftDevice};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -49,9 +51,16 @@ pub fn run(args: &Args) -> Result<()> {
         .map(|dir| CdiFile::new(dir, &args.run_dir))
         .transpose()?;
     let mut server = Server::new(config, policy, Arc::new(device))?;
-    if let Some(cdi) = cdi {
-        server.on_policy(move |policy| cdi.write(policy));
-    }
+    let held = library_dir().map(Held::start).transpose();
+    let held = held.context("start a thread")?;
+    server.on_policy(move |policy| {
+        if let Some(cdi) = &cdi {
+            cdi.write(policy);
+        }
+        if let Some(held) = &held {
+            held.look_again();
+        }
+    });
     watch_signals(signals, server.handle())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -65,6 +74,18 @@ pub fn run(args: &Args) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Where masq's libraries are: beside this program in a build directory, or installed.
+fn library_dir() -> Option<PathBuf> {
+    let exe = std::env::current_exe().ok()?;
+    let dirs = exe
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join("lib/masq"));
+    dirs.chain([PathBuf::from("/usr/lib/masq")])
+        .find(|dir| dir.join("libibverbs.so.1").is_file())
 }
 
 /// Each session takes about eight descriptors, each completion channel four:
