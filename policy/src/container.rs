@@ -235,17 +235,15 @@ fn only_class(tenant: &Tenant, container: &Container<'_>) -> Result<Placement, P
     if let Some(place) = single(fit)? {
         return Ok(place);
     }
-    match tenant.classes.first() {
-        None => Err(PlaceError::NoClass(tenant.name().to_string())),
-        Some(Class { template }) => {
-            require(
-                &template.containers,
-                || format!("endpoint {}", template.id),
-                container,
-            )?;
-            Ok(Placement::InstanceOf(template.id.clone()))
-        }
-    }
+    let Some(Class { template }) = tenant.classes.first() else {
+        return Err(PlaceError::NoClass(tenant.name().to_string()));
+    };
+    // None allows it; the first one says why.
+    Err(not_selected(
+        &template.containers,
+        &format!("endpoint {}", template.id),
+        container,
+    ))
 }
 
 fn single(fit: Vec<&Class>) -> Result<Option<Placement>, PlaceError> {
@@ -267,22 +265,26 @@ fn require(
     if containers.allow(container) {
         return Ok(());
     }
-    let mut has = vec![match container.image {
+    Err(not_selected(containers, &of(), container))
+}
+
+fn not_selected(containers: &Containers, of: &str, container: &Container<'_>) -> PlaceError {
+    let image = match container.image {
         Some(image) => format!("image {}", image.escape_debug()),
         None => "no image name that the runtime tells".to_owned(),
-    }];
-    has.push(match container.addresses.as_slice() {
+    };
+    let addresses = match container.addresses.as_slice() {
         [] => "no address".to_owned(),
         some => {
             let words: Vec<_> = some.iter().map(ToString::to_string).collect();
             format!("addresses {}", words.join(" "))
         }
-    });
-    Err(PlaceError::NotSelected {
-        of: of(),
+    };
+    PlaceError::NotSelected {
+        of: of.to_owned(),
         wanted: containers.to_string(),
-        has: has.join(", "),
-    })
+        has: format!("{image}, {addresses}"),
+    }
 }
 
 fn known<'n>(names: impl Iterator<Item = &'n str>) -> String {

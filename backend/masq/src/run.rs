@@ -15,7 +15,6 @@ use std::process::Command;
 /// Environment variable by which the library finds its endpoint.
 pub(crate) const SOCKET_VARIABLE: &str = "MASQ_SOCKET";
 const SOCKET_FILE: &str = "masq.sock";
-const LIBRARY: &str = "libibverbs.so.1";
 
 /// Replaces this process; returns only if that failed.
 pub(crate) fn exec(run_dir: &Path, args: &RunArgs) -> CliError {
@@ -126,7 +125,7 @@ fn existing(endpoints: &Path) -> Vec<String> {
 pub(crate) fn library(named: Option<&Path>) -> Result<PathBuf, CliError> {
     let candidates = match named {
         Some(path) => vec![path.to_owned()],
-        None => candidates(std::env::current_exe().ok().as_deref()),
+        None => masq_container::libraries(std::env::current_exe().ok().as_deref()),
     };
     let Some(found) = candidates.iter().find(|path| path.is_file()) else {
         let looked: Vec<_> = candidates
@@ -150,20 +149,6 @@ pub(crate) fn library(named: Option<&Path>) -> Result<PathBuf, CliError> {
     Ok(path)
 }
 
-/// Where the library is looked for, in order: beside the program in a build
-/// directory, beside it in a package, and where packages put it.
-fn candidates(exe: Option<&Path>) -> Vec<PathBuf> {
-    let mut list = Vec::new();
-    if let Some(dir) = exe.and_then(Path::parent) {
-        list.push(dir.join("lib/masq").join(LIBRARY));
-        if let Some(above) = dir.parent() {
-            list.push(above.join("lib/masq").join(LIBRARY));
-        }
-    }
-    list.push(Path::new("/usr/lib/masq").join(LIBRARY));
-    list
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,18 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn a_build_directory_and_an_installed_package_are_both_searched() {
-        let list = candidates(Some(Path::new("/usr/bin/masq")));
-        assert!(list.contains(&PathBuf::from("/usr/bin/lib/masq/libibverbs.so.1")));
-        assert!(list.contains(&PathBuf::from("/usr/lib/masq/libibverbs.so.1")));
-    }
-
-    #[test]
     fn a_path_that_ld_preload_would_split_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let odd = dir.path().join("a b");
         std::fs::create_dir(&odd).unwrap();
-        let file = odd.join(LIBRARY);
+        let file = odd.join(masq_container::LIBRARY_FILE);
         std::fs::write(&file, "").unwrap();
         let error = library(Some(&file)).unwrap_err();
         assert!(error.to_string().contains("blank"), "{error}");

@@ -10,7 +10,7 @@ use masq_policy::Policy;
 use masq_soft::{SoftConfig, SoftDevice};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -76,16 +76,12 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Where masq's libraries are: beside this program in a build directory, or installed.
+/// The directory of masq's libraries, if there is one.
 fn library_dir() -> Option<PathBuf> {
-    let exe = std::env::current_exe().ok()?;
-    let dirs = exe
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("lib/masq"));
-    dirs.chain([PathBuf::from("/usr/lib/masq")])
-        .find(|dir| dir.join("libibverbs.so.1").is_file())
+    let exe = std::env::current_exe().ok();
+    let mut candidates = masq_container::libraries(exe.as_deref()).into_iter();
+    let found = candidates.find(|path| path.is_file())?;
+    found.parent().map(Path::to_owned)
 }
 
 /// Each session takes about eight descriptors, each completion channel four:

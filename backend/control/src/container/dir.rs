@@ -123,7 +123,9 @@ impl ContainerDir {
     pub(crate) fn remove(&self) -> io::Result<()> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
-        let aside = self.0.with_file_name(format!("{ASIDE}{number}"));
+        // One of an earlier masqd may lie there yet.
+        let aside = format!("{ASIDE}{}-{number}", std::process::id());
+        let aside = self.0.with_file_name(aside);
         match fs::rename(&self.0, &aside) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             result => result?,
