@@ -45,7 +45,7 @@ impl Meeting {
         Self {
             server: Side::new("blue/a", server),
             client: Side::new("blue/b", client),
-            limit: Duration::from_secs(60),
+            limit: Duration::from_secs(240),
             stays: false,
             joins: false,
         }

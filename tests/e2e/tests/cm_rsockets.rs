@@ -9,7 +9,7 @@ use std::time::Duration;
 
 fn meet(host: &Host, server: &str, client: &str) -> anyhow::Result<PairOutput> {
     Meeting::new(server, client)
-        .limit(Duration::from_secs(110))
+        .limit(Duration::from_secs(400))
         .run(host)
 }
 
@@ -137,7 +137,7 @@ fn rcopy_copies_a_gibibyte_byte_for_byte() -> anyhow::Result<()> {
         let destination = format!("10.0.0.1:{}", to.display());
         let args = [from.as_os_str(), destination.as_ref()];
         host.start_as("blue/b", "rcopy", args)?
-            .wait(Duration::from_secs(100))?
+            .wait(Duration::from_secs(400))?
             .success()?;
         assert!(same(&from, &to)?, "{len} bytes are not the same");
     }
