@@ -40,7 +40,7 @@ impl Side {
 }
 
 impl Meeting {
-    /// These command lines, split at blanks, as blue/a and blue/b; 60 s at most.
+    /// These command lines, split at blanks, as blue/a and blue/b; four minutes at most.
     pub fn new(server: &str, client: &str) -> Self {
         Self {
             server: Side::new("blue/a", server),
