@@ -1,0 +1,4 @@
+mod node;
+mod sim;
+mod simulation;
+mod workload;
