@@ -7,7 +7,7 @@ use super::workload::{
 use crate::*;
 use masq_spec::queue::{SendOpcode, WcStatus};
 use masq_spec::verbs::Access;
-use masq_transport::{Nanos, Need, ResponderFault};
+use masq_transport::{Kind, Nanos, Need, ResponderFault, rules};
 use masq_wire::{Operation, Psn, Qpn, RKey};
 use std::collections::{HashMap, VecDeque};
 
@@ -254,7 +254,7 @@ impl Node {
     }
 
     fn deliver(&mut self, delivery: Delivery) {
-        let step = loop {
+        loop {
             let step = self.inbox.pop_front().expect("nothing more was sent");
             let r = &step.request;
             let (write, receive) = (
@@ -267,40 +267,36 @@ impl Node {
             let is_it = delivery.write == write
                 && delivery.receive == receive
                 && delivery.length == r.length
-                && delivery.imm.is_none_or(|imm| imm == r.imm);
-            // UC may have lost what was sent before it.
-            if is_it || self.requester.is_rc() {
+                && delivery.imm == rules(r.opcode).immediate.then_some(r.imm)
+                && delivery.invalidated.is_some() == rules(r.opcode).invalidate
+                && delivery.solicited == (r.solicited && receive);
+            // UC may have lost what was sent before it, though it looked alike.
+            if self.requester.is_rc() {
                 assert!(is_it, "{delivery:?} is not {r:?}");
-                break step;
+                assert!(self.holds(r), "the bytes of {r:?}");
+                break;
             }
-        };
-        let r = &step.request;
-        let has_imm = matches!(
-            r.opcode,
-            SendOpcode::SendWithImm | SendOpcode::RdmaWriteWithImm
-        );
-        assert_eq!(delivery.imm, has_imm.then_some(r.imm));
-        assert_eq!(delivery.solicited, r.solicited && delivery.receive);
-        assert_eq!(
-            delivery.invalidated.is_some(),
-            r.opcode == SendOpcode::SendWithInv
-        );
+            if is_it && self.holds(r) {
+                break;
+            }
+        }
         if delivery.receive {
             assert!(std::mem::take(&mut self.store.taken));
         }
-        let bytes = match delivery.write {
-            true => &self.store.ram[r.remote_addr as usize..][..r.length as usize],
-            false => &self.store.buffer[..r.length as usize],
-        };
-        // What UC lost may have looked alike, but its bytes did not.
-        let matches = |id| {
-            bytes
-                .iter()
-                .enumerate()
-                .all(|(i, b)| *b == pattern(id, i as u64))
-        };
-        assert!(matches(r.id), "the bytes of {r:?}");
         self.delivered += 1;
+    }
+
+    /// Whether the payload of a request is where it belongs.
+    fn holds(&self, r: &Request) -> bool {
+        let (from, at) = match rules(r.opcode).kind {
+            Kind::Write => (&self.store.ram, r.remote_addr as usize),
+            _ => (&self.store.buffer, 0),
+        };
+        let bytes = from.get(at..at + r.length as usize);
+        bytes.is_some_and(|bytes| {
+            let mut bytes = bytes.iter().enumerate();
+            bytes.all(|(n, byte)| *byte == pattern(r.id, n as u64))
+        })
     }
 
     /// Does what needs no packet; true if anything was done.
@@ -398,6 +394,16 @@ impl Node {
             peer.store.placed.iter().all(|times| *times <= 1),
             "placed once"
         );
+    }
+
+    /// What else holds if the last request is wrong and nothing was lost.
+    pub(super) fn check_fault(&self) {
+        let expected = self.program.iter().map(|step| match step.expect {
+            Expect::Fails(status) => status,
+            _ => WcStatus::Success,
+        });
+        let got = self.completions.iter().map(|c| c.status);
+        assert!(got.eq(expected), "{:?}", self.completions.last());
     }
 
     /// What else holds on a connection without a fault.
