@@ -243,7 +243,7 @@ impl Requester {
         let by_data = slot.is_answered_by_data();
         headers.bth.ack_request = self.is_reliable()
             && (is_last
-                || !is_new
+                || (!is_new && under_way == 0)
                 || (index + 1).is_multiple_of(ACK_EVERY)
                 || !self.window.admits(under_way + step, 1));
         self.next = after;

@@ -22,8 +22,8 @@ pub(super) fn requester_config() -> RequesterConfig {
     }
 }
 
-pub(super) fn responder() -> Responder {
-    Responder::new(ResponderConfig {
+pub(super) fn responder_config() -> ResponderConfig {
+    ResponderConfig {
         qp_type: QpType::Rc,
         dest_qpn: Qpn::new(7),
         psn: Psn::new(0),
@@ -31,7 +31,11 @@ pub(super) fn responder() -> Responder {
         max_dest_rd_atomic: 2,
         min_rnr_timer: 12,
         access: Access::REMOTE_READ | Access::REMOTE_WRITE | Access::REMOTE_ATOMIC,
-    })
+    }
+}
+
+pub(super) fn responder() -> Responder {
+    Responder::new(responder_config())
 }
 
 /// Memory that takes everything and remembers what was done to it.

@@ -345,3 +345,62 @@ fn uc_completes_what_it_sent_and_asks_for_no_ack() {
     assert_eq!(r.deadline(), None);
     assert_eq!(completions(&mut r)[2], (2, WcStatus::LocQpOpErr), "no READ");
 }
+
+#[test]
+fn credits_count_a_long_read_as_the_requests_that_it_becomes() {
+    let config = RequesterConfig {
+        window: (512, 512),
+        ..requester_config()
+    };
+    let long = (SendOpcode::RdmaRead, 256 * 200);
+    let mut r = posted(config, &[WRITE, long, SEND, SEND]);
+    assert_eq!(r.poll_packet(0).map(|t| t.headers.bth.psn.get()), Some(0));
+    // Messages up to the sixth: the WRITE, four READ requests and a SEND.
+    let five = Syndrome::Ack(Credits::at_most(5));
+    assert_eq!(Credits::at_most(5).count(), Some(4));
+    let mut sink = Sink::default();
+    r.handle(&answer(0, five, 2), 0, 0, &mut sink);
+    let sent = sends(&mut r, 0);
+    assert_eq!(sent.last(), Some(&(RcSendOnly, 201)));
+    assert_eq!(sent.len(), 5);
+}
+
+#[test]
+fn an_answer_that_comes_after_going_back_is_not_wasted() {
+    let mut r = posted(requester_config(), &[WRITE, WRITE, WRITE, WRITE]);
+    assert_eq!(sends(&mut r, 0).len(), 4);
+    let now = r.deadline().unwrap();
+    r.expire(now);
+    let again = r.poll_packet(now).unwrap();
+    assert_eq!(again.headers.bth.psn.get(), 0);
+    assert!(again.headers.bth.ack_request);
+    assert_eq!(r.poll_packet(now), None, "one packet looks after the rest");
+    let mut sink = Sink::default();
+    r.handle(&ack(2), 0, now, &mut sink);
+    assert_eq!(sends(&mut r, now), [(RcWriteOnly, 3)]);
+}
+
+#[test]
+fn what_is_sent_again_asks_for_an_ack_at_once() {
+    let mut r = posted(requester_config(), &[(SendOpcode::RdmaWrite, 256 * 10)]);
+    sends(&mut r, 0);
+    let gap = answer(2, Syndrome::Nak(NakCode::PsnSequence), 0);
+    r.handle(&gap, 0, 0, &mut Sink::default());
+    let asked: Vec<_> = std::iter::from_fn(|| r.poll_packet(0))
+        .map(|t| t.headers.bth.ack_request)
+        .collect();
+    assert_eq!(
+        asked,
+        [true, false, false, false, false, false, false, true]
+    );
+}
+
+#[test]
+fn a_draining_queue_repeats_what_was_lost() {
+    let mut r = posted(requester_config(), &[WRITE, WRITE]);
+    r.poll_packet(0);
+    r.set_draining(true);
+    let gap = answer(0, Syndrome::Nak(NakCode::PsnSequence), 0);
+    r.handle(&gap, 0, 0, &mut Sink::default());
+    assert_eq!(sends(&mut r, 0), [(RcWriteOnly, 0)]);
+}

@@ -4,6 +4,7 @@ use super::bench::*;
 use super::workload::{BAD, GOOD};
 use crate::*;
 use masq_spec::queue::WcStatus;
+use masq_spec::verbs::QpType;
 use masq_transport::ResponderFault;
 use masq_wire::{AtomicEth, Extended, NakCode, Opcode, Opcode::*, Reth, RnrTimer, Syndrome};
 
@@ -82,10 +83,11 @@ fn acks_are_joined_but_never_overtake_responses() {
 fn a_gap_is_told_once() {
     let (mut r, mut log) = (responder(), Log::default());
     let write = |psn| packet(RcWriteOnly, psn, reth(0, 8));
-    for psn in [1, 2, 3] {
+    assert_eq!(r.handle(&write(1), 8, &mut log).fate, Fate::OutOfOrder);
+    let nak = r.poll_packet().unwrap();
+    for psn in [2, 3] {
         assert_eq!(r.handle(&write(psn), 8, &mut log).fate, Fate::OutOfOrder);
     }
-    let nak = r.poll_packet().unwrap();
     assert_eq!(nak.headers.bth.psn.get(), 0, "the PSN that is missing");
     assert_eq!(
         syndrome(&nak),
@@ -128,6 +130,37 @@ fn a_write_with_immediate_is_not_placed_before_it_has_a_receive() {
     let delivery = r.handle(&last, 44, &mut log).delivery.unwrap();
     assert!(delivery.receive && delivery.write && delivery.imm.is_some());
     assert_eq!(log.placed, [(0, 256), (256, 44)]);
+}
+
+#[test]
+fn an_older_ack_does_not_take_back_a_newer_one() {
+    let (mut r, mut log) = (responder(), Log::default());
+    let write = packet(RcWriteOnly, 0, reth(0, 8));
+    r.handle(&write, 8, &mut log);
+    r.handle(&packet(RcReadRequest, 1, reth(0x9000, 1)), 0, &mut log);
+    assert_eq!(replies(&mut r).len(), 2);
+    r.handle(&packet(RcWriteOnly, 2, reth(0, 8)), 8, &mut log);
+    r.handle(&write, 8, &mut log);
+    assert_eq!(replies(&mut r), [(RcAcknowledge, 2, Payload::None)]);
+}
+
+#[test]
+fn a_read_that_is_repeated_while_it_is_answered_is_answered_from_there() {
+    let (mut r, mut log) = (responder(), Log::default());
+    let read = packet(RcReadRequest, 0, reth(0x9000, 1024));
+    r.handle(&read, 0, &mut log);
+    for _ in 0..3 {
+        r.poll_packet();
+    }
+    // What is still to come needs no repetition.
+    r.handle(&packet(RcReadRequest, 3, reth(0x9300, 256)), 0, &mut log);
+    r.handle(&packet(RcReadRequest, 1, reth(0x9100, 256)), 0, &mut log);
+    let psns: Vec<_> = replies(&mut r).iter().map(|reply| reply.1).collect();
+    assert_eq!(psns, [1, 2, 3]);
+    // A longer repetition than the one that waits.
+    r.handle(&packet(RcReadRequest, 0, reth(0x9000, 256)), 0, &mut log);
+    r.handle(&read, 0, &mut log);
+    assert_eq!(replies(&mut r).len(), 4);
 }
 
 fn fetch_add(psn: u32) -> masq_wire::Headers {
@@ -372,4 +405,20 @@ fn receives_that_are_posted_are_told_as_credits() {
         panic!("an ACK");
     };
     assert_eq!(credits.count(), Some(4));
+}
+
+#[test]
+fn what_is_left_of_a_dropped_unreliable_message_is_dropped_too() {
+    let mut r = Responder::new(ResponderConfig {
+        qp_type: QpType::Uc,
+        ..responder_config()
+    });
+    let mut log = Log::default();
+    r.handle(&packet(UcWriteFirst, 0, reth(0, 300)), 256, &mut log);
+    let last = |psn| packet(UcWriteLast, psn, Extended::Plain);
+    let wrong = r.handle(&last(1), 43, &mut log);
+    assert_eq!(wrong.failure.map(|f| f.outcome.to_error), Some(false));
+    assert_eq!(r.handle(&last(2), 44, &mut log).fate, Fate::Dropped);
+    assert_eq!(r.poll_packet(), None, "and nobody is told");
+    assert!(!r.has_failed());
 }
