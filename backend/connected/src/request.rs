@@ -7,7 +7,7 @@ use masq_wire::{
     AtomicEth, Bth, Extended, Headers, Ieth, ImmDt, Msn, Mtu, Opcode, Position, Qpn, RKey, Reth,
 };
 
-/// Largest message (IBA 9.7.7.1.2).
+/// Largest message (IBA 9.7.7).
 pub(crate) const MAX_MESSAGE: u32 = 1 << 31;
 
 /// Packets that one READ request asks for at most. A longer READ becomes

@@ -276,7 +276,7 @@ impl Requester {
             return false;
         }
         // Without credit, one message at a time finds out whether there are
-        // receives again (IBA 9.7.7.2.5).
+        // receives again (IBA 9.7.7.2).
         let limited = self.limit.is_some_and(|limit| slot.ssn.is_after(limit));
         !(limited && slot.takes_receive() && self.next > self.una)
     }

@@ -143,7 +143,7 @@ pub struct Responder {
     /// Room of the receive that was taken.
     receive: Option<u64>,
     /// The requester was told of a gap, or to wait; it is told once (IBA
-    /// 9.7.5.1.3).
+    /// 9.7.5.1).
     told: bool,
     resources: VecDeque<Resource>,
     replies: Replies,

@@ -21,7 +21,7 @@ impl Requester {
             return Fate::Dropped;
         }
         let seq = self.una.nearest(headers.bth.psn);
-        // A ghost acknowledges what was never sent (IBA 9.7.5.1.2).
+        // A ghost acknowledges what was never sent (IBA 9.7.6).
         if seq >= self.high {
             return Fate::Dropped;
         }
@@ -188,7 +188,7 @@ impl Requester {
     }
 
     /// Everything before `end` is acknowledged. Stops, with false, at a request
-    /// that is answered by data: that data is lost (IBA 9.7.5.1.1).
+    /// that is answered by data: that data is lost (IBA 9.7.5.1, 9.7.6).
     fn advance_over(&mut self, end: Seq, now: Nanos) -> bool {
         let mut una = self.una;
         for slot in self.slots.iter().skip(self.done) {

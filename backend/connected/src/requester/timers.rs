@@ -1,5 +1,5 @@
 //! When a requester looks after a lost packet, and when it gives up (IBA
-//! 9.7.6.1.3).
+//! 9.7.6).
 //!
 //! Two clocks. The *attempt* is the program's local ACK timeout: the rule book
 //! counts attempts that passed without any answer. The *probe* is ours, follows

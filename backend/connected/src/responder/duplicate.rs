@@ -1,4 +1,4 @@
-//! Requests that were carried out before (IBA 9.7.5.1.5): SENDs and WRITEs are
+//! Requests that were carried out before (IBA 9.7.5.1): SENDs and WRITEs are
 //! acknowledged again, READs are executed again, atomics are answered with what
 //! they found. Nothing here looks at, or touches, the message that is arriving.
 

@@ -21,13 +21,13 @@ impl Responder {
     ) -> Result<Executes, Refusal> {
         let traits = headers.bth.opcode.traits();
         let mtu = self.config.mtu.bytes();
-        // IBA 9.7.4.1.6.
+        // IBA 9.7.4.1.
         let length_is_right = match traits.position {
             Position::First | Position::Middle => payload == mtu,
             Position::Last => (1..=mtu).contains(&payload),
             Position::Only => payload <= mtu,
         };
-        // Opcodes follow each other in the order of a message (IBA 9.7.4.1.2).
+        // Opcodes follow each other in the order of a message (IBA 9.7.4.1).
         let fits = match (self.message, traits.operation) {
             (None, _) => traits.position.begins(),
             (Some(Message::Send { .. }), Operation::Send) => !traits.position.begins(),
@@ -111,7 +111,7 @@ impl Responder {
             }
             _ => return Err(MALFORMED),
         };
-        // The payloads add up to the RETH's length (IBA 9.7.4.1.5).
+        // The payloads add up to the RETH's length (IBA 9.7.4.1).
         let after = offset.checked_add(payload).ok_or(MALFORMED)?;
         let adds_up = if ends {
             after == length
@@ -208,7 +208,7 @@ impl Responder {
         if !self.config.access.contains(right) || none || reth.length > MAX_MESSAGE {
             return Err(MALFORMED);
         }
-        // Without bytes there is nothing to check (IBA 9.7.4.1.3).
+        // Without bytes there is nothing to check (IBA 9.7.4.1).
         if reth.length > 0 {
             memory.check(need, reth.rkey, reth.address, reth.length)?;
         }

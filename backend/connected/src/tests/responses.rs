@@ -163,6 +163,19 @@ fn a_read_that_is_repeated_while_it_is_answered_is_answered_from_there() {
     assert_eq!(replies(&mut r).len(), 4);
 }
 
+#[test]
+fn a_repeated_read_is_answered_before_later_ones() {
+    let (mut r, mut log) = (responder(), Log::default());
+    let first = packet(RcReadRequest, 0, reth(0x9000, 8));
+    r.handle(&first, 0, &mut log);
+    assert_eq!(replies(&mut r).len(), 1);
+    r.handle(&packet(RcReadRequest, 1, reth(0x9100, 8)), 0, &mut log);
+    r.handle(&packet(RcWriteOnly, 2, reth(0, 8)), 8, &mut log);
+    r.handle(&first, 0, &mut log);
+    let psns: Vec<_> = replies(&mut r).iter().map(|reply| reply.1).collect();
+    assert_eq!(psns, [0, 1, 2]);
+}
+
 fn fetch_add(psn: u32) -> masq_wire::Headers {
     let eth = AtomicEth {
         address: 8,
