@@ -38,7 +38,7 @@ mod transmit;
 
 pub use memory::{AtomicOp, Landing, Memory};
 pub use request::Request;
-pub use requester::{Completion, Full, Requester, RequesterConfig};
+pub use requester::{Completion, Counters, Full, Requester, RequesterConfig};
 pub use responder::{Arrival, Delivery, Failure, Responder, ResponderConfig};
 pub use transmit::{Fate, Payload, Transmit};
 

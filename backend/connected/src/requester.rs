@@ -58,6 +58,21 @@ pub struct Completion {
     pub status: WcStatus,
 }
 
+/// What a requester counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets handed over.
+    pub packets: u64,
+    /// Of those, packets that had been sent before.
+    pub repeated: u64,
+    /// Losses that an answer told of.
+    pub losses: u64,
+    /// Waits that ended without an answer.
+    pub silences: u64,
+    /// Waits for a receive of the peer.
+    pub rnr_waits: u64,
+}
+
 /// The queue holds as many requests as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -96,6 +111,7 @@ pub struct Requester {
     /// Where `una` was when it went back last: once for each loss.
     went_back_to: Option<Seq>,
     draining: bool,
+    counters: Counters,
     /// Status of the oldest request; the others are flushed.
     failure: Option<WcStatus>,
 }
@@ -124,6 +140,7 @@ impl Requester {
             attempt_ends: None,
             went_back_to: None,
             draining: false,
+            counters: Counters::default(),
             failure: None,
             config,
         }
@@ -246,6 +263,8 @@ impl Requester {
                 || (!is_new && under_way == 0)
                 || (index + 1).is_multiple_of(ACK_EVERY)
                 || !self.window.admits(under_way + step, 1));
+        self.counters.packets += 1;
+        self.counters.repeated += u64::from(!is_new);
         self.next = after;
         self.high = self.high.max(after);
         if is_last {
@@ -326,6 +345,21 @@ impl Requester {
             .get(self.done)
             .is_some_and(|s| s.first < self.high);
         !begun
+    }
+
+    /// Takes over attributes that a modify changed in RTS or SQD. Attempts and
+    /// waits that are under way count anew.
+    pub fn set_attributes(&mut self, timeout: u8, retry_cnt: u8, rnr_retry: u8, max_rd_atomic: u8) {
+        self.retry = Retry::new(timeout, retry_cnt, rnr_retry);
+        self.config.max_rd_atomic = max_rd_atomic.max(1);
+        let most = usize::from(self.config.max_rd_atomic);
+        self.reads.reserve(most.saturating_sub(self.reads.len()));
+        self.attempt_ends = None;
+    }
+
+    /// What it counted so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// Requests that it holds, complete ones included.

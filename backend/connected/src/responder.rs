@@ -293,6 +293,17 @@ impl Responder {
         Fate::Dropped.into()
     }
 
+    /// Takes over attributes that a modify changed.
+    pub fn set_attributes(&mut self, access: Access, min_rnr_timer: u8, max_dest_rd_atomic: u8) {
+        self.config.access = access;
+        self.config.min_rnr_timer = min_rnr_timer;
+        self.config.max_dest_rd_atomic = max_dest_rd_atomic;
+        let most = usize::from(max_dest_rd_atomic);
+        let more = most.saturating_sub(self.resources.len());
+        self.resources.reserve(more);
+        self.replies.reserve(most);
+    }
+
     /// The queue pair goes to ERROR for another reason: nothing is taken or
     /// answered any more. Returns whether a receive is held, to be flushed.
     pub fn flush(&mut self) -> bool {

@@ -103,6 +103,7 @@ impl Requester {
                 Fate::Taken
             }
             Verdict::RetryAt(until) => {
+                self.counters.rnr_waits += 1;
                 self.go_back();
                 self.stop_timers();
                 self.not_before = Some(until);
@@ -220,6 +221,7 @@ impl Requester {
         if self.not_before.is_some() || self.went_back_to == Some(self.una) {
             return Fate::Duplicate;
         }
+        self.counters.losses += 1;
         self.window.lost(self.una, self.high);
         self.go_back();
         Fate::OutOfOrder

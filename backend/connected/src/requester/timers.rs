@@ -32,6 +32,7 @@ impl Requester {
         } else if !due(self.probe_at) {
             return;
         }
+        self.counters.silences += 1;
         self.rtt.back_off();
         self.window.silence(self.high);
         self.go_back();

@@ -226,16 +226,13 @@ impl Responder {
     /// Forgets the oldest READ or atomic, unless that was never answered: then
     /// the requester has more outstanding than agreed.
     fn make_room(&mut self) -> Result<(), Refusal> {
-        if self.resources.len() < usize::from(self.config.max_dest_rd_atomic) {
-            return Ok(());
+        while self.resources.len() >= usize::from(self.config.max_dest_rd_atomic) {
+            let oldest = self.resources.front().ok_or(MALFORMED)?;
+            if !self.replies.forget(oldest.first) {
+                return Err(MALFORMED);
+            }
+            self.resources.pop_front();
         }
-        let Some(oldest) = self.resources.front() else {
-            return Err(MALFORMED);
-        };
-        if !self.replies.forget(oldest.first) {
-            return Err(MALFORMED);
-        }
-        self.resources.pop_front();
         Ok(())
     }
 

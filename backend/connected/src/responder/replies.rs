@@ -62,6 +62,11 @@ impl Replies {
         }
     }
 
+    pub(super) fn reserve(&mut self, remembered: usize) {
+        let most = 2 * remembered + 2;
+        self.queue.reserve(most.saturating_sub(self.queue.len()));
+    }
+
     pub(super) fn clear(&mut self) {
         self.queue.clear();
     }

@@ -389,6 +389,9 @@ fn what_is_sent_again_asks_for_an_ack_at_once() {
     let asked: Vec<_> = std::iter::from_fn(|| r.poll_packet(0))
         .map(|t| t.headers.bth.ack_request)
         .collect();
+    let counters = r.counters();
+    assert_eq!((counters.packets, counters.repeated), (18, 8));
+    assert_eq!(counters.losses, 1);
     assert_eq!(
         asked,
         [true, false, false, false, false, false, false, true]
@@ -403,4 +406,14 @@ fn a_draining_queue_repeats_what_was_lost() {
     let gap = answer(0, Syndrome::Nak(NakCode::PsnSequence), 0);
     r.handle(&gap, 0, 0, &mut Sink::default());
     assert_eq!(sends(&mut r, 0), [(RcWriteOnly, 0)]);
+}
+
+#[test]
+fn a_shorter_timeout_holds_from_the_next_packet() {
+    let mut r = posted(requester_config(), &[READ, READ]);
+    r.set_attributes(1, 0, 7, 1);
+    assert_eq!(sends(&mut r, 0), [(RcReadRequest, 0)], "one at a time");
+    assert_eq!(r.deadline(), ack_timeout(1));
+    r.expire(ack_timeout(1).unwrap());
+    assert_eq!(completions(&mut r)[0], (0, WcStatus::RetryExcErr));
 }

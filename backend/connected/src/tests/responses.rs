@@ -4,7 +4,7 @@ use super::bench::*;
 use super::workload::{BAD, GOOD};
 use crate::*;
 use masq_spec::queue::WcStatus;
-use masq_spec::verbs::QpType;
+use masq_spec::verbs::{Access, QpType};
 use masq_transport::ResponderFault;
 use masq_wire::{AtomicEth, Extended, NakCode, Opcode, Opcode::*, Reth, RnrTimer, Syndrome};
 
@@ -434,4 +434,25 @@ fn what_is_left_of_a_dropped_unreliable_message_is_dropped_too() {
     assert_eq!(r.handle(&last(2), 44, &mut log).fate, Fate::Dropped);
     assert_eq!(r.poll_packet(), None, "and nobody is told");
     assert!(!r.has_failed());
+}
+
+#[test]
+fn attributes_that_change_hold_for_what_comes_next() {
+    let (mut r, mut log) = (responder(), Log::default());
+    r.set_attributes(Access::REMOTE_READ | Access::REMOTE_ATOMIC, 5, 1);
+    r.handle(&packet(RcSendOnly, 0, Extended::Plain), 8, &mut log);
+    let rnr = r.poll_packet().unwrap();
+    let expected = Syndrome::RnrNak(RnrTimer::from_code(5));
+    assert_eq!(syndrome(&rnr), Some((expected, 0)));
+    r.handle(&fetch_add(0), 0, &mut log);
+    let second = r.handle(&fetch_add(1), 0, &mut log);
+    assert_eq!(
+        second.failure.map(|f| f.fault),
+        Some(ResponderFault::Malformed),
+        "one at a time"
+    );
+    let mut r = responder();
+    r.set_attributes(Access::REMOTE_READ, 5, 1);
+    let write = r.handle(&packet(RcWriteOnly, 0, reth(0, 8)), 8, &mut log);
+    assert!(write.failure.is_some(), "WRITEs are no longer taken");
 }
