@@ -8,7 +8,7 @@ use masq_transport::Nanos;
 /// Before anything was measured.
 const INITIAL: Nanos = 20_000_000;
 /// Below this a busy core looks like a lost packet.
-const LEAST: Nanos = 4_000_000;
+const LEAST: Nanos = 1_000_000;
 /// Above this a lost packet is looked after too late.
 const MOST: Nanos = 1_000_000_000;
 
