@@ -47,6 +47,6 @@ pub use names::{sweep, unique};
 pub use netns::PodNet;
 pub use podman::{Launch, Network, Podman};
 pub use probe::probe;
-pub use rootfs::RootFs;
+pub use rootfs::{RootFs, mirror};
 pub use site::{Site, policy};
 pub use user::User;

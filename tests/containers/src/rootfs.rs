@@ -98,26 +98,29 @@ impl RootFs {
     }
 }
 
-/// The mirror that this machine takes the suite from.
-fn mirror() -> anyhow::Result<String> {
+/// The mirror from which apt takes this Debian `suite` on this machine.
+///
+/// # Errors
+/// It knows none.
+pub fn mirror(suite: &str) -> anyhow::Result<String> {
     let mut ask = command(["apt-get", "indextargets", "--format"]);
     ask.args([
         "$(RELEASE) $(COMPONENT) $(REPO_URI)",
         "Created-By: Packages",
     ]);
     let targets = output_of(ask)?;
-    let wanted = format!("{SUITE} main ");
+    let wanted = format!("{suite} main ");
     targets
         .lines()
         .find_map(|line| line.strip_prefix(&wanted))
         .map(str::to_owned)
-        .with_context(|| format!("apt knows no mirror of {SUITE}"))
+        .with_context(|| format!("apt knows no mirror of {suite}"))
 }
 
 fn debootstrap(dir: &Path) -> anyhow::Result<()> {
     let mut make = command(["debootstrap", "--variant=minbase"]);
     make.arg(format!("--include={PACKAGES}"));
-    make.arg(SUITE).arg(dir).arg(mirror()?);
+    make.arg(SUITE).arg(dir).arg(mirror(SUITE)?);
     output_of(make)?;
     for excess in EXCESS {
         // The directory stays: programs expect it.

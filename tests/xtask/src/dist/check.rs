@@ -4,6 +4,7 @@ use super::{arguments, output, run};
 use crate::build::target_dir;
 use crate::progress::{say, step};
 use anyhow::{Context as _, ensure};
+use masq_container_tests::mirror;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -109,7 +110,7 @@ fn rootfs() -> anyhow::Result<PathBuf> {
     run(Command::new("debootstrap")
         .args(["--variant=minbase", RELEASE])
         .arg(&root)
-        .arg(mirror()))?;
+        .arg(mirror(RELEASE)?))?;
     run(Command::new("tar")
         .args(["--one-file-system", "-cpf"])
         .arg(&aside)
@@ -119,44 +120,4 @@ fn rootfs() -> anyhow::Result<PathBuf> {
     fs::rename(&aside, &archive)?;
     step_.done(&output(Command::new("du").args(["-h"]).arg(&archive)).unwrap_or_default());
     Ok(archive)
-}
-
-/// Where this machine gets Debian from.
-fn mirror() -> String {
-    let lists = fs::read_dir("/etc/apt/sources.list.d")
-        .into_iter()
-        .flatten();
-    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-    files.extend(lists.flatten().map(|entry| entry.path()));
-    let texts = files
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok());
-    let found = texts.into_iter().find_map(|text| debian(&text));
-    found.unwrap_or_else(|| "http://deb.debian.org/debian".to_owned())
-}
-
-/// The first Debian archive in a list of apt's, of either form.
-fn debian(list: &str) -> Option<String> {
-    let lines = list.lines().map(str::trim);
-    let mut words = lines
-        .filter(|line| line.starts_with("URIs:") || line.starts_with("deb "))
-        .flat_map(str::split_whitespace);
-    words
-        .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
-        .map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mirror_is_found_in_both_forms_of_apts_lists() {
-        let new =
-            "Types: deb\n# http://a/debian\nURIs: http://m.example/debian\nSuites: bookworm\n";
-        assert_eq!(debian(new).unwrap(), "http://m.example/debian");
-        let old = "deb [signed-by=/x] https://m.example/debian/ bookworm main\n";
-        assert_eq!(debian(old).unwrap(), "https://m.example/debian/");
-        assert_eq!(debian("deb https://x.example/node nodistro main\n"), None);
-    }
 }
