@@ -76,6 +76,7 @@ impl CliError {
             return;
         }
         let style = crate::output::BAD;
-        anstream::eprintln!("{style}error{style:#}: {self}");
+        let text = crate::output::printable_lines(&self.to_string());
+        anstream::eprintln!("{style}error{style:#}: {text}");
     }
 }

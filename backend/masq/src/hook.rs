@@ -1,7 +1,7 @@
 //! `masq hook`.
 
 use crate::cli::{HookArgs, Stage};
-use crate::output::Output;
+use crate::output::{Output, printable_lines};
 use crate::{CliError, run, runtime};
 use masq_container::hook::{self, Host};
 use masq_container::runtime::Own;
@@ -37,7 +37,7 @@ pub(crate) fn execute(run_dir: &Path, args: &HookArgs, out: &Output) -> Result<E
         }
     };
     for note in notes {
-        anstream::eprintln!("masq: {note}");
+        anstream::eprintln!("masq: {}", printable_lines(&note));
     }
     Ok(ExitCode::SUCCESS)
 }

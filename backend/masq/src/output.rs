@@ -106,7 +106,13 @@ pub(crate) fn age(seconds: u64) -> String {
     }
 }
 
-/// Text of a tenant's program without what would move the cursor.
+/// The same, line by line.
+pub(crate) fn printable_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    lines.join("\n")
+}
+
+/// Text of a tenant's program or image without what a terminal would obey.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
@@ -116,6 +122,13 @@ pub(crate) fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_cannot_write_to_the_terminal_by_a_name() {
+        let message = "cannot open /lib/\x1b]0;owned\x07.so\n  remove it";
+        let shown = printable_lines(message);
+        assert_eq!(shown, "cannot open /lib/?]0;owned?.so\n  remove it");
+    }
 
     #[test]
     fn sizes_and_ages_are_read_at_a_glance() {
