@@ -31,6 +31,13 @@ pub(crate) struct Init {
     pub(crate) start_time: u64,
 }
 
+impl Init {
+    /// Whether it runs.
+    pub(crate) fn is_alive(self) -> bool {
+        start_time(self.pid).is_ok_and(|time| time == self.start_time)
+    }
+}
+
 /// All that takes time to learn of a container, learnt away from the loop.
 #[derive(Debug)]
 pub(crate) struct Prepared {

@@ -57,9 +57,9 @@ pub(super) struct Container {
 
 /// The registered containers.
 pub(super) struct Containers {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     list: Slab<Container>,
-    by_id: HashMap<String, ContainerKey>,
+    pub(super) by_id: HashMap<String, ContainerKey>,
     generation: u32,
     watcher: Watcher,
 }
@@ -179,36 +179,6 @@ fn facts<'a>(registration: &'a Registration, addresses: &[IpAddr]) -> Facts<'a> 
 }
 
 impl Server {
-    /// Takes up again what a masqd before this one had registered; containers that have
-    /// ended since are forgotten. Each first has what it had; only then may others have
-    /// what they were refused.
-    pub(super) fn restore_containers(&mut self) {
-        let mut restored = Vec::new();
-        for (dir, record) in ContainerDir::existing(&self.containers.root.clone()) {
-            let result = record
-                .map_err(|error| error.to_string())
-                .and_then(|record| {
-                    let prepared = Prepared::again(record)?;
-                    let has = prepared.addresses.clone();
-                    Ok((self.register(prepared)?.container, has))
-                });
-            match result {
-                Ok(found) => restored.push(found),
-                Err(reason) => {
-                    tracing::info!(dir = %dir.path().display(), reason, "a container is not taken up again");
-                    if let Err(error) = dir.remove() {
-                        tracing::warn!(dir = %dir.path().display(), %error, "not removed");
-                    }
-                }
-            }
-        }
-        for (id, has) in restored {
-            if let Some(key) = self.containers.by_id.get(&id).copied() {
-                self.on_addresses(key, has);
-            }
-        }
-    }
-
     /// Makes a container an endpoint.
     ///
     /// # Errors

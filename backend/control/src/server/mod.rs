@@ -8,6 +8,7 @@ mod endpoints;
 mod limits;
 mod opening;
 mod reload;
+mod restore;
 mod token;
 mod vbond;
 
