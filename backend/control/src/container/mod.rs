@@ -34,7 +34,8 @@ pub(crate) struct Init {
 impl Init {
     /// Whether it runs.
     pub(crate) fn is_alive(self) -> bool {
-        start_time(self.pid).is_ok_and(|time| time == self.start_time)
+        let stat = stat(self.pid);
+        stat.is_ok_and(|stat| !stat.ended && stat.start_time == self.start_time)
     }
 }
 
@@ -153,11 +154,27 @@ fn settled_addresses(netlink: BorrowedFd<'_>) -> io::Result<Vec<IpAddr>> {
 
 /// When a process started, in clock ticks after boot: field 22 of its `stat` (proc(5)).
 pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
+    stat(pid).map(|stat| stat.start_time)
+}
+
+/// Of `/proc/PID/stat`.
+struct Stat {
+    /// Nothing of it is left but its number.
+    ended: bool,
+    start_time: u64,
+}
+
+fn stat(pid: i32) -> io::Result<Stat> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, field 2, may hold anything, closing parentheses included.
     let rest = stat.rsplit_once(')').map(|(_, rest)| rest);
-    rest.and_then(|rest| rest.split_whitespace().nth(19)?.parse().ok())
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let read = rest.and_then(|rest| {
+        let mut fields = rest.split_whitespace();
+        let ended = matches!(fields.next()?, "Z" | "X");
+        let start_time = fields.nth(18)?.parse().ok()?;
+        Some(Stat { ended, start_time })
+    });
+    read.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Whether a process has ended.
