@@ -4,12 +4,21 @@
 use masq_e2e::{Host, Meeting};
 use std::time::Duration;
 
+/// perftest's server listens anew for each further connection, and its client does not
+/// wait for that: where both share a core with others it may find nobody listening, which
+/// is reason 8 as with a card, and ends there. So a meeting that missed is held again.
 fn run(host: &Host, tool: &str, args: &str) -> anyhow::Result<()> {
+    const MISSED: &str = "RDMA_CM_EVENT_REJECTED; error: 8.";
     let server = format!("{tool} -R -F {args}");
-    Meeting::new(&server, &format!("{server} 10.0.0.1"))
-        .limit(Duration::from_secs(60))
-        .run(host)?;
-    Ok(())
+    let meeting = Meeting::new(&server, &format!("{server} 10.0.0.1"));
+    let meeting = meeting.limit(Duration::from_secs(120));
+    for _ in 0..4 {
+        match meeting.run(host) {
+            Err(error) if error.to_string().contains(MISSED) => host.wait_until_empty()?,
+            result => return result.map(drop),
+        }
+    }
+    meeting.run(host).map(drop)
 }
 
 #[test]
