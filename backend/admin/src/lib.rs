@@ -1,13 +1,18 @@
 //! What masqd tells the operator: one JSON request a line on the UNIX socket
 //! `DIR/masqd.sock`, one JSON answer a line. `masq ps`, `masq show` and the
-//! metrics are views of these reports.
+//! metrics are views of these reports. Besides: how masqd and the hooks of container
+//! runtimes tell containers and their processes from one another.
 
 #![forbid(unsafe_code)]
 
 mod client;
+mod container_id;
+mod process;
 mod report;
 
 pub use client::{AdminError, SOCKET_NAME, call};
+pub use container_id::ContainerId;
+pub use process::ProcessId;
 pub use report::{
     Answer, CmIdReport, ContainerReport, CqReport, EndpointReport, MrReport, Overview, PeerReport,
     QpReport, QuotaUse, Refusal, RefusalCount, Registration, ReloadReport, Request, SessionDetail,

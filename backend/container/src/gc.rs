@@ -2,10 +2,8 @@
 //! hook, or whose masqd did not live to see them end.
 
 use crate::ContainerError;
-use crate::oci::ContainerId;
-use crate::process::ProcessId;
 use crate::record::{self, Place};
-use masq_admin::{AdminError, Answer, Request};
+use masq_admin::{AdminError, Answer, ContainerId, ProcessId, Request};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io;

@@ -6,10 +6,9 @@ use crate::asked::{Asked, Device, devices_of_hooks};
 use crate::bundled::Bundled;
 use crate::inject::{Injection, inject};
 use crate::oci::{Config, State};
-use crate::process::ProcessId;
 use crate::record::{self, Place, Record};
 use crate::storage;
-use masq_admin::{AdminError, Answer, ContainerReport, Registration, Request};
+use masq_admin::{AdminError, Answer, ContainerReport, ProcessId, Registration, Request};
 use std::path::PathBuf;
 
 /// Seconds after which the hook ends itself, whatever holds it up.

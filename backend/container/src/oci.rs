@@ -2,10 +2,10 @@
 //! names. Both are read with a bound.
 
 use crate::ContainerError;
+use masq_admin::ContainerId;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,44 +15,6 @@ use std::path::{Path, PathBuf};
 pub(crate) const MAX_STATE: u64 = 1 << 20;
 /// Bytes that a config.json may have; runtimes write below 100 KiB.
 pub(crate) const MAX_CONFIG: u64 = 16 << 20;
-
-/// The id that a runtime gave a container: safe as a path component.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ContainerId(String);
-
-impl ContainerId {
-    /// Checks `text`.
-    ///
-    /// # Errors
-    /// Which rule it breaks, in words.
-    pub fn new(text: &str) -> Result<Self, String> {
-        let odd = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.'));
-        if text.is_empty() {
-            return Err("the container's id is empty".to_owned());
-        }
-        if text.len() > 128 {
-            return Err(format!("the container's id has {} characters", text.len()));
-        }
-        if let Some(c) = text.chars().find(odd) {
-            return Err(format!("the container's id has the character {c:?}"));
-        }
-        if text.starts_with('.') {
-            return Err("the container's id begins with a dot".to_owned());
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ContainerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
 
 /// The state of a container (OCI runtime specification, "State").
 #[derive(Clone, Debug)]

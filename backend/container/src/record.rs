@@ -10,9 +10,8 @@
 //! whoever created it, and the last one removes it.
 
 use crate::ContainerError;
-use crate::oci::ContainerId;
-use crate::process::ProcessId;
 use crate::rootfs::{Root, facts};
+use masq_admin::{ContainerId, ProcessId};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,9 @@
 //! The directory of a container below the run directory: what is mounted into it, and
 //! what a masqd that is started again must know.
 
-use super::{Before, Init, sysfs};
+use super::{Before, sysfs};
 use crate::gid::GidTable;
-use masq_admin::Registration;
+use masq_admin::{ProcessId, Registration};
 use rustix::fs::{Mode, OFlags, open};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -25,20 +25,12 @@ const SOCKET: &str = "masq.sock";
 const STATE: &str = "state.json";
 /// How directories are called that are being removed: no id begins so.
 const ASIDE: &str = ".gone-";
-/// Longest id of a container.
-const MAX_ID: usize = 128;
-
-/// Whether a runtime may call a container so: its id becomes a name in a directory.
-pub(crate) fn is_id(id: &str) -> bool {
-    let fit = |b: u8| b.is_ascii_alphanumeric() || b"-_.+".contains(&b);
-    (1..=MAX_ID).contains(&id.len()) && !id.starts_with('.') && id.bytes().all(fit)
-}
 
 /// What is kept of a container for a masqd that is started again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(flatten)]
-    pub(crate) init: Init,
+    pub(crate) init: ProcessId,
     pub(crate) registration: Registration,
     pub(crate) before: Before,
 }
@@ -161,30 +153,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_safe_names() {
-        let fit = ["3f2a", "web-1", "a_b.c+d"];
-        assert!(fit.iter().all(|id| is_id(id)));
-        let unfit = [
-            "",
-            ".",
-            "..",
-            ".x",
-            "a/b",
-            "a b",
-            "a\0",
-            "é",
-            &"x".repeat(129),
-        ];
-        assert!(!unfit.iter().any(|id| is_id(id)));
-    }
-
-    #[test]
     fn what_is_written_is_found_again_and_the_mounted_directory_stays() {
         let root = tempfile::tempdir().unwrap();
         let dir = ContainerDir::of(root.path(), "c1");
         dir.make().unwrap();
         let record = Record {
-            init: Init {
+            init: ProcessId {
                 pid: 7,
                 start_time: 9,
             },

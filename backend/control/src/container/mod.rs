@@ -8,11 +8,11 @@ mod netns;
 mod sysfs;
 
 pub(crate) use addresses::Watcher;
-pub(crate) use dir::{ContainerDir, Record, is_id};
+pub(crate) use dir::{ContainerDir, Record};
 pub(crate) use namespaces::{Namespace, Namespaces};
 pub use netns::{NETNS_HELPER, netns_helper};
 
-use masq_admin::Registration;
+use masq_admin::{ProcessId, Registration};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -22,28 +22,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// How often addresses are read again that change meanwhile.
 const DUMPS: usize = 8;
 
-/// A container's init process: its number, and when it started, since numbers are
-/// used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Init {
-    pub(crate) pid: i32,
-    /// Clock ticks after boot.
-    pub(crate) start_time: u64,
-}
-
-impl Init {
-    /// Whether it runs.
-    pub(crate) fn is_alive(self) -> bool {
-        let stat = stat(self.pid);
-        stat.is_ok_and(|stat| !stat.ended && stat.start_time == self.start_time)
-    }
-}
-
 /// All that takes time to learn of a container, learnt away from the loop.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) registration: Registration,
-    pub(crate) init: Init,
+    pub(crate) init: ProcessId,
     /// Readable once the init process has ended.
     pub(crate) pidfd: OwnedFd,
     pub(crate) namespaces: Namespaces,
@@ -81,7 +64,7 @@ impl Prepared {
         let number = Some(pid).filter(|pid| *pid > 1).and_then(Pid::from_raw);
         let number = number.ok_or_else(gone)?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|_| gone())?;
-        let start_time = start_time(pid).map_err(failed("its start time cannot be read"))?;
+        let init = ProcessId::of(pid).map_err(failed("its start time cannot be read"))?;
         let namespaces = Namespaces::of(pid).map_err(failed("its namespaces cannot be read"))?;
         if !namespaces.tell_apart() {
             return Err(
@@ -100,7 +83,7 @@ impl Prepared {
         }
         Ok(Self {
             registration,
-            init: Init { pid, start_time },
+            init,
             pidfd,
             namespaces,
             netlink,
@@ -152,31 +135,6 @@ fn settled_addresses(netlink: BorrowedFd<'_>) -> io::Result<Vec<IpAddr>> {
     Ok(dump.addresses)
 }
 
-/// When a process started, in clock ticks after boot: field 22 of its `stat` (proc(5)).
-pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
-    stat(pid).map(|stat| stat.start_time)
-}
-
-/// Of `/proc/PID/stat`.
-struct Stat {
-    /// Nothing of it is left but its number.
-    ended: bool,
-    start_time: u64,
-}
-
-fn stat(pid: i32) -> io::Result<Stat> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, field 2, may hold anything, closing parentheses included.
-    let rest = stat.rsplit_once(')').map(|(_, rest)| rest);
-    let read = rest.and_then(|rest| {
-        let mut fields = rest.split_whitespace();
-        let ended = matches!(fields.next()?, "Z" | "X");
-        let start_time = fields.nth(18)?.parse().ok()?;
-        Some(Stat { ended, start_time })
-    });
-    read.ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
 /// Whether a process has ended.
 pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -191,14 +149,6 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_has_one_start_time_and_a_missing_one_none() {
-        let own = std::process::id() as i32;
-        assert_eq!(start_time(own).unwrap(), start_time(own).unwrap());
-        assert!(start_time(own).unwrap() > 0);
-        assert!(start_time(i32::MAX).is_err());
-    }
 
     #[test]
     fn what_is_no_container_is_refused_with_a_reason() {

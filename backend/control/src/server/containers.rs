@@ -2,11 +2,11 @@
 //! its init process lives, and has the addresses of its network namespace.
 
 use super::{Server, ServerError, ServerHandle, Token};
-use crate::container::{Before, ContainerDir, Init, Prepared, Record, Watcher, is_id};
+use crate::container::{Before, ContainerDir, Prepared, Record, Watcher};
 use crate::identity::Peer;
 use crate::ledger::Kind;
 use crate::refusal::Refused;
-use masq_admin::{ContainerReport, Registration};
+use masq_admin::{ContainerId, ContainerReport, ProcessId, Registration};
 use masq_policy::{Container as Facts, EndpointId, EndpointName, Placement, Policy, instance_name};
 use masq_spec::command::Status;
 use rustix::event::epoll;
@@ -42,7 +42,7 @@ impl ContainerKey {
 pub(super) struct Container {
     generation: u32,
     registration: Registration,
-    init: Init,
+    init: ProcessId,
     pidfd: OwnedFd,
     namespaces: crate::container::Namespaces,
     pub(super) placement: Placement,
@@ -196,7 +196,7 @@ impl Server {
 
     fn try_register(&mut self, prepared: Prepared) -> Result<ContainerReport, String> {
         let asked = &prepared.registration;
-        if !is_id(&asked.container) {
+        if ContainerId::new(&asked.container).is_err() {
             return Err(format!(
                 "`{}` cannot be the id of a container: it has 1 to 128 letters, digits, `-`, \
                  `_`, `.` and `+`, and does not begin with `.`",

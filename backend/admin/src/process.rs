@@ -57,6 +57,14 @@ mod tests {
     }
 
     #[test]
+    fn a_process_has_one_start_time_and_a_missing_one_none() {
+        let own = std::process::id() as i32;
+        assert_eq!(ProcessId::of(own).unwrap(), ProcessId::of(own).unwrap());
+        assert!(ProcessId::of(own).unwrap().start_time > 0);
+        assert!(ProcessId::of(i32::MAX).is_err());
+    }
+
+    #[test]
     fn a_number_that_another_process_has_now_is_not_alive() {
         let own = ProcessId::of(std::process::id() as i32).unwrap();
         assert!(own.is_alive());
