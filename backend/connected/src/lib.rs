@@ -36,7 +36,7 @@ mod rtt;
 mod sequence;
 mod transmit;
 
-pub use memory::{AtomicOp, Landing, Memory};
+pub use memory::{Landing, Memory};
 pub use request::Request;
 pub use requester::{Completion, Counters, Full, Requester, RequesterConfig};
 pub use responder::{Arrival, Delivery, Failure, Responder, ResponderConfig};

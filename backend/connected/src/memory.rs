@@ -2,25 +2,8 @@
 //! these traits holds the payload of the packet that is being handled.
 
 use masq_spec::queue::WcStatus;
-use masq_transport::{Need, ResponderFault};
+use masq_transport::{AtomicOp, Need, ResponderFault};
 use masq_wire::RKey;
-
-/// An atomic on eight bytes (IBA 9.4.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtomicOp {
-    /// Stores `swap` if the value is `compare`.
-    CompareSwap {
-        /// What is expected.
-        compare: u64,
-        /// What is stored.
-        swap: u64,
-    },
-    /// Adds, without carry.
-    FetchAdd {
-        /// What is added.
-        add: u64,
-    },
-}
 
 /// The responder's memory and receives.
 pub trait Memory {

@@ -3,12 +3,11 @@
 //! requester sends the packets that rxe sent.
 
 use masq_connected::{
-    AtomicOp, Fate, Landing, Memory, Payload, Request, Requester, RequesterConfig, Responder,
-    ResponderConfig,
+    Fate, Landing, Memory, Payload, Request, Requester, RequesterConfig, Responder, ResponderConfig,
 };
 use masq_spec::queue::{SendOpcode, WcStatus};
 use masq_spec::verbs::{Access, QpType};
-use masq_transport::{Need, ResponderFault};
+use masq_transport::{AtomicOp, Need, ResponderFault};
 use masq_wire::{
     AtomicEth, Datagram, Extended, Headers, ImmDt, Mtu, Opcode, Operation, Psn, Qpn, RKey, Reth,
     Service,

@@ -1,36 +1,9 @@
 //! 64-bit RDMA atomics on mapped memory.
 #![allow(unsafe_code)] // atomics on raw pointers
 
+use masq_transport::AtomicOp;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-
-/// An RDMA atomic operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtomicOp {
-    /// Stores `swap` if the value equals `compare`.
-    CompareSwap {
-        /// Expected value.
-        compare: u64,
-        /// New value.
-        swap: u64,
-    },
-    /// Adds, wrapping.
-    FetchAdd {
-        /// Operand.
-        add: u64,
-    },
-}
-
-impl AtomicOp {
-    /// The value that replaces `old`.
-    pub fn apply(self, old: u64) -> u64 {
-        match self {
-            Self::CompareSwap { compare, swap } if old == compare => swap,
-            Self::CompareSwap { .. } => old,
-            Self::FetchAdd { add } => old.wrapping_add(add),
-        }
-    }
-}
 
 /// Performs `op` at `ptr`, atomically among all QPs and all CPUs, and returns
 /// the former value.

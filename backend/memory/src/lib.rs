@@ -22,7 +22,7 @@ mod ring;
 mod shared_file;
 mod window;
 
-pub use atomics::{AtomicOp, atomic_u64};
+pub use atomics::atomic_u64;
 pub use copy::{Piece, Target, copy_pieces, load_bytes, store_bytes, store_last_byte};
 pub use doorbell::DoorbellPage;
 pub use error::MemoryError;

@@ -11,12 +11,14 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod atomic;
 mod fault;
 mod opcode;
 mod retry;
 mod state;
 
 pub use access::{KeyFacts, KeyFault, KeyScope, Need, check_key};
+pub use atomic::AtomicOp;
 pub use fault::{Nak, ResponderFault, ResponderOutcome};
 pub use opcode::{Kind, OpcodeRules, opcode_allowed, rules};
 pub use retry::{Nanos, Retry, Verdict, ack_timeout, rnr_delay};

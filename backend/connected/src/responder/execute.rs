@@ -3,10 +3,10 @@
 
 use super::replies::Data;
 use super::{Delivery, Executed, Executes, Message, Refusal, Resource, Responder};
+use crate::Memory;
 use crate::request::{MAX_MESSAGE, packets_of};
-use crate::{AtomicOp, Memory};
 use masq_spec::verbs::Access;
-use masq_transport::{Need, ResponderFault};
+use masq_transport::{AtomicOp, Need, ResponderFault};
 use masq_wire::{AtomicEth, Extended, Headers, ImmDt, Operation, Position, RKey, Reth};
 
 const MALFORMED: Refusal = Refusal::Fault(ResponderFault::Malformed);

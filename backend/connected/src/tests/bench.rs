@@ -4,7 +4,7 @@ use super::workload::GOOD;
 use crate::*;
 use masq_spec::queue::WcStatus;
 use masq_spec::verbs::{Access, QpType};
-use masq_transport::{Need, ResponderFault};
+use masq_transport::{AtomicOp, Need, ResponderFault};
 use masq_wire::{Aeth, Bth, Extended, Headers, Msn, Mtu, Opcode, Psn, Qpn, RKey, Reth, Syndrome};
 
 pub(super) fn requester_config() -> RequesterConfig {

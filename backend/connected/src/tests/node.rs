@@ -1,13 +1,11 @@
 //! One endpoint of the simulation: it checks all that it sees.
 
 use super::sim::{Setup, Wire};
-use super::workload::{
-    BAD, CONSTANT, COUNTERS, Expect, GOOD, Step, apply, constant, pattern, room,
-};
+use super::workload::{BAD, CONSTANT, COUNTERS, Expect, GOOD, Step, constant, pattern, room};
 use crate::*;
 use masq_spec::queue::{SendOpcode, WcStatus};
 use masq_spec::verbs::Access;
-use masq_transport::{Kind, Nanos, Need, ResponderFault, rules};
+use masq_transport::{AtomicOp, Kind, Nanos, Need, ResponderFault, rules};
 use masq_wire::{Operation, Psn, Qpn, RKey};
 use std::collections::{HashMap, VecDeque};
 
@@ -95,7 +93,7 @@ impl Memory for Store {
 
     fn atomic(&mut self, _: RKey, addr: u64, op: AtomicOp) -> Result<Option<u64>, ResponderFault> {
         let counter = &mut self.counters[((addr - COUNTERS) / 8) as usize];
-        let original = std::mem::replace(counter, apply(op, *counter));
+        let original = std::mem::replace(counter, op.apply(*counter));
         self.atomics += 1;
         if let Some(deferred) = &mut self.deferred {
             deferred.push_back(original);

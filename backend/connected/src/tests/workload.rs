@@ -1,7 +1,8 @@
 //! Random programs for the simulation, and the bytes that they move.
 
-use crate::{AtomicOp, Request};
+use crate::Request;
 use masq_spec::queue::{SendOpcode, WcStatus};
+use masq_transport::AtomicOp;
 use masq_wire::{ImmDt, Mtu, RKey};
 
 /// A key that is valid, for everything.
@@ -48,14 +49,6 @@ pub(super) fn pattern(id: u64, offset: u64) -> u8 {
 /// A byte of constant memory.
 pub(super) fn constant(addr: u64) -> u8 {
     (addr.wrapping_mul(13) ^ (addr >> 8)) as u8
-}
-
-pub(super) fn apply(op: AtomicOp, value: u64) -> u64 {
-    match op {
-        AtomicOp::CompareSwap { compare, swap } if value == compare => swap,
-        AtomicOp::CompareSwap { .. } => value,
-        AtomicOp::FetchAdd { add } => value.wrapping_add(add),
-    }
 }
 
 /// What must come of a request.
@@ -161,7 +154,7 @@ pub(super) fn program(rng: &mut Rng, mtu: Mtu, count: u64, faulty: bool) -> (Vec
                         swap: r.swap,
                     }
                 };
-                counters[which] = apply(op, counters[which]);
+                counters[which] = op.apply(counters[which]);
             }
             _ => r.opcode = SendOpcode::LocalInv,
         }

@@ -6,9 +6,9 @@ use super::objects::{Current, Waiting};
 use super::{Engine, Step};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use crossbeam_queue::SegQueue;
-use masq_memory::{AtomicOp, RemoteMemory};
+use masq_memory::RemoteMemory;
 use masq_spec::queue::{Cqe, WcStatus};
-use masq_transport::Nanos;
+use masq_transport::{AtomicOp, Nanos};
 use std::collections::VecDeque;
 use std::sync::Arc;
 

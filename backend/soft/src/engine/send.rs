@@ -3,11 +3,11 @@
 use super::objects::{Current, MAX_SGE, Waiting};
 use super::remote::Stage;
 use super::{Engine, Step};
-use masq_memory::{AtomicOp, Target, atomic_u64};
+use masq_memory::{Target, atomic_u64};
 use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
 use masq_spec::verbs::{Access, QpType, State};
 use masq_transport::{
-    Kind, Nak, Nanos, Need, OpcodeRules, ResponderFault, Verdict, can_receive, can_send,
+    AtomicOp, Kind, Nak, Nanos, Need, OpcodeRules, ResponderFault, Verdict, can_receive, can_send,
     opcode_allowed, rules,
 };
 use zerocopy::{FromZeros, IntoBytes};
