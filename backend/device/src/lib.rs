@@ -8,8 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+mod network;
 mod spec;
 
+pub use network::{Arrival, MAD_LEN, Network, Sender, SenderKey};
 pub use spec::{
     AhSpec, CqSpec, Destination, DomainKey, EndpointKey, Grants, Handle, MrSpec, MwSpec, QpChange,
     QpCounters, QpReport, QpSpec, SessionSpec, SrqSpec,
@@ -20,6 +22,7 @@ use masq_spec::command::Status;
 use masq_spec::device::Features;
 use masq_spec::event::AsyncEvent;
 use masq_spec::verbs::{Access, DeviceAttr, Gid, SrqAttr, State};
+use std::sync::Arc;
 
 /// Why a device refuses.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +81,10 @@ pub trait Device: Send + Sync {
     fn attributes(&self) -> DeviceAttr;
     /// Feature bits that it serves.
     fn features(&self) -> Features;
+    /// The way to other hosts; None: it serves this host only.
+    fn network(&self) -> Option<Arc<dyn Network>> {
+        None
+    }
     /// Begins a session.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use crate::EventSink;
 use masq_memory::{DoorbellPage, MappedRing, Region, RemoteMemory};
 use masq_spec::queue::SendOpcode;
 use masq_spec::verbs::{Access, Gid, MwType, QpAttr, QpCaps, QpMask, QpType};
+use masq_wire::PKey;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -63,6 +65,8 @@ pub struct SessionSpec {
     pub label: String,
     /// Its tenant.
     pub domain: DomainKey,
+    /// Its tenant's partition on the wire; None: it stays on this host.
+    pub partition: Option<PKey>,
     /// Its endpoint.
     pub endpoint: EndpointKey,
     /// RoCEv2 GID of the endpoint, the source of its datagrams.
@@ -166,6 +170,9 @@ pub struct QpSpec {
 pub enum Destination {
     /// An endpoint of the same tenant on this host.
     Endpoint(EndpointKey),
+    /// Another host, by its own address. The packets bear the partition of the
+    /// tenant.
+    Host(IpAddr),
     /// A multicast group of the tenant.
     Multicast(Gid),
 }

@@ -103,6 +103,7 @@ impl Server {
             grants: crate::session::grants(&self.world.policy, &id),
             label,
             domain: self.world.domain(&id),
+            partition: None,
             endpoint: key,
             gid,
             doorbell,

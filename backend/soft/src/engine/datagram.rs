@@ -112,7 +112,7 @@ impl Engine {
                     }
                 }
             }
-            Destination::Multicast(_) => self.count_dropped(q),
+            Destination::Multicast(_) | Destination::Host(_) => self.count_dropped(q),
         }
         if cur.datagram.capacity() > 0 {
             cur.datagram = Vec::new();
@@ -234,7 +234,7 @@ impl Engine {
         if ok {
             let to_gid = match ah.destination {
                 Destination::Multicast(group) => group,
-                Destination::Endpoint(_) => dest_gid,
+                Destination::Endpoint(_) | Destination::Host(_) => dest_gid,
             };
             write_grh(&mut self.grh.0, src_gid, to_gid, cur.total as u16, &ah.attr);
             let is_remote = |piece: &Piece| matches!(piece.target, Target::Remote { .. });

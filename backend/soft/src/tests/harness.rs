@@ -367,6 +367,7 @@ impl World {
             grants: masq_device::Grants::ALL,
             label: format!("{domain}/{endpoint}#{}", self.procs.len()),
             domain: DomainKey(domain),
+            partition: None,
             endpoint: EndpointKey(endpoint),
             gid,
             doorbell: doorbell.clone(),
