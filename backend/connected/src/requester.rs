@@ -187,9 +187,11 @@ impl Requester {
     /// fails with this status once all before it are complete. A packet of it
     /// that could not be gathered is not to be sent.
     pub fn reject(&mut self, id: u64, status: WcStatus) {
-        let found = self.slots.iter_mut().skip(self.done);
-        if let Some(slot) = found.into_iter().find(|slot| slot.request.id == id) {
+        let at = self.slots.iter().position(|slot| slot.request.id == id);
+        if let Some((at, slot)) = at.and_then(|at| Some((at, self.slots.get_mut(at)?))) {
             slot.error.get_or_insert(status);
+            // UC counted it as complete when its last packet was handed over.
+            self.done = self.done.min(at);
         }
         self.settle();
     }
@@ -320,6 +322,11 @@ impl Requester {
             length: slot.request.length,
             status,
         })
+    }
+
+    /// Whether [`poll_completion`](Self::poll_completion) has one.
+    pub fn has_completion(&self) -> bool {
+        self.done > 0 || (self.failure.is_some() && !self.slots.is_empty())
     }
 
     /// The queue pair goes to ERROR: what is not complete is flushed (IBA

@@ -9,23 +9,28 @@ use masq_transport::KeyScope;
 
 impl Engine {
     /// Carries out a request without a message.
-    pub(super) fn local(&mut self, q: usize, cur: Box<Current>, opcode: SendOpcode) -> Step {
+    pub(super) fn local(&mut self, q: usize, cur: Box<Current>) -> Step {
+        let status = self.carry_out(q, &cur);
+        self.complete(q, cur, status)
+    }
+
+    /// Its outcome.
+    pub(super) fn carry_out(&mut self, q: usize, cur: &Current) -> WcStatus {
         let Some(qp) = self.qps.get(q) else {
-            return Step::Done;
+            return WcStatus::FatalErr;
         };
         let (pd, qpn) = (qp.pd, qp.qpn);
-        let status = match opcode {
-            SendOpcode::LocalInv => match self.invalidate(pd, qpn, cur.wqe.imm_data) {
+        match SendOpcode::from_raw(cur.wqe.opcode) {
+            Some(SendOpcode::LocalInv) => match self.invalidate(pd, qpn, cur.wqe.imm_data) {
                 Ok(()) => WcStatus::Success,
                 Err(()) => WcStatus::LocQpOpErr,
             },
-            SendOpcode::BindMw => match self.bind(q, &cur) {
+            Some(SendOpcode::BindMw) => match self.bind(q, cur) {
                 Some(()) => WcStatus::Success,
                 None => WcStatus::MwBindErr,
             },
             _ => WcStatus::LocQpOpErr,
-        };
-        self.complete(q, cur, status)
+        }
     }
 
     /// Binds a window, or with length 0 unbinds it. None: a rule is broken.

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)] // copies between resolved pieces
 
 use super::objects::{Current, Waiting};
-use super::remote::{Deferred, JobKind, Part, Stage, Work};
+use super::remote::{Deferred, JobId, JobKind, Part, Stage, Work};
 use super::{Engine, Step};
 use masq_memory::{Piece, Target, copy_pieces, load_bytes, store_bytes, store_last_byte};
 
@@ -174,16 +174,120 @@ impl Engine {
         kind: JobKind,
         reading: bool,
     ) -> Result<Step, bool> {
-        let deadline = self.now.saturating_add(super::remote::DEADLINE);
-        let id = self.timers.add(deadline, q, Some(session));
-        let state = self.sessions.get_mut(session).ok_or(reading)?;
-        let answers = &self.port;
-        if !state.helper.submit(id, q, session, Work { kind, answers }) {
-            return Err(reading);
-        }
+        let id = self.send_job(q, session, kind).ok_or(reading)?;
         let qp = self.qps.get_mut(q).ok_or(reading)?;
         qp.waiting = Waiting::Job { id, reading };
         Ok(Step::Wait)
+    }
+}
+
+impl Engine {
+    /// Hands a job to the helper of `session`. None: it takes none.
+    fn send_job(&mut self, q: usize, session: usize, kind: JobKind) -> Option<JobId> {
+        let deadline = self.now.saturating_add(super::remote::DEADLINE);
+        let id = self.timers.add(deadline, q, Some(session));
+        let state = self.sessions.get_mut(session)?;
+        let answers = &self.port;
+        let work = Work { kind, answers };
+        state.helper.submit(id, q, session, work).then_some(id)
+    }
+
+    /// Copies what `from` lists from `offset` on. False: a part of it lies in a
+    /// process only, or is not there.
+    pub(super) fn load_mapped(&self, offset: u64, out: &mut [u8]) -> bool {
+        let mut loaded = 0;
+        for_each_part(&self.from, offset, out.len() as u64, |piece, at| {
+            if let (Target::Mapped(ptr), Some(out)) =
+                (piece.target, out.get_mut(at..at + piece.len as usize))
+            {
+                // SAFETY: as in `transfer`.
+                unsafe { load_bytes(ptr, out) };
+                loaded += out.len();
+            }
+        });
+        loaded == out.len()
+    }
+
+    /// Stores bytes at `offset` of what `to` lists, the last one after all
+    /// others. False: nothing was stored, a part of it lies in a process only.
+    pub(super) fn store_mapped(&self, offset: u64, bytes: &[u8]) -> bool {
+        let is_mapped = |piece: &Piece| matches!(piece.target, Target::Mapped(_));
+        if !self.to.iter().all(is_mapped) {
+            return false;
+        }
+        for_each_part(&self.to, offset, bytes.len() as u64, |piece, at| {
+            let part = bytes.get(at..at + piece.len as usize);
+            if let (Target::Mapped(ptr), Some((end, body))) =
+                (piece.target, part.and_then(<[u8]>::split_last))
+            {
+                // SAFETY: as in `transfer`; the last byte is inside the piece.
+                unsafe {
+                    store_bytes(ptr, body);
+                    store_last_byte(ptr.add(body.len()), *end);
+                }
+            }
+        });
+        true
+    }
+
+    /// The same where a part lies in a process: a helper writes that part.
+    pub(super) fn store_remote(&mut self, q: usize, offset: u64, bytes: &[u8]) -> Option<JobId> {
+        let (mut session, mut parts) = (None, Vec::new());
+        for_each_part(&self.to, offset, bytes.len() as u64, |piece, at| {
+            let len = piece.len as usize;
+            match (piece.target, bytes.get(at..at + len)) {
+                // SAFETY: as in `transfer`.
+                (Target::Mapped(ptr), Some(part)) => unsafe { store_bytes(ptr, part) },
+                (Target::Remote { session: s, addr }, _) => {
+                    session = Some(s as usize);
+                    parts.push(Part { addr, at, len });
+                }
+                (Target::Mapped(_), None) => {}
+            }
+        });
+        let Some(session) = session else {
+            return Some(0);
+        };
+        let (buffer, last) = (bytes.to_vec(), None);
+        self.send_job(
+            q,
+            session,
+            JobKind::Write {
+                parts,
+                buffer,
+                last,
+            },
+        )
+    }
+
+    /// Has a helper read `len` bytes of what `from` lists from `offset` on.
+    pub(super) fn fetch_remote(&mut self, q: usize, offset: u64, len: u64) -> Option<JobId> {
+        let mut buffer = vec![0; len as usize];
+        let (mut session, mut parts) = (None, Vec::new());
+        for_each_part(&self.from, offset, len, |piece, at| {
+            let len = piece.len as usize;
+            match (piece.target, buffer.get_mut(at..at + len)) {
+                // SAFETY: as in `transfer`.
+                (Target::Mapped(ptr), Some(out)) => unsafe { load_bytes(ptr, out) },
+                (Target::Remote { session: s, addr }, _) => {
+                    session = Some(s as usize);
+                    parts.push(Part { addr, at, len });
+                }
+                (Target::Mapped(_), None) => {}
+            }
+        });
+        self.send_job(q, session?, JobKind::Read { parts, buffer })
+    }
+
+    /// Has a helper carry out an atomic.
+    pub(super) fn begin_atomic(
+        &mut self,
+        q: usize,
+        session: u32,
+        addr: u64,
+        op: masq_transport::AtomicOp,
+    ) -> Option<JobId> {
+        self.send_job(q, session as usize, JobKind::Atomic { addr, op })
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Engine, Step};
 use masq_device::{Destination, DomainKey};
 use masq_memory::{Piece, Target};
 use masq_spec::queue::{Cqe, SendFlags, WcFlags, WcOpcode, WcStatus};
-use masq_spec::verbs::{Gid, QpType};
+use masq_spec::verbs::{AhAttr, Gid, QpType};
 use masq_transport::{Need, OpcodeRules, can_receive};
 use std::ptr::NonNull;
 
@@ -17,6 +17,20 @@ const MTU: u64 = 4096;
 const MEMBER_COST: u64 = 256;
 /// QPN that a multicast datagram is addressed to.
 const MULTICAST_QPN: u32 = 0xff_ffff;
+
+/// A datagram on its way to a queue pair of this host.
+pub(super) struct Datagram {
+    /// Payload bytes.
+    pub(super) total: u64,
+    pub(super) imm: Option<u32>,
+    pub(super) solicited: bool,
+    pub(super) src_qpn: u32,
+    pub(super) src_gid: Gid,
+    pub(super) to_group: Option<Gid>,
+    pub(super) qkey: u32,
+    /// Service level, and what its global route header shows.
+    pub(super) attr: AhAttr,
+}
 
 impl Engine {
     /// A datagram: whatever becomes of it, the sender's request succeeds.
@@ -39,7 +53,11 @@ impl Engine {
         let Some(ah) = ah.filter(|ah| ah.pd == pd.1) else {
             return self.complete(q, cur, WcStatus::LocQpOpErr);
         };
-        if cur.total > MTU {
+        let mtu = match (ah.destination, &self.wire) {
+            (Destination::Host(_) | Destination::Multicast(_), Some(wire)) => wire.mtu(),
+            _ => MTU,
+        };
+        if cur.total > mtu {
             return self.complete(q, cur, WcStatus::LocLenErr);
         }
         self.from.clear();
@@ -111,8 +129,13 @@ impl Engine {
                         self.datagram_to(q, p, &cur, &ah, qkey, rules);
                     }
                 }
+                self.multicast_out(q, &cur, &ah, &group, qkey, rules);
             }
-            Destination::Multicast(_) | Destination::Host(_) => self.count_dropped(q),
+            Destination::Multicast(_) => self.count_dropped(q),
+            Destination::Host(to) => {
+                *bytes = bytes.saturating_sub(cur.total);
+                self.datagram_out(q, &cur, &ah, to, qpn, qkey, rules);
+            }
         }
         if cur.datagram.capacity() > 0 {
             cur.datagram = Vec::new();
@@ -158,7 +181,8 @@ impl Engine {
         }
     }
 
-    /// Delivers to one queue pair, or drops.
+    /// Delivers the datagram that `from` holds to one queue pair of this host, or
+    /// drops it.
     fn datagram_to(
         &mut self,
         q: usize,
@@ -168,8 +192,39 @@ impl Engine {
         qkey: u32,
         rules: OpcodeRules,
     ) {
-        let Some(peer) = self.qps.get(p) else { return };
-        let taken = takes_datagram(peer, qkey);
+        let Some((src_qpn, src_gid)) = self
+            .qps
+            .get(q)
+            .and_then(|qp| Some((qp.qpn, self.sessions.get(qp.session)?.gid)))
+        else {
+            return;
+        };
+        let flags = SendFlags::from_bits_truncate(cur.wqe.flags);
+        let datagram = Datagram {
+            total: cur.total,
+            imm: rules.immediate.then_some(cur.wqe.imm_data),
+            solicited: flags.contains(SendFlags::SOLICITED),
+            src_qpn,
+            src_gid,
+            to_group: match ah.destination {
+                Destination::Multicast(group) => Some(group),
+                Destination::Endpoint(_) | Destination::Host(_) => None,
+            },
+            qkey,
+            attr: ah.attr,
+        };
+        if !self.deliver_datagram(p, &datagram) {
+            self.count_dropped(q);
+        }
+    }
+
+    /// Delivers the datagram that `from` holds to one queue pair. False: it was
+    /// dropped.
+    pub(super) fn deliver_datagram(&mut self, p: usize, datagram: &Datagram) -> bool {
+        let Some(peer) = self.qps.get(p) else {
+            return true;
+        };
+        let taken = takes_datagram(peer, datagram.qkey);
         let dest_gid = self
             .sessions
             .get(peer.session)
@@ -182,21 +237,14 @@ impl Engine {
             if let Some(peer) = self.qps.get_mut(p) {
                 peer.counters.dropped += 1;
             }
-            return self.count_dropped(q);
+            return false;
         }
-        let Some((src_qpn, src_gid)) = self
-            .qps
-            .get(q)
-            .and_then(|qp| Some((qp.qpn, self.sessions.get(qp.session)?.gid)))
-        else {
-            return;
-        };
         let mut receive = self.datagram_receive.take().unwrap_or_default();
         if !self.take_receive(p, &mut receive) {
             self.datagram_receive = Some(receive);
-            return;
+            return true;
         }
-        let total = cur.total + GRH_LEN as u64;
+        let total = datagram.total + GRH_LEN as u64;
         let room: u64 = receive.list().iter().map(super::keys::sge_len).sum();
         self.to.clear();
         let peer_qpn = self.qps.get(p).map_or(0, |peer| peer.qpn);
@@ -217,41 +265,47 @@ impl Engine {
         };
         let ok = status == WcStatus::Success;
         let mut flags = WcFlags::GRH;
-        flags.set(WcFlags::WITH_IMM, rules.immediate);
+        flags.set(WcFlags::WITH_IMM, datagram.imm.is_some());
         let cqe = Cqe {
             status: status as u8,
             opcode: WcOpcode::Recv as u8,
             flags: flags.bits(),
             wr_id,
             byte_len: if ok { total as u32 } else { 0 },
-            imm_data: if rules.immediate { cur.wqe.imm_data } else { 0 },
+            imm_data: datagram.imm.unwrap_or(0),
             qp_num: peer_qpn,
-            src_qp: src_qpn,
-            sl: ah.attr.sl & 7,
+            src_qp: datagram.src_qpn,
+            sl: datagram.attr.sl & 7,
             ..Cqe::default()
         };
-        let solicited = SendFlags::from_bits_truncate(cur.wqe.flags).contains(SendFlags::SOLICITED);
+        let solicited = datagram.solicited;
         if ok {
-            let to_gid = match ah.destination {
-                Destination::Multicast(group) => group,
-                Destination::Endpoint(_) | Destination::Host(_) => dest_gid,
-            };
-            write_grh(&mut self.grh.0, src_gid, to_gid, cur.total as u16, &ah.attr);
+            let to_gid = datagram.to_group.unwrap_or(dest_gid);
+            let (from, payload) = (datagram.src_gid, datagram.total);
+            write_grh(
+                &mut self.grh.0,
+                from,
+                to_gid,
+                payload as u16,
+                &datagram.attr,
+            );
             let is_remote = |piece: &Piece| matches!(piece.target, Target::Remote { .. });
             if in_order || self.to.iter().any(is_remote) {
                 let mut buffer = self.grh.0.to_vec();
-                self.append_from(cur.total, &mut buffer);
+                self.append_from(payload, &mut buffer);
                 let deferred = Deferred {
                     qpn: peer_qpn,
                     epoch,
                     cqe,
                     solicited,
                 };
-                return self.deliver_remote(p, peer_session, buffer, deferred);
+                self.deliver_remote(p, peer_session, buffer, deferred);
+                return true;
             }
-            self.copy_datagram(cur.total);
+            self.copy_datagram(payload);
         }
         self.datagram_arrived(p, cqe, solicited);
+        true
     }
 
     /// A helper has written a datagram.
@@ -353,7 +407,7 @@ fn write_grh(
 }
 
 /// The IPv4 group that a multicast GID ff0e::ffff:a.b.c.d stands for.
-fn multicast_v4(gid: &Gid) -> Option<[u8; 4]> {
+pub(super) fn multicast_v4(gid: &Gid) -> Option<[u8; 4]> {
     let mapped = gid[0] == 0xff && gid[2..10].iter().all(|b| *b == 0) && gid[10..12] == [0xff; 2];
     mapped.then(|| [gid[12], gid[13], gid[14], gid[15]])
 }

@@ -66,6 +66,9 @@ impl Engine {
         qp.state = State::Err;
         qp.cause = Some(cause);
         qp.waiting = Waiting::Nothing;
+        if let Some(link) = &mut qp.link {
+            link.end();
+        }
         qp.flush_after = self.timers.serial();
         qp.sq.set_flushing(true);
         if let Some(rq) = &qp.rq {

@@ -29,8 +29,10 @@ mod receive;
 mod remote;
 mod send;
 mod timers;
+mod wire;
 
 pub(crate) use remote::RemotePort;
+pub(crate) use wire::{Inbox, Wire};
 
 use completion::GRH_LEN;
 use keys::KeyTable;
@@ -42,6 +44,7 @@ use objects::{Cq, Lane, Qp, Receive, SessionState, Srq, Waiting};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use timers::Timers;
 
 /// Work requests that a queue pair may execute before others of its tenant.
@@ -78,6 +81,11 @@ pub(crate) struct Engine {
     keys: KeyTable,
     qpns: FxHashMap<u32, usize>,
     groups: FxHashMap<(DomainKey, Gid), Vec<usize>>,
+    /// Groups by what they are on the wire.
+    wire_groups: FxHashMap<IpAddr, Vec<(DomainKey, Gid)>>,
+    /// The way to other hosts; taken out while it is worked on.
+    wire: Option<Box<Wire>>,
+    numbers: Numbers,
     lanes: Slab<Lane>,
     lane_of: FxHashMap<DomainKey, usize>,
     /// Lanes with queue pairs that want a turn.
@@ -104,6 +112,23 @@ pub(crate) struct Engine {
     pub(crate) now: Nanos,
     /// What the doorbell pages say.
     armed: bool,
+}
+
+/// Which queue pair numbers an engine gives out: those that leave its own
+/// number, divided by how many engines there are.
+#[derive(Clone, Copy)]
+struct Numbers {
+    number: u32,
+    threads: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            threads: 1,
+        }
+    }
 }
 
 struct GrhBuffer(Box<[u8; GRH_LEN]>);
@@ -135,6 +160,7 @@ impl Engine {
         self.now = now;
         let mut busy = self.take_jobs();
         busy |= self.take_doorbells();
+        busy |= self.take_packets();
         busy |= self.take_timers();
         busy |= self.take_rnr_waiters();
         self.timers.tidy(|deadline| {
@@ -153,6 +179,9 @@ impl Engine {
                 break;
             };
             busy |= self.run_lane(lane);
+        }
+        if busy {
+            self.flush_port();
         }
         busy
     }

@@ -2,11 +2,13 @@
 
 use super::keys::PdKey;
 use super::remote::{Helper, JobId, Stage};
+use super::wire::Link;
 use masq_device::{Destination, DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
 use masq_memory::{DoorbellPage, MappedRing, Region};
 use masq_spec::queue::{SendWqe, Sge};
 use masq_spec::verbs::{AhAttr, Gid, QpAttr, QpType, State};
 use masq_transport::{Nanos, Retry};
+use masq_wire::PKey;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,12 +26,16 @@ pub(crate) struct Lane {
     pub(crate) active: bool,
     /// Sessions of the tenant.
     pub(crate) sessions: u32,
+    /// Its partition on the wire.
+    pub(crate) partition: Option<PKey>,
 }
 
 /// One frontend process.
 pub(crate) struct SessionState {
     pub(crate) label: String,
     pub(crate) domain: DomainKey,
+    /// The tenant's on the wire.
+    pub(crate) partition: Option<PKey>,
     pub(crate) endpoint: EndpointKey,
     pub(crate) gid: Gid,
     pub(crate) doorbell: Arc<DoorbellPage>,
@@ -125,6 +131,8 @@ pub(crate) struct Receive {
 pub(crate) struct Current {
     pub(crate) wqe: SendWqe,
     pub(crate) sges: [Sge; MAX_SGE],
+    /// Running index of its slot.
+    pub(crate) slot: u32,
     /// Payload bytes.
     pub(crate) total: u64,
     /// Payload bytes moved so far.
@@ -147,6 +155,25 @@ pub(crate) struct Current {
 }
 
 impl Current {
+    /// An empty place.
+    pub(crate) fn boxed() -> Box<Self> {
+        Box::new(Self {
+            wqe: SendWqe::default(),
+            sges: [Sge::default(); MAX_SGE],
+            slot: 0,
+            total: 0,
+            offset: 0,
+            receive: Receive::default(),
+            has_receive: false,
+            peer_epoch: 0,
+            fetched: None,
+            admitted: false,
+            stage: Stage::New,
+            datagram: Vec::new(),
+            waited: false,
+        })
+    }
+
     /// Forgets what was done: the next attempt begins anew. The receive that
     /// it held stays with its queue pair, to be flushed.
     pub(crate) fn restart(&mut self) {
@@ -203,6 +230,9 @@ pub(crate) struct Qp {
     pub(crate) peer: Option<(EndpointKey, u32)>,
     /// Where the peer was found last.
     pub(crate) peer_index: Option<usize>,
+    /// The connection, if the peer is on another host; taken out while it is
+    /// worked on.
+    pub(crate) link: Option<Box<Link>>,
     pub(crate) retry: Retry,
     pub(crate) current: Option<Box<Current>>,
     /// Kept to be filled again: the data path allocates nothing.
@@ -246,16 +276,21 @@ impl Qp {
 
     /// Whether timer `serial` limits its wait.
     pub(crate) fn waits_for(&self, serial: u64) -> bool {
-        match self.waiting {
-            Waiting::Receive { serial: s, .. }
-            | Waiting::Answer { serial: s }
-            | Waiting::Job { id: s, .. } => s == serial,
-            Waiting::Nothing | Waiting::Forever | Waiting::Helper => false,
-        }
+        let is_link = self.link.as_ref().is_some_and(|l| l.has_timer(serial));
+        is_link
+            || match self.waiting {
+                Waiting::Receive { serial: s, .. }
+                | Waiting::Answer { serial: s }
+                | Waiting::Job { id: s, .. } => s == serial,
+                Waiting::Nothing | Waiting::Forever | Waiting::Helper => false,
+            }
     }
 
     /// Ends the wait that timer `serial` limits, if it still lasts.
     pub(crate) fn timer_fired(&mut self, serial: u64) -> bool {
+        if self.link.as_mut().is_some_and(|l| l.timer_fired(serial)) {
+            return true;
+        }
         let fired = match self.waiting {
             Waiting::Receive { serial: s, .. } | Waiting::Answer { serial: s } => s == serial,
             _ => false,
@@ -269,21 +304,6 @@ impl Qp {
 
     /// A cleared place for the next request.
     pub(crate) fn take_spare(&mut self) -> Box<Current> {
-        self.spare.take().unwrap_or_else(|| {
-            Box::new(Current {
-                wqe: SendWqe::default(),
-                sges: [Sge::default(); MAX_SGE],
-                total: 0,
-                offset: 0,
-                receive: Receive::default(),
-                has_receive: false,
-                peer_epoch: 0,
-                fetched: None,
-                admitted: false,
-                stage: Stage::New,
-                datagram: Vec::new(),
-                waited: false,
-            })
-        })
+        self.spare.take().unwrap_or_else(Current::boxed)
     }
 }

@@ -179,7 +179,7 @@ impl Engine {
     }
 
     /// SEND_WITH_INV: the key must be a bound type-2 window of this very QP.
-    fn invalidate_for_peer(&mut self, p: usize, key: u32) -> Result<(), ResponderFault> {
+    pub(super) fn invalidate_for_peer(&mut self, p: usize, key: u32) -> Result<(), ResponderFault> {
         let Some(qp) = self.qps.get(p) else {
             return Err(ResponderFault::Memory);
         };

@@ -30,6 +30,9 @@ impl Engine {
     /// None: there is nothing to do.
     pub(super) fn step(&mut self, q: usize, bytes: &mut u64) -> Option<Step> {
         let qp = self.qps.get_mut(q)?;
+        if qp.link.is_some() {
+            return self.step_link(q, bytes);
+        }
         if qp.waiting != Waiting::Nothing {
             return Some(Step::Wait);
         }
@@ -49,6 +52,7 @@ impl Engine {
             None => {
                 let mut spare = qp.take_spare();
                 spare.stage = Stage::New;
+                spare.slot = qp.sq_head;
                 spare
             }
         };
@@ -63,19 +67,19 @@ impl Engine {
         let rules = rules(opcode);
         let qp_type = self.qps.get(q)?.qp_type;
         Some(match (rules.kind, qp_type) {
-            (Kind::Local, _) => self.local(q, cur, opcode),
+            (Kind::Local, _) => self.local(q, cur),
             (_, QpType::Ud) => self.datagram(q, cur, rules, bytes),
             _ => self.connected(q, cur, rules, bytes),
         })
     }
 
     /// Copies the slot at the head, once, and judges its form.
-    fn fetch(&mut self, q: usize, cur: &mut Current) -> Result<(), WcStatus> {
+    pub(super) fn fetch(&mut self, q: usize, cur: &mut Current) -> Result<(), WcStatus> {
         let Some(qp) = self.qps.get(q) else {
             return Err(WcStatus::FatalErr);
         };
         cur.wqe = SendWqe::new_zeroed();
-        qp.sq.read(qp.sq_head, 0, cur.wqe.as_mut_bytes());
+        qp.sq.read(cur.slot, 0, cur.wqe.as_mut_bytes());
         cur.total = 0;
         cur.waited = false;
         cur.restart();
@@ -119,7 +123,7 @@ impl Engine {
         if count > qp.attr.caps.max_send_sge as usize {
             return Err(WcStatus::LocLenErr);
         }
-        qp.sq.read(qp.sq_head, SEND_DATA, sges.as_mut_bytes());
+        qp.sq.read(cur.slot, SEND_DATA, sges.as_mut_bytes());
         cur.total = sges.iter().map(super::keys::sge_len).sum();
         if cur.total > MAX_MESSAGE {
             return Err(WcStatus::LocLenErr);
@@ -147,7 +151,7 @@ impl Engine {
             let len = cur.total as usize;
             let bytes = qp
                 .sq
-                .slot_bytes(qp.sq_head, SEND_DATA, len)
+                .slot_bytes(cur.slot, SEND_DATA, len)
                 .ok_or(WcStatus::LocLenErr)?;
             out.push(masq_memory::Piece {
                 target: Target::Mapped(bytes),

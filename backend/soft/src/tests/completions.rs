@@ -27,7 +27,7 @@ fn send(w: &mut World, a: &mut TestQp, b: &mut TestQp, flags: SendFlags) {
 
 #[test]
 fn a_cq_that_is_armed_tells_once() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (mut a, mut b) = armed_pair(&mut w);
     let event = Event::Completion {
         queue: 5,
@@ -48,7 +48,7 @@ fn a_cq_that_is_armed_tells_once() {
 
 #[test]
 fn an_arming_for_solicited_completions_waits_for_one() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (mut a, mut b) = armed_pair(&mut w);
     b.rcq.arm(ARM_SOLICITED);
     send(&mut w, &mut a, &mut b, SendFlags::empty());
@@ -65,7 +65,7 @@ fn an_arming_for_solicited_completions_waits_for_one() {
 
 #[test]
 fn a_full_cq_fails_with_every_queue_pair_on_it() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let o = QpOptions::of(RC);
     let cq = w.cq(0, 4, None);
     let (mut a, c) = (w.qp_on(0, o, cq, cq), w.qp_on(0, o, cq, cq));
@@ -89,7 +89,7 @@ fn a_full_cq_fails_with_every_queue_pair_on_it() {
 
 #[test]
 fn an_overrun_may_be_ignored() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let o = QpOptions::of(RC);
     let cq = w.cq_with(0, 4, None, true);
     let mut a = w.qp_on(0, o, cq, cq);
@@ -107,7 +107,7 @@ fn an_overrun_may_be_ignored() {
 #[test]
 fn a_lie_about_the_consumer_index_hurts_its_teller_only() {
     for lie in [1u32 << 31, 100, u32::MAX] {
-        let mut w = World::pair_of_processes();
+        let mut w = super::world();
         let o = QpOptions {
             cqe: 4,
             ..QpOptions::of(RC)
@@ -143,7 +143,7 @@ fn resize(w: &mut World, cq: &mut TestCq, cqe: u32) -> masq_device::Result<TestC
 
 #[test]
 fn a_resized_cq_goes_on_in_the_new_ring() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let o = QpOptions {
         cqe: 8,
         ..QpOptions::of(RC)
@@ -182,7 +182,7 @@ fn a_resized_cq_goes_on_in_the_new_ring() {
 
 #[test]
 fn a_cq_does_not_shrink_below_what_waits() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (mut a, _b) = w.connected(QpOptions::of(RC));
     for n in 0..10 {
         w.post(&mut a, &Wr::new(Op::RdmaWrite, n));
@@ -195,7 +195,7 @@ fn a_cq_does_not_shrink_below_what_waits() {
 
 #[test]
 fn an_arming_outlasts_a_resize() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (mut a, mut b) = armed_pair(&mut w);
     b.rcq.arm(ARM_ANY);
     let mut cq = b.rcq;
@@ -211,7 +211,7 @@ fn an_arming_outlasts_a_resize() {
 
 #[test]
 fn a_ring_that_begins_near_the_wrap_shows_no_false_completion() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (a, _b) = w.connected(QpOptions::of(RC));
     w.engine.start_indexes_at(u32::MAX);
     let mut old = a.cq;
@@ -225,7 +225,7 @@ fn a_ring_that_begins_near_the_wrap_shows_no_false_completion() {
 
 #[test]
 fn a_cq_in_use_stays() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (a, _b) = w.connected(QpOptions::of(RC));
     let s = w.procs[0].s;
     assert!(w.engine.destroy_cq(s, a.cq.handle).is_err());

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // a driver writes its own mappings
 #![cfg_attr(not(test), allow(dead_code))] // the benchmark uses a part
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Inbox, Wire};
 use masq_device::{
     AhSpec, CqSpec, Destination, DomainKey, EndpointKey, EventSink, MrSpec, MwSpec, QpChange,
     QpSpec, SessionSpec, SrqSpec,
@@ -14,6 +14,7 @@ use masq_spec::queue::*;
 use masq_spec::verbs::*;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -318,7 +319,18 @@ pub(crate) struct World {
     pub(crate) procs: Vec<Process>,
     /// What the next address handle may reach.
     pub(crate) only: Option<Box<[u32]>>,
+    /// Peers are reached by packets.
+    pub(crate) wired: Option<Wired>,
 }
+
+/// The network of a world whose packets come back to its only engine.
+pub(crate) struct Wired {
+    pub(crate) network: masq_port::memory::Network,
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+/// The host's address.
+pub(crate) const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 pub(crate) fn gid_of(endpoint: u32) -> Gid {
     let mut gid = [0; 16];
@@ -334,6 +346,34 @@ impl World {
             now: 1_000_000_000,
             procs: Vec::new(),
             only: None,
+            wired: None,
+        }
+    }
+
+    /// The same processes, but whatever they say to each other travels in packets.
+    pub(crate) fn pair_over_the_wire() -> Self {
+        let mut world = Self::new();
+        world.wire_up(1);
+        world.spawn(1, 1);
+        world.spawn(1, 2);
+        world
+    }
+
+    /// Connects the engine to a network where it meets itself.
+    pub(crate) fn wire_up(&mut self, seed: u64) {
+        let network = masq_port::memory::Network::new(Default::default(), seed);
+        let port = network.port(HOST, masq_wire::Mtu::B4096).unwrap();
+        let inbox = Arc::new(Inbox::new().unwrap());
+        let wire = Wire::new(Box::new(port), Arc::clone(&inbox));
+        self.engine.connect_to(wire, 0, 1);
+        self.wired = Some(Wired { network, inbox });
+    }
+
+    /// Where an endpoint is.
+    fn place(&self, endpoint: u32) -> Destination {
+        match self.wired {
+            Some(_) => Destination::Host(HOST),
+            None => Destination::Endpoint(EndpointKey(endpoint)),
         }
     }
 
@@ -367,7 +407,7 @@ impl World {
             grants: masq_device::Grants::ALL,
             label: format!("{domain}/{endpoint}#{}", self.procs.len()),
             domain: DomainKey(domain),
-            partition: None,
+            partition: Some(masq_wire::PKey(0x8000 | domain as u16)),
             endpoint: EndpointKey(endpoint),
             gid,
             doorbell: doorbell.clone(),
@@ -688,7 +728,7 @@ impl World {
                 QpType::Uc => uc,
                 QpType::Ud => QpMask::empty(),
             };
-        let destination = (o.qp_type != UD).then_some(Destination::Endpoint(EndpointKey(endpoint)));
+        let destination = (o.qp_type != UD).then_some(self.place(endpoint));
         self.modify(qp, mask, attr, destination).unwrap();
     }
 

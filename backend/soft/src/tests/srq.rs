@@ -26,7 +26,7 @@ fn shared(w: &mut World, count: usize) -> (u32, Ring, Vec<(TestQp, TestQp)>) {
 
 #[test]
 fn queue_pairs_share_receives_in_order() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (_, ring, mut pairs) = shared(&mut w, 2);
     let (src, data) = w.pattern(0, 100, 1);
     let dst = w.register(1, 1, 4096, ALL);
@@ -47,7 +47,7 @@ fn queue_pairs_share_receives_in_order() {
 
 #[test]
 fn the_limit_event_comes_once_when_fewer_are_left() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (srq, ring, mut pairs) = shared(&mut w, 1);
     let s = w.procs[1].s;
     let mut tail = 0;
@@ -76,7 +76,7 @@ fn the_limit_event_comes_once_when_fewer_are_left() {
 
 #[test]
 fn the_last_receive_of_a_failed_queue_pair_is_told() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (srq, ring, mut pairs) = shared(&mut w, 2);
     let mut tail = 0;
     post_recv(&ring, &mut tail, 1, &[]);
@@ -100,7 +100,7 @@ fn the_last_receive_of_a_failed_queue_pair_is_told() {
 
 #[test]
 fn a_receive_held_in_mid_message_is_flushed_before_the_last_event() {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (_, ring, mut pairs) = shared(&mut w, 1);
     let (src, _) = w.pattern(0, 4 << 20, 1);
     let dst = w.register(1, 1, 4 << 20, ALL);

@@ -19,7 +19,7 @@ fn next(key: u32) -> u32 {
 
 /// b owns memory and binds; a is the peer.
 fn world() -> (World, TestQp, TestQp, Mr) {
-    let mut w = World::pair_of_processes();
+    let mut w = super::world();
     let (a, b) = w.connected(QpOptions::of(RC));
     let mr = w.register(1, 1, 4096, ALL);
     (w, a, b, mr)

@@ -83,7 +83,12 @@ impl Engine {
             return Err(DeviceError::Invalid("only UD queue pairs join groups"));
         }
         if !qp.joined.contains(&group) {
-            self.groups.entry((qp.domain, group)).or_default().push(q);
+            let domain = qp.domain;
+            let members = self.groups.entry((domain, group)).or_default();
+            members.push(q);
+            if members.len() == 1 {
+                self.group_begun(domain, group);
+            }
             if let Some(qp) = self.qps.get_mut(q) {
                 qp.joined.push(group);
             }
@@ -109,6 +114,7 @@ impl Engine {
         members.retain(|index| *index != q);
         if members.is_empty() {
             self.groups.remove(&(domain, group));
+            self.group_ended(domain, group);
         }
     }
 }

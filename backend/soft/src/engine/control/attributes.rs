@@ -33,6 +33,7 @@ impl Qp {
         }
         self.peer = None;
         self.peer_index = None;
+        self.link = None;
         self.spare = self.current.take().or(self.spare.take());
         self.waiting = Waiting::Nothing;
         self.epoch = self.epoch.wrapping_add(1);

@@ -33,10 +33,12 @@ impl Engine {
         let helper = Helper::new(spec.remote, spec.label.clone());
         spec.doorbell.set_armed(self.armed);
         let lanes = &mut self.lanes;
-        let lane = *self
-            .lane_of
-            .entry(spec.domain)
-            .or_insert_with(|| lanes.insert(Lane::default()));
+        let lane = *self.lane_of.entry(spec.domain).or_insert_with(|| {
+            lanes.insert(Lane {
+                partition: spec.partition,
+                ..Lane::default()
+            })
+        });
         if let Some(lane) = lanes.get_mut(lane) {
             lane.sessions += 1;
         }
@@ -50,6 +52,7 @@ impl Engine {
             flush_waiters: Vec::new(),
             label: spec.label,
             domain: spec.domain,
+            partition: spec.partition,
             endpoint: spec.endpoint,
             gid: spec.gid,
             doorbell: spec.doorbell,

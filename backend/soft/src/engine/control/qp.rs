@@ -2,9 +2,10 @@
 
 use super::NO_OBJECT;
 use super::attributes::check_values;
-use crate::engine::Engine;
 use crate::engine::keys::KeyKind;
 use crate::engine::objects::{Qp, ReceiveQueue, Waiting};
+use crate::engine::wire::Link;
+use crate::engine::{Engine, Numbers};
 use crate::limits::MAX_QPN;
 use masq_device::{
     Destination, DeviceError, Handle, QpChange, QpCounters, QpReport, QpSpec, Result,
@@ -66,6 +67,7 @@ impl Engine {
             doorbell: doorbell as u32,
             peer: None,
             peer_index: None,
+            link: None,
             retry: Retry::default(),
             current: None,
             spare: None,
@@ -108,6 +110,8 @@ impl Engine {
         (0..64).find_map(|_| {
             let qpn = getrandom::u32().ok()? & MAX_QPN;
             // 0 and 1 are management's, the highest is multicast's.
+            let Numbers { number, threads } = self.numbers;
+            let qpn = qpn - qpn % threads + number;
             (qpn > 1 && qpn < MAX_QPN && !self.qpns.contains_key(&qpn)).then_some(qpn)
         })
     }
@@ -119,6 +123,8 @@ impl Engine {
         change: QpChange,
     ) -> Result<State> {
         let q = self.qp_index(s, handle)?;
+        let (born, has_wire) = (self.timers.serial(), self.wire.is_some());
+        let partition = self.session(s)?.partition.filter(|_| has_wire);
         let qp = self.qps.get_mut(q).ok_or(NO_OBJECT)?;
         let (mask, new) = (change.mask, change.attr);
         let to = if mask.contains(QpMask::STATE) {
@@ -144,11 +150,30 @@ impl Engine {
             return Ok(to);
         }
         qp.apply(mask, &new);
-        if let Some(Destination::Endpoint(endpoint)) = change.destination
-            && qp.qp_type != QpType::Ud
-        {
-            qp.peer = Some((endpoint, qp.attr.dest_qp_num));
-            qp.peer_index = None;
+        if qp.qp_type != QpType::Ud {
+            match change.destination {
+                Some(Destination::Endpoint(endpoint)) => {
+                    qp.peer = Some((endpoint, qp.attr.dest_qp_num));
+                    (qp.peer_index, qp.link) = (None, None);
+                }
+                Some(Destination::Host(host)) => {
+                    qp.peer = None;
+                    match (&mut qp.link, partition) {
+                        (Some(link), _) => link.moved_to(host, &qp.attr),
+                        (None, Some(partition)) => {
+                            let link = Link::new(qp, host, partition, born);
+                            qp.link = Some(Box::new(link));
+                        }
+                        (None, None) => {
+                            return Err(DeviceError::Unsupported("a peer on another host"));
+                        }
+                    }
+                }
+                Some(Destination::Multicast(_)) | None => {}
+            }
+            if let Some(link) = &mut qp.link {
+                link.modified(qp.qp_type, &qp.attr, to);
+            }
         }
         if to == State::Sqd && qp.state == State::Rts {
             qp.attr.sq_draining = 1;
@@ -162,7 +187,8 @@ impl Engine {
         qp.state = to;
         qp.attr.qp_state = to as u32;
         // The thread is woken only if there is something for it to do.
-        if qp.current.is_some() || qp.attr.sq_draining != 0 || qp.posted() > 0 {
+        let is_linked = qp.link.is_some();
+        if is_linked || qp.current.is_some() || qp.attr.sq_draining != 0 || qp.posted() > 0 {
             self.enqueue(q);
         }
         Ok(to)
@@ -174,6 +200,11 @@ impl Engine {
         let mut attr = qp.attr;
         attr.qp_state = qp.state as u32;
         attr.cur_qp_state = qp.state as u32;
+        if let Some(link) = &qp.link {
+            let (sent, expected) = link.psns();
+            attr.sq_psn = sent.unwrap_or(attr.sq_psn);
+            attr.rq_psn = expected;
+        }
         Ok(QpReport {
             attr,
             qpn: qp.qpn,

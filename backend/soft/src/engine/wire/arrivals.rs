@@ -1,0 +1,190 @@
+//! Packets that arrived: whose they are, and what follows from them.
+
+use super::inbox::Inbox;
+use super::land::{Home, Reach};
+use super::senders::Senders;
+use super::{Link, WireCounters};
+use crate::engine::Engine;
+use masq_connected::{Arrival, Fate};
+use masq_port::Incoming;
+use masq_spec::event::AsyncEvent;
+use masq_spec::queue::{Cqe, WcFlags, WcOpcode, WcStatus};
+use masq_spec::verbs::{QpType, State};
+use masq_transport::can_receive;
+use masq_wire::{Ecn, Opcode, Qpn, Service};
+
+/// What packets are judged with, besides the engine.
+pub(super) struct Desk<'a> {
+    pub(super) senders: &'a mut Senders,
+    pub(super) inbox: &'a Inbox,
+    pub(super) counters: &'a mut WireCounters,
+}
+
+impl Engine {
+    /// A packet arrived.
+    pub(super) fn arrived(&mut self, desk: &mut Desk<'_>, incoming: &Incoming<'_>) {
+        let qpn = incoming.packet.bth().dest_qpn();
+        if incoming.packet.traits().service == Service::Ud {
+            return match qpn {
+                Qpn::GSI => super::datagram::management(desk, incoming),
+                _ => self.datagram_in(desk, incoming),
+            };
+        }
+        let q = self.qpns.get(&qpn.get()).copied();
+        let link = q.and_then(|q| self.qps.get_mut(q)?.link.take());
+        let (Some(q), Some(mut link)) = (q, link) else {
+            desk.counters.unknown_qp += 1;
+            return;
+        };
+        if link.path.to != incoming.flow.addresses.src() {
+            desk.counters.wrong_host += 1;
+        } else if !link.partition.matches(incoming.packet.bth().pkey()) {
+            desk.counters.wrong_partition += 1;
+        } else {
+            self.connected_in(q, &mut link, desk, incoming);
+            self.enqueue(q);
+        }
+        self.put_back(q, link);
+    }
+
+    /// A packet of the peer.
+    fn connected_in(
+        &mut self,
+        q: usize,
+        link: &mut Link,
+        desk: &mut Desk<'_>,
+        incoming: &Incoming<'_>,
+    ) {
+        let packet = &incoming.packet;
+        let (headers, payload) = (packet.headers(), packet.payload());
+        if headers.bth.opcode == Opcode::Cnp {
+            if let Some(requester) = &mut link.requester {
+                requester.congestion();
+            }
+            return;
+        }
+        // What arrived before may wait for the process's memory: then packets
+        // are lost, as if the network were slow.
+        if !payload.is_empty() && !self.takes_jobs(q) {
+            desk.counters.no_room += 1;
+            return;
+        }
+        if incoming.traffic_class.ecn() == Ecn::Congested {
+            link.responder.congestion(self.now);
+        }
+        let Some(state) = self.qps.get(q).map(|qp| qp.state) else {
+            return;
+        };
+        let fate = if headers.bth.opcode.is_request() {
+            if !can_receive(state) && state != State::Err {
+                return;
+            }
+            let mut reach = Reach {
+                engine: self,
+                q,
+                payload,
+                receive: &mut link.receive,
+                landing: &mut link.landing,
+                atomic: &mut link.atomic,
+            };
+            let arrival = link.responder.handle(&headers, payload.len(), &mut reach);
+            self.concluded(q, link, &arrival);
+            arrival.fate
+        } else {
+            let now = self.now;
+            let Some(requester) = &mut link.requester else {
+                return;
+            };
+            let mut home = Home {
+                engine: self,
+                q,
+                payload,
+                posted: &link.posted,
+                first: link.first,
+                landing: &mut link.landing,
+            };
+            requester.handle(&headers, payload.len(), now, &mut home)
+        };
+        if fate == Fate::Dropped {
+            desk.counters.senseless += 1;
+        }
+    }
+
+    /// Whether the helper of the queue pair's session takes another job.
+    fn takes_jobs(&self, q: usize) -> bool {
+        let session = self.qps.get(q).and_then(|qp| self.sessions.get(qp.session));
+        session.is_some_and(|session| session.helper.takes_datagrams())
+    }
+
+    /// What follows from a packet that the responder took or refused.
+    pub(super) fn concluded(&mut self, q: usize, link: &mut Link, arrival: &Arrival) {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return;
+        };
+        let (session, handle) = (qp.session, qp.handle);
+        let comes_to_life = arrival.established && qp.state == State::Rtr && !qp.established;
+        qp.established |= arrival.established;
+        if let Some(delivery) = arrival.delivery {
+            qp.counters.rx_messages += 1;
+            qp.counters.rx_bytes += u64::from(delivery.length);
+            if delivery.receive {
+                let mut flags = WcFlags::empty();
+                flags.set(WcFlags::WITH_IMM, delivery.imm.is_some());
+                flags.set(WcFlags::WITH_INV, delivery.invalidated.is_some());
+                let imm = delivery.imm.map(|imm| u32::from_ne_bytes(imm.0));
+                let opcode = match delivery.write {
+                    true => WcOpcode::RecvRdmaWithImm,
+                    false => WcOpcode::Recv,
+                };
+                let cqe = Cqe {
+                    status: WcStatus::Success as u8,
+                    opcode: opcode as u8,
+                    flags: flags.bits(),
+                    wr_id: link.receive.wr_id,
+                    byte_len: delivery.length,
+                    imm_data: imm.or(delivery.invalidated.map(|k| k.0)).unwrap_or(0),
+                    qp_num: qp.qpn,
+                    src_qp: qp.attr.dest_qp_num,
+                    ..Cqe::default()
+                };
+                if link.arriving.is_empty() && !self.is_helping(q, link.landing) {
+                    self.receive_complete(q, cqe, delivery.solicited);
+                } else {
+                    let waiting = (link.landing, cqe, delivery.solicited);
+                    link.arriving.push_back(waiting);
+                }
+            }
+        }
+        if comes_to_life {
+            self.raise(session, AsyncEvent::CommEst, handle);
+        }
+        if let Some(failure) = arrival.failure {
+            // Without a status the responder keeps the receive for the next
+            // message.
+            let receive = failure.receive.map(|_| link.receive);
+            self.responder_fault(q, receive.as_ref(), failure.fault);
+        }
+        let is_lost = matches!(
+            arrival.fate,
+            Fate::NotReady | Fate::OutOfOrder | Fate::Faulty
+        );
+        if is_lost && self.is_unreliable(q) {
+            self.count_dropped(q);
+        }
+    }
+
+    fn is_unreliable(&self, q: usize) -> bool {
+        self.qps.get(q).is_some_and(|qp| qp.qp_type == QpType::Uc)
+    }
+
+    /// Completes a receive.
+    pub(super) fn receive_complete(&mut self, q: usize, cqe: Cqe, solicited: bool) {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return;
+        };
+        if qp.given_back(cqe.wr_id) {
+            let cq = qp.recv_cq;
+            self.push_cqe(cq, cqe, solicited);
+        }
+    }
+}

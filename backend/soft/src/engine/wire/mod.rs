@@ -1,0 +1,172 @@
+//! Peers on other hosts: packets in, packets out.
+//!
+//! [`Wire`] is what an engine has of the network: its port, who sends the
+//! datagrams that arrive, and the way to the control side. A connected queue
+//! pair whose peer is elsewhere has a [`Link`], which holds the two halves of
+//! `masq-connected`; what these decide happens to the same objects, by the same
+//! keys, receives and completions, as between peers of this host.
+//!
+//! Nothing that arrives is answered at once: a packet changes its queue pair's
+//! link and gives the queue pair a turn, in which its answers leave with
+//! whatever else it has to send. So ACKs are joined over a batch.
+//!
+//! While a link or the wire is worked on, it is taken out of its place.
+
+mod arrivals;
+mod datagram;
+mod drive;
+mod emit;
+mod fetch;
+mod inbox;
+mod land;
+mod link;
+mod senders;
+
+pub(crate) use inbox::Inbox;
+pub(crate) use link::Link;
+
+use super::Engine;
+use masq_device::MAD_LEN;
+use masq_port::Port;
+use masq_transport::Nanos;
+use masq_wire::PKey;
+use senders::Senders;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Empty looks at the port until it is looked at less often.
+const WARM_LOOKS: u32 = 64;
+/// How often it is looked at then, while the thread is awake for other reasons:
+/// each look is a system call.
+const COLD_LOOK: Nanos = 20_000;
+
+/// The network, as an engine has it.
+pub(crate) struct Wire {
+    port: Box<dyn Port>,
+    senders: Senders,
+    inbox: Arc<Inbox>,
+    /// Empty looks in a row.
+    quiet: u32,
+    /// When the port is looked at next.
+    look_at: Nanos,
+    /// PSN of the next management datagram.
+    management_psn: u32,
+    pub(crate) counters: WireCounters,
+}
+
+/// Packets that were dropped here, by reason. Those that the port drops are
+/// counted there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WireCounters {
+    /// No queue pair has this number, or none that is connected over the wire.
+    pub(crate) unknown_qp: u64,
+    /// It came from another host than the connected one.
+    pub(crate) wrong_host: u64,
+    /// It bears another partition than the queue pair's.
+    pub(crate) wrong_partition: u64,
+    /// A datagram with a wrong Q_Key, of a sender that the policy does not let
+    /// through, or of an unknown one.
+    pub(crate) refused_datagrams: u64,
+    /// The tenant's memory took more time than the network.
+    pub(crate) no_room: u64,
+    /// It made no sense on its connection.
+    pub(crate) senseless: u64,
+}
+
+impl Wire {
+    pub(crate) fn new(port: Box<dyn Port>, inbox: Arc<Inbox>) -> Self {
+        Self {
+            port,
+            senders: Senders::default(),
+            inbox,
+            quiet: 0,
+            look_at: 0,
+            management_psn: 0,
+            counters: WireCounters::default(),
+        }
+    }
+
+    /// The largest datagram.
+    pub(super) fn mtu(&self) -> u64 {
+        self.port.mtu().bytes() as u64
+    }
+
+    /// Whether it is time to look at the port.
+    fn is_due(&self, now: Nanos) -> bool {
+        self.quiet < WARM_LOOKS || now >= self.look_at
+    }
+
+    fn looked(&mut self, found: usize, now: Nanos) {
+        self.quiet = match found {
+            0 => self.quiet.saturating_add(1),
+            _ => 0,
+        };
+        self.look_at = now.saturating_add(COLD_LOOK);
+    }
+}
+
+impl Engine {
+    /// Gives the engine its way to other hosts, before any session is opened.
+    /// Of `threads` engines it is number `number`: it gives out numbers that
+    /// tell so, because packets are steered by them.
+    pub(crate) fn connect_to(&mut self, wire: Wire, number: u32, threads: u32) {
+        self.wire = Some(Box::new(wire));
+        self.numbers = super::Numbers { number, threads };
+    }
+
+    /// Takes what the port has received.
+    pub(super) fn take_packets(&mut self) -> bool {
+        let now = self.now;
+        if self.wire.as_ref().is_none_or(|wire| !wire.is_due(now)) {
+            return false;
+        }
+        let Some(mut wire) = self.wire.take() else {
+            return false;
+        };
+        let found = wire.port.receive();
+        for index in 0..found {
+            // The packet borrows the port, so the rest is given by parts.
+            let Wire {
+                port,
+                senders,
+                inbox,
+                counters,
+                ..
+            } = &mut *wire;
+            if let Some(incoming) = port.packet(index) {
+                let mut desk = arrivals::Desk {
+                    senders,
+                    inbox,
+                    counters,
+                };
+                self.arrived(&mut desk, &incoming);
+            }
+        }
+        wire.looked(found, now);
+        self.wire = Some(wire);
+        found > 0
+    }
+
+    /// Sends what the turn has gathered.
+    #[inline]
+    pub(super) fn flush_port(&mut self) {
+        if let Some(wire) = &mut self.wire {
+            wire.port.flush();
+        }
+    }
+
+    /// Sends a management datagram; false: there was no room.
+    pub(crate) fn send_management(
+        &mut self,
+        to: IpAddr,
+        partition: PKey,
+        mad: &[u8; MAD_LEN],
+    ) -> bool {
+        let Some(wire) = &mut self.wire else {
+            return false;
+        };
+        let sent = wire.send_management(to, partition, mad);
+        wire.port.flush();
+        sent
+    }
+}
