@@ -11,7 +11,7 @@
 mod network;
 mod spec;
 
-pub use network::{Arrival, MAD_LEN, Network, Sender, SenderKey};
+pub use network::{Arrival, MAD_LEN, Network, Sender, SenderKey, WireReport};
 pub use spec::{
     AhSpec, CqSpec, Destination, DomainKey, EndpointKey, Grants, Handle, MrSpec, MwSpec, QpChange,
     QpCounters, QpReport, QpSpec, SessionSpec, SrqSpec,

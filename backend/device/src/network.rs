@@ -4,6 +4,7 @@
 use crate::{EndpointKey, Result};
 use masq_spec::verbs::Gid;
 use masq_wire::{Mtu, PKey, Qpn};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
@@ -50,6 +51,48 @@ pub struct Sender {
     pub reach: Vec<EndpointKey>,
 }
 
+/// What a device did on the wire since it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct WireReport {
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Their bytes, from BTH to ICRC.
+    pub sent_bytes: u64,
+    /// Packets received whole.
+    pub received_packets: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// System calls that sent.
+    pub send_calls: u64,
+    /// System calls that received, or looked.
+    pub receive_calls: u64,
+    /// Packets that were not sent, by the reason.
+    pub not_sent: BTreeMap<&'static str, u64>,
+    /// Packets that were dropped on arrival, by the reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+impl WireReport {
+    /// Adds what another data-path thread did.
+    pub fn add(&mut self, other: &Self) {
+        self.sent_packets += other.sent_packets;
+        self.sent_bytes += other.sent_bytes;
+        self.received_packets += other.received_packets;
+        self.received_bytes += other.received_bytes;
+        self.send_calls += other.send_calls;
+        self.receive_calls += other.receive_calls;
+        let maps = [
+            (&mut self.not_sent, &other.not_sent),
+            (&mut self.dropped, &other.dropped),
+        ];
+        for (own, more) in maps {
+            for (reason, count) in more {
+                *own.entry(reason).or_default() += count;
+            }
+        }
+    }
+}
+
 /// The way to other hosts. Calls are bounded and never wait for the network.
 pub trait Network: Send + Sync {
     /// This host's address there.
@@ -69,4 +112,9 @@ pub trait Network: Send + Sync {
     fn learn(&self, sender: SenderKey, who: Option<Sender>);
     /// Forgets all senders: the policy or the directory has changed.
     fn forget_senders(&self);
+    /// Names the hosts that are no masq: their packets are checked as far as
+    /// they can be.
+    fn set_strangers(&self, hosts: Vec<IpAddr>);
+    /// What it did so far.
+    fn report(&self) -> WireReport;
 }

@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     signals.thread_block().context("block signals")?;
     raise_descriptors();
-    let device = SoftDevice::start(&soft_config(args)?).context("start the data-path threads")?;
+    let device = SoftDevice::start(&soft_config(args)?, Vec::new()).context("start the data-path threads")?;
     let config = ServerConfig {
         run_dir: args.run_dir.clone(),
         policy_file: std::path::absolute(&args.policy).unwrap_or_else(|_| args.policy.clone()),

@@ -1,14 +1,16 @@
 //! The control side's view: [`Device`] and [`Session`] by calls into engines.
 
 use crate::config::SoftConfig;
-use crate::engine::Engine;
+use crate::engine::{Engine, Inbox, Wire};
 use crate::limits;
+use crate::network::SoftNetwork;
 use crate::thread::DataPath;
 use masq_device::{
-    AhSpec, CqSpec, Device, DeviceError, EndpointKey, Grants, Handle, MrSpec, MwSpec, QpChange,
-    QpReport, QpSpec, Result, Session, SessionSpec, SrqSpec,
+    AhSpec, CqSpec, Device, DeviceError, EndpointKey, Grants, Handle, MrSpec, MwSpec, Network,
+    QpChange, QpReport, QpSpec, Result, Session, SessionSpec, SrqSpec,
 };
 use masq_memory::{MappedRing, Region};
+use masq_port::Port;
 use masq_spec::device::Features;
 use masq_spec::verbs::{Access, DeviceAttr, Gid, SrqAttr, State};
 use std::io;
@@ -18,18 +20,43 @@ use std::sync::Arc;
 /// The software NIC.
 pub struct SoftDevice {
     paths: Vec<Arc<DataPath>>,
+    network: Option<Arc<SoftNetwork>>,
 }
 
 impl SoftDevice {
-    /// Starts the data-path threads.
+    /// Starts the data-path threads. `ports` are their ways to other hosts, one
+    /// for each thread; without any the device serves this host only.
     ///
     /// # Errors
-    /// The host is out of threads or descriptors.
-    pub fn start(config: &SoftConfig) -> io::Result<Self> {
-        let paths = (0..config.threads.max(1))
-            .map(|number| DataPath::start(number, config).map(Arc::new))
-            .collect::<io::Result<_>>()?;
-        Ok(Self { paths })
+    /// The host is out of threads or descriptors, or there are fewer ports than
+    /// threads.
+    pub fn start(config: &SoftConfig, ports: Vec<Box<dyn Port>>) -> io::Result<Self> {
+        let threads = config.threads.max(1);
+        let inbox = match ports.first() {
+            None => None,
+            Some(_) if ports.len() < threads => {
+                return Err(io::Error::other("there are fewer ports than threads"));
+            }
+            Some(port) => Some((Arc::new(Inbox::new()?), port.host(), port.mtu())),
+        };
+        let mut ports = ports.into_iter();
+        let mut paths = Vec::with_capacity(threads);
+        for number in 0..threads {
+            let wire = match &inbox {
+                Some((inbox, ..)) => ports.next().map(|port| Wire::new(port, Arc::clone(inbox))),
+                None => None,
+            };
+            paths.push(Arc::new(DataPath::start(number, config, wire)?));
+        }
+        let network = inbox.map(|(inbox, host, mtu)| {
+            Arc::new(SoftNetwork {
+                paths: paths.clone(),
+                inbox,
+                host,
+                mtu,
+            })
+        });
+        Ok(Self { paths, network })
     }
 }
 
@@ -44,6 +71,11 @@ impl Device for SoftDevice {
 
     fn features(&self) -> Features {
         limits::FEATURES
+    }
+
+    fn network(&self) -> Option<Arc<dyn Network>> {
+        let network = self.network.as_ref()?;
+        Some(Arc::clone(network) as Arc<dyn Network>)
     }
 
     fn open(&self, spec: SessionSpec) -> Result<Box<dyn Session>> {
@@ -184,11 +216,13 @@ impl Session for SoftSession {
     }
 
     fn attach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()> {
-        self.call(move |engine, s| engine.attach_multicast(s, qp, group))?
+        self.call(move |engine, s| engine.attach_multicast(s, qp, group))??;
+        self.path.watch_ports()
     }
 
     fn detach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()> {
-        self.call(move |engine, s| engine.detach_multicast(s, qp, group))?
+        self.call(move |engine, s| engine.detach_multicast(s, qp, group))??;
+        self.path.watch_ports()
     }
 }
 

@@ -18,6 +18,7 @@ mod config;
 mod courtesy;
 mod engine;
 mod limits;
+mod network;
 mod thread;
 
 pub use client::SoftDevice;

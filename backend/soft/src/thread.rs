@@ -2,7 +2,7 @@
 
 use crate::SoftConfig;
 use crate::courtesy::Courtesy;
-use crate::engine::{Engine, RemotePort};
+use crate::engine::{Engine, RemotePort, Wire};
 use crossbeam_queue::ArrayQueue;
 use masq_device::{DeviceError, Result};
 use masq_transport::Nanos;
@@ -29,6 +29,8 @@ struct Shared {
     stop: AtomicBool,
     wake: OwnedFd,
     epoll: OwnedFd,
+    /// Duplicates of the port's descriptors, which are being watched.
+    ports: Mutex<Vec<OwnedFd>>,
 }
 
 /// A running data-path thread; stops when dropped.
@@ -45,7 +47,12 @@ pub(crate) fn monotonic() -> Nanos {
 }
 
 impl DataPath {
-    pub(crate) fn start(number: usize, config: &SoftConfig) -> io::Result<Self> {
+    /// Starts a thread; `wire` is its way to other hosts.
+    pub(crate) fn start(
+        number: usize,
+        config: &SoftConfig,
+        wire: Option<Wire>,
+    ) -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(0);
@@ -57,6 +64,7 @@ impl DataPath {
         )?;
         let shared = Arc::new(Shared {
             engine: Mutex::new(Engine::default()),
+            ports: Mutex::default(),
             calls: ArrayQueue::new(CALLS),
             stop: AtomicBool::new(false),
             wake,
@@ -70,7 +78,15 @@ impl DataPath {
         }));
         if let Ok(mut engine) = shared.engine.lock() {
             engine.port = port;
+            if let Some(wire) = wire {
+                engine.connect_to(wire, number as u32, config.threads.max(1) as u32);
+            }
         }
+        let descriptors = match shared.engine.lock() {
+            Ok(engine) => engine.port_descriptors()?,
+            Err(_) => Vec::new(),
+        };
+        shared.watch_ports(descriptors)?;
         let (thread_shared, config) = (Arc::clone(&shared), config.clone());
         let thread = std::thread::Builder::new()
             .name(format!("masq-nic-{number}"))
@@ -131,6 +147,14 @@ impl DataPath {
         )?)
     }
 
+    /// Watches the port's descriptors anew: groups were joined or left.
+    pub(crate) fn watch_ports(&self) -> Result<()> {
+        let exhausted = |_| DeviceError::Exhausted("descriptors");
+        let descriptors = self.call(|engine| engine.port_descriptors())?;
+        let descriptors = descriptors.map_err(exhausted)?;
+        self.shared.watch_ports(descriptors).map_err(exhausted)
+    }
+
     /// Stops watching, before the descriptor is closed: the tenant may keep a
     /// duplicate, which would go on waking the thread.
     pub(crate) fn unwatch(&self, kick: BorrowedFd<'_>) {
@@ -149,6 +173,22 @@ impl Drop for DataPath {
 }
 
 impl Shared {
+    /// Watches descriptors of the port in place of those before.
+    fn watch_ports(&self, current: Vec<OwnedFd>) -> io::Result<()> {
+        let Ok(mut ports) = self.ports.lock() else {
+            return Ok(());
+        };
+        for old in ports.drain(..) {
+            let _ = epoll::delete(&self.epoll, &old);
+        }
+        for new in current {
+            let data = epoll::EventData::new_u64(2);
+            epoll::add(&self.epoll, &new, data, epoll::EventFlags::IN)?;
+            ports.push(new);
+        }
+        Ok(())
+    }
+
     fn wake(&self) {
         // Full means that a wake-up is pending already.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
@@ -250,6 +290,7 @@ impl Shared {
             });
             let _ = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref());
             engine = self.engine.lock().ok()?;
+            engine.look_at_port();
         }
         engine.set_armed(false);
         Some(engine)

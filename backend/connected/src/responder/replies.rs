@@ -234,6 +234,13 @@ impl Responder {
         None
     }
 
+    /// The payload of the request with this PSN, the last that was taken, could
+    /// not be placed after all. Nothing that acknowledges it may have been sent.
+    pub fn placing_failed(&mut self, psn: Psn, fault: ResponderFault) -> Arrival {
+        let seq = self.expected.nearest(psn);
+        self.end_at(seq, fault)
+    }
+
     /// A fault that shows only after later requests were taken.
     fn end_at(&mut self, seq: Seq, fault: ResponderFault) -> Arrival {
         self.replies.queue.retain(|reply| reply.seq() < seq);

@@ -154,7 +154,7 @@ impl Engine {
     }
 
     /// Stores the byte before `end` of the scatter list.
-    fn store_last(&self, end: u64, last: Option<u8>) {
+    pub(super) fn store_last(&self, end: u64, last: Option<u8>) {
         let (Some(last), Some(at)) = (last, end.checked_sub(1)) else {
             return;
         };
@@ -230,14 +230,30 @@ impl Engine {
         true
     }
 
-    /// The same where a part lies in a process: a helper writes that part.
-    pub(super) fn store_remote(&mut self, q: usize, offset: u64, bytes: &[u8]) -> Option<JobId> {
-        let (mut session, mut parts) = (None, Vec::new());
+    /// The same where a part lies in a process: a helper writes that part, and
+    /// the last byte is stored after it, by [`store_last`](Self::store_last), if
+    /// it is mapped. Some(None): there was none.
+    pub(super) fn store_remote(
+        &mut self,
+        q: usize,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Option<Option<JobId>> {
+        let (mut session, mut parts, mut last) = (None, Vec::new(), None);
         for_each_part(&self.to, offset, bytes.len() as u64, |piece, at| {
             let len = piece.len as usize;
-            match (piece.target, bytes.get(at..at + len)) {
-                // SAFETY: as in `transfer`.
-                (Target::Mapped(ptr), Some(part)) => unsafe { store_bytes(ptr, part) },
+            let part = bytes.get(at..at + len).and_then(<[u8]>::split_last);
+            match (piece.target, part) {
+                (Target::Mapped(ptr), Some((end, body))) => {
+                    // SAFETY: as in `transfer`.
+                    unsafe { store_bytes(ptr, body) };
+                    if at + len == bytes.len() {
+                        last = Some(*end);
+                    } else {
+                        // SAFETY: as in `transfer`; inside the piece.
+                        unsafe { store_last_byte(ptr.add(body.len()), *end) };
+                    }
+                }
                 (Target::Remote { session: s, addr }, _) => {
                     session = Some(s as usize);
                     parts.push(Part { addr, at, len });
@@ -246,18 +262,15 @@ impl Engine {
             }
         });
         let Some(session) = session else {
-            return Some(0);
+            self.store_last(offset + bytes.len() as u64, last);
+            return Some(None);
         };
-        let (buffer, last) = (bytes.to_vec(), None);
-        self.send_job(
-            q,
-            session,
-            JobKind::Write {
-                parts,
-                buffer,
-                last,
-            },
-        )
+        let kind = JobKind::Write {
+            parts,
+            buffer: bytes.to_vec(),
+            last,
+        };
+        self.send_job(q, session, kind).map(Some)
     }
 
     /// Has a helper read `len` bytes of what `from` lists from `offset` on.

@@ -449,6 +449,11 @@ impl Engine {
         )
     }
 
+    /// Whose a queue pair is.
+    pub(crate) fn endpoint_of(&self, qpn: u32) -> Option<EndpointKey> {
+        Some(self.qps.get(*self.qpns.get(&qpn)?)?.endpoint)
+    }
+
     pub(crate) fn timers_len(&self) -> usize {
         self.timers.len()
     }

@@ -370,12 +370,7 @@ impl Engine {
 
     fn finish_job(&mut self, q: usize, id: JobId, outcome: Option<Stage>) -> bool {
         if self.qps.get(q).is_some_and(|qp| qp.link.is_some()) {
-            let bytes = match outcome {
-                Some(Stage::Gathered(bytes)) => Some(bytes),
-                Some(Stage::Scattered { .. }) => Some(Vec::new()),
-                _ => None,
-            };
-            return self.link_job_done(q, id, bytes);
+            return self.link_job_done(q, id, outcome);
         }
         let Some(qp) = self.qps.get_mut(q) else {
             return false;

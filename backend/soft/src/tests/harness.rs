@@ -327,6 +327,8 @@ pub(crate) struct World {
 pub(crate) struct Wired {
     pub(crate) network: masq_port::memory::Network,
     pub(crate) inbox: Arc<Inbox>,
+    /// Whoever sends datagrams is told at once, as a control side would.
+    pub(crate) introduces: bool,
 }
 
 /// The host's address.
@@ -366,11 +368,15 @@ impl World {
         let inbox = Arc::new(Inbox::new().unwrap());
         let wire = Wire::new(Box::new(port), Arc::clone(&inbox));
         self.engine.connect_to(wire, 0, 1);
-        self.wired = Some(Wired { network, inbox });
+        self.wired = Some(Wired {
+            network,
+            inbox,
+            introduces: true,
+        });
     }
 
     /// Where an endpoint is.
-    fn place(&self, endpoint: u32) -> Destination {
+    pub(crate) fn place(&self, endpoint: u32) -> Destination {
         match self.wired {
             Some(_) => Destination::Host(HOST),
             None => Destination::Endpoint(EndpointKey(endpoint)),
@@ -868,7 +874,26 @@ impl World {
     // --- time ---
 
     pub(crate) fn turn(&mut self) -> bool {
-        self.engine.turn(self.now)
+        let mut busy = self.engine.turn(self.now);
+        let wired = self.wired.as_ref().filter(|wired| wired.introduces);
+        let inbox = wired.map(|wired| Arc::clone(&wired.inbox));
+        while let Some(arrival) = inbox.as_ref().and_then(|inbox| inbox.pop()) {
+            if let masq_device::Arrival::UnknownSender { sender } = arrival {
+                self.introduce(sender);
+                busy = true;
+            }
+        }
+        busy
+    }
+
+    /// Tells the engine whose a queue pair is: of one of its own endpoints.
+    pub(crate) fn introduce(&mut self, sender: masq_device::SenderKey) {
+        let endpoint = self.engine.endpoint_of(sender.qpn.get());
+        let who = endpoint.map(|EndpointKey(endpoint)| masq_device::Sender {
+            gid: gid_of(endpoint),
+            reach: (0..16).map(EndpointKey).collect(),
+        });
+        self.engine.learn(sender, who);
     }
 
     /// Turns until there is nothing to do now.
@@ -899,6 +924,10 @@ impl World {
         while !done(self) {
             assert!(start.elapsed().as_secs() < 20, "a helper does not answer");
             self.turn();
+            if self.wired.is_some() {
+                // What was lost is sent again after a time.
+                self.now += 10_000;
+            }
             std::thread::yield_now();
         }
     }

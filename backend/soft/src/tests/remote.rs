@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crossbeam_channel::{Sender, unbounded};
-use masq_device::{Destination, DeviceError, EndpointKey};
+use masq_device::DeviceError;
 use masq_memory::RemoteMemory;
 use masq_spec::queue::{SendOpcode as Op, WcStatus::*};
 use masq_spec::verbs::{Segment, SegmentKind, State};
@@ -18,6 +18,9 @@ fn own_memory() -> RemoteMemory {
 /// Endpoints 1 and 2, whose other memory is that of this process.
 fn world() -> World {
     let mut w = World::new();
+    if super::WIRED {
+        w.wire_up(1);
+    }
     for endpoint in 1..=2 {
         w.spawn_with(1, endpoint, gid_of(endpoint), Some(own_memory()));
     }
@@ -167,7 +170,8 @@ fn datagrams_reach_it_on_either_side_in_order() {
     for (src_remote, dst_remote) in [(true, false), (false, true), (true, true)] {
         let mut w = world();
         let (mut a, mut b) = w.connected(QpOptions::of(UD));
-        let ah = w.ah(0, 1, Destination::Endpoint(EndpointKey(2)));
+        let there = w.place(2);
+        let ah = w.ah(0, 1, there);
         let mut source = Private::new(1000);
         let mut data = source.fill(3);
         let mut src = source.register(&mut w, 0);
@@ -306,7 +310,10 @@ fn memory_that_is_gone_is_a_fault_of_its_owner() {
 fn memory_that_blocks_fails_its_users_after_a_deadline_and_nobody_else() {
     for writing in [true, false] {
         let mut w = world();
-        let (mut a, b) = w.connected(QpOptions::of(RC));
+        // Far longer than the helper's deadline.
+        let mut options = QpOptions::of(RC);
+        options.timeout = 20;
+        let (mut a, b) = w.connected(options);
         let (mut x, _y) = w.connected(QpOptions::of(RC));
         let sink = Private::new(4096);
         let far = sink.register(&mut w, 1);
@@ -379,7 +386,8 @@ fn a_key_is_revoked_at_once_even_if_the_helper_is_busy() {
 fn a_datagram_that_blocks_is_given_up_too() {
     let mut w = world();
     let (mut a, mut b) = w.connected(QpOptions::of(UD));
-    let ah = w.ah(0, 1, Destination::Endpoint(EndpointKey(2)));
+    let there = w.place(2);
+    let ah = w.ah(0, 1, there);
     let sink = Private::new(4096);
     let far = sink.register(&mut w, 1);
     let go = gate(&mut w, 1);

@@ -123,7 +123,7 @@ impl Engine {
         change: QpChange,
     ) -> Result<State> {
         let q = self.qp_index(s, handle)?;
-        let (born, has_wire) = (self.timers.serial(), self.wire.is_some());
+        let has_wire = self.wire.is_some();
         let partition = self.session(s)?.partition.filter(|_| has_wire);
         let qp = self.qps.get_mut(q).ok_or(NO_OBJECT)?;
         let (mask, new) = (change.mask, change.attr);
@@ -161,7 +161,7 @@ impl Engine {
                     match (&mut qp.link, partition) {
                         (Some(link), _) => link.moved_to(host, &qp.attr),
                         (None, Some(partition)) => {
-                            let link = Link::new(qp, host, partition, born);
+                            let link = Link::new(qp, host, partition);
                             qp.link = Some(Box::new(link));
                         }
                         (None, None) => {

@@ -2,8 +2,9 @@
 
 use super::inbox::Inbox;
 use super::land::{Home, Reach};
+use super::pending::Pending;
 use super::senders::Senders;
-use super::{Link, WireCounters};
+use super::{Link, Wire, WireCounters};
 use crate::engine::Engine;
 use masq_connected::{Arrival, Fate};
 use masq_port::Incoming;
@@ -11,13 +12,23 @@ use masq_spec::event::AsyncEvent;
 use masq_spec::queue::{Cqe, WcFlags, WcOpcode, WcStatus};
 use masq_spec::verbs::{QpType, State};
 use masq_transport::can_receive;
-use masq_wire::{Ecn, Opcode, Qpn, Service};
+use masq_wire::{Ecn, Extended, Opcode, Qpn, Service};
 
 /// What packets are judged with, besides the engine.
 pub(super) struct Desk<'a> {
     pub(super) senders: &'a mut Senders,
     pub(super) inbox: &'a Inbox,
     pub(super) counters: &'a mut WireCounters,
+}
+
+impl<'a> Desk<'a> {
+    pub(super) fn of(wire: &'a mut Wire) -> Self {
+        Self {
+            senders: &mut wire.senders,
+            inbox: &wire.inbox,
+            counters: &mut wire.counters,
+        }
+    }
 }
 
 impl Engine {
@@ -40,6 +51,10 @@ impl Engine {
             desk.counters.wrong_host += 1;
         } else if !link.partition.matches(incoming.packet.bth().pkey()) {
             desk.counters.wrong_partition += 1;
+        } else if link.pending.is_some() || !link.backlog.is_empty() {
+            if !link.backlog.push(incoming) {
+                desk.counters.no_room += 1;
+            }
         } else {
             self.connected_in(q, &mut link, desk, incoming);
             self.enqueue(q);
@@ -48,7 +63,7 @@ impl Engine {
     }
 
     /// A packet of the peer.
-    fn connected_in(
+    pub(super) fn connected_in(
         &mut self,
         q: usize,
         link: &mut Link,
@@ -63,18 +78,13 @@ impl Engine {
             }
             return;
         }
-        // What arrived before may wait for the process's memory: then packets
-        // are lost, as if the network were slow.
-        if !payload.is_empty() && !self.takes_jobs(q) {
-            desk.counters.no_room += 1;
-            return;
-        }
         if incoming.traffic_class.ecn() == Ecn::Congested {
             link.responder.congestion(self.now);
         }
         let Some(state) = self.qps.get(q).map(|qp| qp.state) else {
             return;
         };
+        let mut job = None;
         let fate = if headers.bth.opcode.is_request() {
             if !can_receive(state) && state != State::Err {
                 return;
@@ -84,11 +94,18 @@ impl Engine {
                 q,
                 payload,
                 receive: &mut link.receive,
-                landing: &mut link.landing,
-                atomic: &mut link.atomic,
+                job: &mut job,
             };
             let arrival = link.responder.handle(&headers, payload.len(), &mut reach);
-            self.concluded(q, link, &arrival);
+            if let Some(job) = job {
+                let is_atomic = matches!(headers.extended, Extended::Atomic(_));
+                link.pending = Some(match is_atomic {
+                    true => Pending::atomic(job),
+                    false => Pending::request(job, headers.bth.psn, arrival),
+                });
+            } else {
+                self.concluded(q, link, &arrival);
+            }
             arrival.fate
         } else {
             let now = self.now;
@@ -101,19 +118,15 @@ impl Engine {
                 payload,
                 posted: &link.posted,
                 first: link.first,
-                landing: &mut link.landing,
+                job: &mut job,
             };
-            requester.handle(&headers, payload.len(), now, &mut home)
+            let fate = requester.handle(&headers, payload.len(), now, &mut home);
+            link.pending = job.map(Pending::answer);
+            fate
         };
         if fate == Fate::Dropped {
             desk.counters.senseless += 1;
         }
-    }
-
-    /// Whether the helper of the queue pair's session takes another job.
-    fn takes_jobs(&self, q: usize) -> bool {
-        let session = self.qps.get(q).and_then(|qp| self.sessions.get(qp.session));
-        session.is_some_and(|session| session.helper.takes_datagrams())
     }
 
     /// What follows from a packet that the responder took or refused.
@@ -147,12 +160,7 @@ impl Engine {
                     src_qp: qp.attr.dest_qp_num,
                     ..Cqe::default()
                 };
-                if link.arriving.is_empty() && !self.is_helping(q, link.landing) {
-                    self.receive_complete(q, cqe, delivery.solicited);
-                } else {
-                    let waiting = (link.landing, cqe, delivery.solicited);
-                    link.arriving.push_back(waiting);
-                }
+                self.receive_complete(q, cqe, delivery.solicited);
             }
         }
         if comes_to_life {

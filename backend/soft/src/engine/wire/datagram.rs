@@ -219,11 +219,7 @@ impl Engine {
                 hop_limit: held.hop_limit,
                 packet,
             };
-            let mut desk = Desk {
-                senders: &mut wire.senders,
-                inbox: &wire.inbox,
-                counters: &mut wire.counters,
-            };
+            let mut desk = Desk::of(&mut wire);
             self.datagram_in(&mut desk, &incoming);
         }
         self.wire = Some(wire);

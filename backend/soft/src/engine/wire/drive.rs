@@ -1,8 +1,9 @@
 //! The turn of a queue pair whose peer is on another host.
 
 use super::emit::{Emitted, Missing, Side};
+use super::pending::Pending;
 use super::{Link, Wire};
-use crate::engine::objects::Current;
+use crate::engine::objects::{Current, Waiting};
 use crate::engine::{Engine, Step};
 use masq_connected::Request;
 use masq_spec::queue::{SendFlags, SendOpcode, WcStatus};
@@ -45,7 +46,7 @@ impl Engine {
         bytes: &mut u64,
     ) -> Option<Step> {
         let before = *bytes;
-        self.release_arrivals(q, link);
+        self.take_backlog(q, link, wire);
         if self.send_answers(q, link, wire, bytes) == Flow::Spent {
             return Some(Step::More);
         }
@@ -72,7 +73,14 @@ impl Engine {
         let is_empty = link.posted.is_empty();
         match state {
             // What the link held is flushed; now what is on the rings.
-            State::Err | State::Sqe if is_empty && link.arriving.is_empty() => self.flush_one(q),
+            State::Err | State::Sqe if is_empty && link.pending.is_none() => {
+                let waits = self.qps.get(q)?.waiting != Waiting::Nothing;
+                if waits {
+                    Some(Step::Wait)
+                } else {
+                    self.flush_one(q)
+                }
+            }
             State::Sqd => {
                 let drained = link.requester.as_ref().is_none_or(|r| r.is_drained());
                 if drained && !link.requester.as_ref().is_some_and(has_complete) {
@@ -85,17 +93,6 @@ impl Engine {
         }
     }
 
-    /// Completes receives whose bytes a helper has written.
-    fn release_arrivals(&mut self, q: usize, link: &mut Link) {
-        while let Some((job, cqe, solicited)) = link.arriving.front().copied() {
-            if self.is_helping(q, job) {
-                return;
-            }
-            link.arriving.pop_front();
-            self.receive_complete(q, cqe, solicited);
-        }
-    }
-
     fn send_answers(
         &mut self,
         q: usize,
@@ -103,6 +100,9 @@ impl Engine {
         wire: &mut Wire,
         bytes: &mut u64,
     ) -> Flow {
+        if link.pending.as_ref().is_some_and(Pending::holds_answers) {
+            return Flow::Idle;
+        }
         loop {
             if *bytes == 0 {
                 return Flow::Spent;
@@ -210,7 +210,11 @@ impl Engine {
     fn complete_requests(&mut self, q: usize, link: &mut Link) -> bool {
         let mut completed = false;
         // The bytes of answers are where they belong before they are told of.
-        while !self.is_helping(q, link.landing) {
+        while !link
+            .pending
+            .as_ref()
+            .is_some_and(Pending::holds_completions)
+        {
             let Some(requester) = &mut link.requester else {
                 break;
             };
@@ -265,12 +269,6 @@ impl Engine {
         if link.timer.is_none_or(|(_, set)| set > at) {
             link.timer = Some((self.timers.add(at, q, None), at));
         }
-    }
-
-    /// Whether a helper may still be at a job of the queue pair's session.
-    pub(super) fn is_helping(&self, q: usize, job: crate::engine::remote::JobId) -> bool {
-        let session = self.qps.get(q).and_then(|qp| self.sessions.get(qp.session));
-        session.is_some_and(|session| session.helper.is_busy(job))
     }
 }
 

@@ -1,8 +1,6 @@
 //! Bytes of packets that lie in a process only: a helper reads them in chunks,
 //! and the packet that wants them waits.
 
-use super::Link;
-use crate::engine::Engine;
 use crate::engine::remote::JobId;
 use masq_connected::Transmit;
 
@@ -61,67 +59,12 @@ impl Fetch {
     }
 
     /// A job that it waits for is done.
-    fn done(&mut self, id: JobId, bytes: &mut Option<Vec<u8>>) -> bool {
+    pub(super) fn done(&mut self, id: JobId, bytes: &mut Option<Vec<u8>>) -> bool {
         let Some((_, source)) = self.reading.filter(|(job, _)| *job == id) else {
             return false;
         };
         self.reading = None;
         self.chunk = Some((source, bytes.take().unwrap_or_default()));
         true
-    }
-}
-
-impl Engine {
-    /// A helper answered a job of a link's queue pair. False: it is none of its.
-    pub(in crate::engine) fn link_job_done(
-        &mut self,
-        q: usize,
-        id: JobId,
-        mut bytes: Option<Vec<u8>>,
-    ) -> bool {
-        let Some(qp) = self.qps.get_mut(q) else {
-            return false;
-        };
-        let Some(link) = qp.link.as_deref_mut().filter(|link| link.born < id) else {
-            return false;
-        };
-        let failed = bytes.is_none();
-        if link.requests.done(id, &mut bytes) || link.answers.done(id, &mut bytes) {
-            self.enqueue(q);
-        } else if link.atomic == Some(id) {
-            link.atomic = None;
-            let value = bytes
-                .as_deref()
-                .and_then(|b| b.try_into().ok())
-                .map(u64::from_ne_bytes);
-            self.atomic_found(q, value);
-        } else if failed {
-            let fault = masq_transport::ResponderFault::Memory;
-            self.responder_fault(q, None, fault);
-        }
-        self.enqueue(q);
-        true
-    }
-
-    fn atomic_found(&mut self, q: usize, value: Option<u64>) {
-        let Some(mut link) = self.qps.get_mut(q).and_then(|qp| qp.link.take()) else {
-            return;
-        };
-        let outcome = value.ok_or(masq_transport::ResponderFault::Memory);
-        if let Some(arrival) = link.responder.atomic_done(outcome) {
-            self.concluded(q, &mut link, &arrival);
-        }
-        self.put_back(q, link);
-    }
-
-    /// Puts a link back that was worked on.
-    pub(super) fn put_back(&mut self, q: usize, mut link: Box<Link>) {
-        let Some(qp) = self.qps.get_mut(q) else {
-            return;
-        };
-        if qp.state == masq_spec::verbs::State::Err && !link.ended {
-            link.end();
-        }
-        qp.link = Some(link);
     }
 }

@@ -1,6 +1,7 @@
 //! Where what arrives goes: the responder's receives and memory, and the
 //! requester's own pieces, by the keys of the engine.
 
+use super::Link;
 use crate::engine::Engine;
 use crate::engine::keys::sge_len;
 use crate::engine::objects::{Current, Receive};
@@ -15,20 +16,71 @@ use std::collections::VecDeque;
 /// Receives that are told to the peer as posted: enough for a window.
 const CREDITS: [u32; 6] = [256, 64, 16, 8, 4, 1];
 
+/// A helper's job, and where its bytes belong: up to `end` of the place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    pub(super) id: JobId,
+    pub(super) place: Place,
+    pub(super) end: u64,
+}
+
+/// A place that a packet's bytes belong to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// The receive of the arriving message.
+    Receive,
+    /// Memory under a key.
+    Memory { key: RKey, addr: u64 },
+    /// The own pieces of a request.
+    Request(u64),
+}
+
+impl Engine {
+    /// Stores the last byte of a place, which waited for a helper.
+    pub(super) fn store_end(&mut self, q: usize, link: &Link, job: &Job, last: u8) {
+        let Some(qp) = self.qps.get(q) else { return };
+        let end = job.end;
+        self.to.clear();
+        let found = match job.place {
+            Place::Receive => {
+                let (receive, to) = (&link.receive, &mut self.to);
+                let (pd, list) = (receive.pd, receive.list());
+                let need = Need::LocalWrite;
+                self.keys
+                    .resolve_list(pd, qp.qpn, list, end, need, to)
+                    .is_ok()
+            }
+            Place::Memory { key, addr } => {
+                let (need, to) = (Need::RemoteWrite, &mut self.to);
+                self.keys
+                    .resolve(qp.pd, qp.qpn, key.0, addr, end, need, to)
+                    .is_ok()
+            }
+            Place::Request(id) => link
+                .request(id)
+                .is_some_and(|request| self.gather(q, request, Need::LocalWrite).is_ok()),
+        };
+        if found {
+            self.store_last(end, Some(last));
+        }
+    }
+}
+
 /// The responder of queue pair `q`, while a packet is handled.
 pub(super) struct Reach<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) q: usize,
     pub(super) payload: &'a [u8],
     pub(super) receive: &'a mut Receive,
-    pub(super) landing: &'a mut JobId,
-    pub(super) atomic: &'a mut Option<JobId>,
+    /// The helper's job that the packet led to.
+    pub(super) job: &'a mut Option<Job>,
 }
 
 impl Reach<'_> {
     /// Stores the payload at `offset` of what `engine.to` lists.
-    fn store(&mut self, offset: u64) -> Result<(), ResponderFault> {
-        store(self.engine, self.q, self.payload, offset, self.landing).ok_or(ResponderFault::Memory)
+    fn store(&mut self, offset: u64, place: Place) -> Result<(), ResponderFault> {
+        store(self.engine, self.q, self.payload, offset, place, self.job)
+            .ok_or(ResponderFault::Memory)
     }
 
     fn resolve(
@@ -55,12 +107,17 @@ fn store(
     q: usize,
     payload: &[u8],
     offset: u64,
-    landing: &mut JobId,
+    place: Place,
+    job: &mut Option<Job>,
 ) -> Option<()> {
     if engine.store_mapped(offset, payload) {
         return Some(());
     }
-    *landing = engine.store_remote(q, offset, payload)?;
+    *job = engine.store_remote(q, offset, payload)?.map(|id| Job {
+        id,
+        place,
+        end: offset + payload.len() as u64,
+    });
     Some(())
 }
 
@@ -87,7 +144,7 @@ impl Memory for Reach<'_> {
                 &mut engine.to,
             )
             .map_err(|_| ResponderFault::ReceiveProtection)?;
-        self.store(offset)
+        self.store(offset, Place::Receive)
     }
 
     fn check(&mut self, need: Need, key: RKey, addr: u64, len: u32) -> Result<(), ResponderFault> {
@@ -99,7 +156,7 @@ impl Memory for Reach<'_> {
 
     fn place(&mut self, key: RKey, addr: u64, len: u32) -> Result<(), ResponderFault> {
         self.resolve(Need::RemoteWrite, key, addr, u64::from(len))?;
-        self.store(0)
+        self.store(0, Place::Memory { key, addr })
     }
 
     fn atomic(
@@ -114,10 +171,13 @@ impl Memory for Reach<'_> {
             Some((Target::Mapped(ptr), 8)) if ptr.as_ptr().cast::<u64>().is_aligned() => {
                 Ok(Some(perform(ptr, op)))
             }
-            // One at a time: its queue pair waits for it.
-            Some((Target::Remote { session, addr }, 8)) if self.atomic.is_none() => {
+            Some((Target::Remote { session, addr }, 8)) => {
                 let job = self.engine.begin_atomic(self.q, session, addr, op);
-                *self.atomic = Some(job.ok_or(ResponderFault::Memory)?);
+                *self.job = Some(Job {
+                    id: job.ok_or(ResponderFault::Memory)?,
+                    place: Place::Memory { key, addr },
+                    end: 0,
+                });
                 Ok(None)
             }
             _ => Err(ResponderFault::Memory),
@@ -155,7 +215,7 @@ pub(super) struct Home<'a> {
     pub(super) payload: &'a [u8],
     pub(super) posted: &'a VecDeque<Box<Current>>,
     pub(super) first: u64,
-    pub(super) landing: &'a mut JobId,
+    pub(super) job: &'a mut Option<Job>,
 }
 
 impl Home<'_> {
@@ -167,7 +227,8 @@ impl Home<'_> {
         let request = request.ok_or(WcStatus::FatalErr)?;
         self.engine.to.clear();
         self.engine.gather(self.q, request, Need::LocalWrite)?;
-        store(self.engine, self.q, bytes, offset, self.landing).ok_or(WcStatus::LocProtErr)
+        let place = Place::Request(id);
+        store(self.engine, self.q, bytes, offset, place, self.job).ok_or(WcStatus::LocProtErr)
     }
 }
 

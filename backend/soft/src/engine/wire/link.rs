@@ -1,11 +1,10 @@
 //! A connected queue pair whose peer is on another host.
 
 use super::fetch::Fetch;
+use super::pending::{Backlog, Pending};
 use crate::engine::objects::{Current, Qp, Receive};
-use crate::engine::remote::JobId;
 use masq_connected::{Requester, RequesterConfig, Responder, ResponderConfig};
 use masq_port::Path;
-use masq_spec::queue::Cqe;
 use masq_spec::verbs::{Access, AhAttr, QpAttr, QpType, State};
 use masq_transport::Nanos;
 use masq_wire::{Mtu, PKey, Psn, Qpn, TrafficClass};
@@ -35,14 +34,9 @@ pub(crate) struct Link {
     /// Packets of requests, and of answers, that wait for bytes.
     pub(super) requests: Fetch,
     pub(super) answers: Fetch,
-    /// An atomic that a helper carries out.
-    pub(super) atomic: Option<JobId>,
-    /// Receives that are complete once a helper is through with this job.
-    pub(super) arriving: VecDeque<(JobId, Cqe, bool)>,
-    /// The last job that writes what arrived.
-    pub(super) landing: JobId,
-    /// Jobs from this one on are its own: indexes of queue pairs are reused.
-    pub(super) born: JobId,
+    /// A packet that a helper is at; those behind it wait.
+    pub(super) pending: Option<Pending>,
+    pub(super) backlog: Backlog,
     /// The timer that is set: its serial, and when it fires.
     pub(super) timer: Option<(u64, Nanos)>,
     /// No new requests are taken: it is in ERROR, or UC's SQE.
@@ -64,7 +58,7 @@ pub(super) fn path_to(to: IpAddr, ah: &AhAttr) -> Path {
 
 impl Link {
     /// A queue pair's link in RTR.
-    pub(crate) fn new(qp: &Qp, host: IpAddr, partition: PKey, born: JobId) -> Self {
+    pub(crate) fn new(qp: &Qp, host: IpAddr, partition: PKey) -> Self {
         let attr = &qp.attr;
         Self {
             path: path_to(host, &attr.ah),
@@ -85,10 +79,8 @@ impl Link {
             receive: Receive::default(),
             requests: Fetch::default(),
             answers: Fetch::default(),
-            atomic: None,
-            arriving: VecDeque::new(),
-            landing: 0,
-            born,
+            pending: None,
+            backlog: Backlog::default(),
             timer: None,
             ended: false,
         }

@@ -20,18 +20,22 @@ mod fetch;
 mod inbox;
 mod land;
 mod link;
+mod pending;
+mod report;
 mod senders;
 
 pub(crate) use inbox::Inbox;
 pub(crate) use link::Link;
 
 use super::Engine;
-use masq_device::MAD_LEN;
+use masq_device::{MAD_LEN, WireReport};
 use masq_port::Port;
 use masq_transport::Nanos;
 use masq_wire::PKey;
 use senders::Senders;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Empty looks at the port until it is looked at less often.
@@ -112,6 +116,34 @@ impl Engine {
     pub(crate) fn connect_to(&mut self, wire: Wire, number: u32, threads: u32) {
         self.wire = Some(Box::new(wire));
         self.numbers = super::Numbers { number, threads };
+    }
+
+    /// The next turn looks at the port: the thread was woken, perhaps by it.
+    pub(crate) fn look_at_port(&mut self) {
+        if let Some(wire) = &mut self.wire {
+            wire.quiet = 0;
+        }
+    }
+
+    /// Duplicates of the descriptors that say that packets wait.
+    pub(crate) fn port_descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let wire = self.wire.iter();
+        wire.flat_map(|wire| wire.port.descriptors())
+            .map(|fd| fd.try_clone_to_owned())
+            .collect()
+    }
+
+    /// Names the hosts that are no masq.
+    pub(crate) fn set_strangers(&mut self, hosts: &[IpAddr]) {
+        if let Some(wire) = &mut self.wire {
+            wire.port.set_strangers(hosts);
+        }
+    }
+
+    /// What happened on the wire.
+    pub(crate) fn wire_report(&self) -> Option<WireReport> {
+        let wire = self.wire.as_ref()?;
+        Some(report::report(&wire.counters, &wire.port.counters()))
     }
 
     /// Takes what the port has received.
