@@ -152,6 +152,9 @@ pub enum PlaceError {
     /// It asked for nothing and nothing chooses it.
     #[error("this container asks for no tenant, and no tenant's `containers` choose it")]
     NotChosen,
+    /// A host that is no container.
+    #[error("{0} is a host outside, which no container can be")]
+    Outside(String),
     /// A tenant was asked for that has no class.
     #[error(
         "tenant {0} has no endpoint with `address: auto`; ask for a fixed one, as in \
@@ -208,7 +211,8 @@ fn named(tenant: &Tenant, asked: &str, container: &Container<'_>) -> Result<Plac
         (Some(endpoint), _) => (endpoint, Placement::Fixed(endpoint.id.clone())),
         (None, Some(class)) => (&class.template, Placement::InstanceOf(class.id().clone())),
         (None, None) => {
-            let fixed = tenant.endpoints().filter(|e| e.class.is_none());
+            let fits = |e: &&crate::model::Endpoint| e.class.is_none() && !e.is_outside();
+            let fixed = tenant.endpoints().filter(fits);
             let names = fixed
                 .map(|e| e.id.name())
                 .chain(tenant.classes().map(Class::name));
@@ -219,6 +223,9 @@ fn named(tenant: &Tenant, asked: &str, container: &Container<'_>) -> Result<Plac
             });
         }
     };
+    if template.is_outside() {
+        return Err(PlaceError::Outside(template.id.to_string()));
+    }
     require(
         &template.containers,
         || format!("endpoint {}", template.id),

@@ -51,6 +51,10 @@ pub enum Code {
     DuplicateAddress,
     /// A rule names an endpoint that the tenant does not have.
     UnknownEndpoint,
+    /// A host that the policy does not have.
+    UnknownHost,
+    /// Two tenants with the same partition.
+    DuplicatePartition,
     /// A quota of zero, beyond all bounds, or above the tenant's.
     BadQuota,
     /// An endpoint is given more than its tenant has.

@@ -1,10 +1,12 @@
 //! What a new policy changes, so that a running daemon can apply it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::{
     model::{Class, Endpoint, Policy, Tenant},
-    names::{EndpointId, TenantName},
+    names::{EndpointId, HostName, TenantName},
 };
 
 /// What changed about an endpoint that both policies have.
@@ -20,6 +22,8 @@ pub struct EndpointChange {
     pub permissions: bool,
     /// Whether its labels differ.
     pub labels: bool,
+    /// Whether it lives elsewhere.
+    pub host: bool,
 }
 
 /// The difference of two policies. Everything is sorted.
@@ -45,6 +49,10 @@ pub struct PolicyDiff {
     pub classes_changed: Vec<EndpointId>,
     /// Tenants of both whose `addresses` or `containers` differ.
     pub places_changed: Vec<TenantName>,
+    /// Hosts of one policy only, and those of both whose addresses differ.
+    pub hosts_changed: Vec<HostName>,
+    /// Tenants of both whose partitions differ.
+    pub partitions_changed: Vec<TenantName>,
     /// Tenants of both whose rules or multicast groups differ.
     pub rules_changed: Vec<TenantName>,
 }
@@ -89,6 +97,9 @@ impl Policy {
                 Some(_) => {}
             }
         }
+        let hosts: BTreeSet<_> = old.hosts.keys().chain(new.hosts.keys()).collect();
+        let differs = |name: &&&HostName| old.hosts.get(**name) != new.hosts.get(**name);
+        diff.hosts_changed = hosts.iter().filter(differs).copied().cloned().collect();
         let gone = classes(old).filter(|class| class_of(new, class.id()).is_none());
         diff.classes_removed = gone.map(|class| class.id().clone()).collect();
         for after in new.tenants() {
@@ -97,6 +108,9 @@ impl Policy {
             };
             if before.rules != after.rules || before.multicast != after.multicast {
                 diff.rules_changed.push(after.name.clone());
+            }
+            if before.partition != after.partition {
+                diff.partitions_changed.push(after.name.clone());
             }
             if before.addresses != after.addresses || before.containers != after.containers {
                 diff.places_changed.push(after.name.clone());
@@ -112,8 +126,17 @@ impl Policy {
                     quotas: tenant_quotas || old.quotas != new.quotas,
                     permissions: old.permissions != new.permissions,
                     labels: old.labels != new.labels,
+                    host: old.home != new.home,
                 };
-                if change.addresses || change.quotas || change.permissions || change.labels {
+                let EndpointChange {
+                    endpoint: _,
+                    addresses,
+                    quotas,
+                    permissions,
+                    labels,
+                    host,
+                } = change;
+                if addresses || quotas || permissions || labels || host {
                     diff.endpoints_changed.push(change);
                 }
             }

@@ -168,6 +168,12 @@ impl Explanation {
     fn scan(&mut self, connection: &Connection<'_>, qp_type: QpType, service: Service) {
         self.target = Some(connection.to.id.clone());
         let (from, to) = (connection.from, connection.to);
+        for endpoint in [from, to] {
+            if let Some(home) = endpoint.home.describe() {
+                self.notes.push(format!("{} {home}", endpoint.id));
+            }
+        }
+        self.notes.dedup();
         let mut first = None;
         for (number, rule) in connection.tenant.rules.iter().enumerate() {
             let mismatch = rule.mismatch(from, to, qp_type, service);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     address::VirtualAddress,
+    host::Home,
     model::{Endpoint, Policy, Tenant},
     names::{EndpointId, EndpointName},
 };
@@ -71,6 +72,26 @@ impl Policy {
             .by_name
             .insert(id.name().clone(), tenant.endpoints.len());
         tenant.endpoints.push(endpoint);
+        Ok(id)
+    }
+
+    /// Adds an instance that lives on another host, as [`Self::add_instance`] does. It is
+    /// known by the same name there.
+    ///
+    /// # Errors
+    /// [`InstanceError`]; nothing changes then.
+    pub fn add_instance_elsewhere(
+        &mut self,
+        class: &EndpointId,
+        name: EndpointName,
+        host: IpAddr,
+    ) -> Result<EndpointId, InstanceError> {
+        let id = self.add_instance(class, name)?;
+        let tenant = self.tenants.get_mut(id.tenant());
+        let endpoint = tenant.and_then(|tenant| tenant.endpoints.last_mut());
+        if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.id == id) {
+            endpoint.home = Home::Elsewhere(host.to_canonical());
+        }
         Ok(id)
     }
 

@@ -12,8 +12,9 @@ use crate::{
     address::{Cidr, VirtualAddress},
     container::Containers,
     diagnostic::{Diagnostic, PolicyErrors},
+    host::{Home, Host, Partition},
     index::RuleIndex,
-    names::{EndpointId, EndpointName, TenantName},
+    names::{EndpointId, EndpointName, HostName, TenantName},
     quotas::Quotas,
     rule::Rule,
     sets::{QpTypes, RemoteAccess, Verbs},
@@ -52,6 +53,8 @@ pub struct Endpoint {
     pub(crate) class: Option<EndpointName>,
     /// The first is at GID index 3; an instance may have none.
     pub(crate) addresses: Vec<VirtualAddress>,
+    #[serde(skip_serializing_if = "Home::is_anywhere")]
+    pub(crate) home: Home,
     /// Which containers may become it.
     #[serde(skip)]
     pub(crate) containers: Containers,
@@ -81,6 +84,24 @@ impl Endpoint {
     /// The virtual addresses in the order of their GIDs.
     pub fn addresses(&self) -> &[VirtualAddress] {
         &self.addresses
+    }
+
+    /// Where it lives.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The host on which it lives by the policy, if that says so.
+    pub fn host(&self) -> Option<&Host> {
+        match &self.home {
+            Home::Host(host) => Some(host),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a host of its own that no masqd watches over.
+    pub fn is_outside(&self) -> bool {
+        matches!(self.home, Home::Outside(_))
     }
 
     /// Which containers may become it.
@@ -152,6 +173,7 @@ pub struct Tenant {
     pub(crate) quotas: Quotas,
     pub(crate) permissions: Permissions,
     pub(crate) multicast: Vec<Cidr>,
+    pub(crate) partition: Partition,
     /// Where addresses must lie, if the file says so.
     pub(crate) addresses: Option<Vec<Cidr>>,
     /// Which containers may become its endpoints.
@@ -190,6 +212,12 @@ impl Tenant {
     /// Networks of the multicast groups that may be joined.
     pub fn multicast(&self) -> &[Cidr] {
         &self.multicast
+    }
+
+    /// Its partition on the wire: what tells tenants apart there
+    /// ([`Policy::shared_partition`]).
+    pub fn partition(&self) -> Partition {
+        self.partition
     }
 
     /// Networks in which its endpoints' addresses lie, if the file names any.
@@ -237,6 +265,7 @@ impl Tenant {
 /// A policy that was read and checked.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    pub(crate) hosts: BTreeMap<HostName, Host>,
     pub(crate) tenants: BTreeMap<TenantName, Tenant>,
     pub(crate) warnings: Vec<Diagnostic>,
 }
@@ -253,6 +282,37 @@ impl Policy {
     /// What the file probably does not mean to say: rules that never decide, and the like.
     pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
+    }
+
+    /// The hosts, sorted by name.
+    pub fn hosts(&self) -> impl ExactSizeIterator<Item = &Host> {
+        self.hosts.values()
+    }
+
+    /// The host of that name.
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.get(name)
+    }
+
+    /// The host with that address.
+    pub fn host_at(&self, address: IpAddr) -> Option<&Host> {
+        let address = address.to_canonical();
+        self.hosts().find(|host| host.address == address)
+    }
+
+    /// Two tenants with the same partition. There are none in a policy that names hosts;
+    /// in one for a single host, names may have equal hashes by chance.
+    pub fn shared_partition(&self) -> Option<(&Tenant, &Tenant)> {
+        let mut seen = HashMap::new();
+        let mut tenants = self.tenants();
+        tenants.find_map(|tenant| Some((seen.insert(tenant.partition, tenant)?, tenant)))
+    }
+
+    /// The tenant whose partition it is; the full-member bit does not count.
+    pub fn tenant_of_partition(&self, key: u16) -> Option<&Tenant> {
+        let number = |key: u16| key & !crate::host::FULL_MEMBER;
+        self.tenants()
+            .find(|tenant| number(tenant.partition.key()) == number(key))
     }
 
     /// The tenants, sorted by name.

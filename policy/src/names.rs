@@ -134,6 +134,11 @@ name_type! {
     EndpointName
 }
 
+name_type! {
+    /// The name of a host.
+    HostName
+}
+
 /// An endpoint of a tenant, written `TENANT/NAME`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId {

@@ -25,6 +25,12 @@ pub fn json_schema() -> Value {
         "patternProperties": { "^x-": { "description": "Ignored; a place for YAML anchors." } },
         "properties": {
             "version": { "const": VERSION, "description": "The version of this format." },
+            "hosts": {
+                "description": "Hosts that run masqd, by name; needed for more than one without etcd.",
+                "type": ["object", "null"],
+                "propertyNames": { "$ref": "#/$defs/name" },
+                "additionalProperties": { "$ref": "#/$defs/host" }
+            },
             "tenants": {
                 "description": "Tenants by name. Tenants never reach each other; they may use the same addresses.",
                 "type": ["object", "null"],
@@ -43,6 +49,21 @@ fn definitions() -> Value {
             "type": "string",
             "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$",
             "not": { "anyOf": [{ "enum": ["any", "all", "none", "self"] }, { "pattern": "^[0-9]*\\.[0-9.]*$" }] }
+        },
+        "host": {
+            "type": "object",
+            "required": ["address"],
+            "additionalProperties": false,
+            "properties": {
+                "address": { "type": "string", "description": "The host's own IPv4 or IPv6 address on the network between hosts." }
+            }
+        },
+        "pkey": {
+            "description": "The partition on the wire, with the full-member bit: 0x8001 to 0xffff. Default: derived from the tenant's name. 0xffff is what plain hosts use.",
+            "anyOf": [
+                { "type": "integer", "minimum": 0x8001, "maximum": 0xffff },
+                { "type": "string", "pattern": "^0x[89a-fA-F][0-9a-fA-F]{3}$", "not": { "const": "0x8000" } }
+            ]
         },
         "labels": {
             "description": "Keys and values of your choice, for rules to select by.",
@@ -64,6 +85,7 @@ fn definitions() -> Value {
                     "type": ["string", "array"],
                     "items": { "type": "string" }
                 },
+                "pkey": { "$ref": "#/$defs/pkey" },
                 "addresses": {
                     "description": "Networks in which the addresses of its endpoints lie; needed for `address: auto`.",
                     "type": ["string", "array"],
@@ -83,11 +105,24 @@ fn definitions() -> Value {
                 }
             }
         },
-        "endpoint": {
+        "endpoint": { "anyOf": [{ "$ref": "#/$defs/inside" }, { "$ref": "#/$defs/outside" }] },
+        "outside": {
+            "description": "A host without masqd, such as one with rdma_rxe or an RDMA card.",
+            "type": "object",
+            "required": ["outside"],
+            "additionalProperties": false,
+            "properties": {
+                "outside": { "type": "string", "description": "Its own IPv4 or IPv6 address. The tenant needs the `pkey` that it uses." },
+                "labels": { "$ref": "#/$defs/labels" },
+                "qp_types": { "$ref": "#/$defs/qp_types" }
+            }
+        },
+        "inside": {
             "type": "object",
             "required": ["address"],
             "additionalProperties": false,
             "properties": {
+                "host": { "$ref": "#/$defs/name", "description": "The host where it lives; without it: wherever it is registered." },
                 "address": { "type": "string", "description": "The virtual IPv4 or IPv6 address, unique within the tenant; or `auto`: each container that asks for it becomes an endpoint with its own addresses." },
                 "labels": { "$ref": "#/$defs/labels" },
                 "quotas": { "$ref": "#/$defs/quotas" },

@@ -258,8 +258,10 @@ fn diff_lists_what_a_reload_has_to_apply() {
             "endpoints_added": ["green/a", "green/b"], "endpoints_removed": ["red/a", "red/b"],
             "endpoints_changed": [{
                 "endpoint": "blue/b", "addresses": true,
-                "quotas": false, "permissions": true, "labels": false
+                "quotas": false, "permissions": true, "labels": false, "host": false
             }],
+            "hosts_changed": [],
+            "partitions_changed": [],
             "classes_added": [],
             "classes_removed": [],
             "classes_changed": [],

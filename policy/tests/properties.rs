@@ -8,10 +8,11 @@ use masq_policy::{
 };
 use proptest::prelude::*;
 
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 4] = [
     include_str!("../examples/two-tenants.yaml"),
     include_str!("../examples/storage-cluster.yaml"),
     include_str!("../examples/containers.yaml"),
+    include_str!("../examples/two-hosts.yaml"),
 ];
 
 /// The rules asked one after the other, written without the crate's own matching.
@@ -216,7 +217,7 @@ proptest! {
 
     #[test]
     fn no_mutation_of_an_example_makes_the_reader_panic(
-        which in 0..2usize,
+        which in 0..EXAMPLES.len(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0..40usize, "[ -~\\n\\t\u{e4}\u{4e16}]{0,6}"), 1..6),
     ) {
         let mut chars: Vec<char> = EXAMPLES[which].chars().collect();
@@ -230,7 +231,7 @@ proptest! {
 
     #[test]
     fn no_exchange_of_lines_makes_the_reader_panic(
-        which in 0..2usize,
+        which in 0..EXAMPLES.len(),
         swaps in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6),
     ) {
         let mut lines: Vec<&str> = EXAMPLES[which].lines().collect();

@@ -8,10 +8,11 @@ const COMMITTED: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/schema/masq-policy.schema.json"
 );
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 4] = [
     include_str!("../examples/two-tenants.yaml"),
     include_str!("../examples/storage-cluster.yaml"),
     include_str!("../examples/containers.yaml"),
+    include_str!("../examples/two-hosts.yaml"),
 ];
 
 #[test]
@@ -124,6 +125,19 @@ fn the_schema_and_the_reader_agree() {
         (true, rule("service: [verbs, rdma_cm/tcp/1-2]")),
         (true, rule("both_ways: true, name: x")),
         (true, "version: 1\nx-mine: 3\ntenants: {}\n".into()),
+        (true, tenant("pkey: 0x8001")),
+        (true, tenant("pkey: 65535")),
+        (false, tenant("pkey: 0x8000")),
+        (false, tenant("pkey: 1")),
+        (false, tenant("pkey: 0x1ffff")),
+        (false, tenant("pkey: any")),
+        (true, "version: 1\nhosts: {a: {address: 192.0.2.1}}\ntenants: {t: {pkey: 0xffff, endpoints: {a: {outside: 192.0.2.2, labels: {x: y}}}}}\n".into()),
+        (true, "version: 1\nhosts: {a: {address: 192.0.2.1}}\ntenants: {t: {endpoints: {a: {address: 10.0.0.1, host: a}}}}\n".into()),
+        (true, "version: 1\nhosts:\ntenants: {}\n".into()),
+        (false, "version: 1\nhosts: {a: 192.0.2.1}\ntenants: {}\n".into()),
+        (false, "version: 1\nhosts: {a: {}}\ntenants: {}\n".into()),
+        (false, "version: 1\ntenants: {t: {pkey: 0xffff, endpoints: {a: {outside: 192.0.2.2, quotas: {qps: 1}}}}}\n".into()),
+        (false, "version: 1\ntenants: {t: {endpoints: {a: {host: a}}}}\n".into()),
         (false, "version: 2\ntenants: {}\n".into()),
         (false, "version: 1\n".into()),
         (false, "version: 1\ntenant: {}\ntenants: {}\n".into()),

@@ -6,12 +6,14 @@ use crate::{
     address::{Cidr, VirtualAddress},
     container::INSTANCE_SUFFIX,
     diagnostic::{Code, Sink, Span},
+    host::Home,
     model::{Class, Endpoint, Labels, Permissions},
     names::{EndpointId, EndpointName, MAX_NAME_LEN, TenantName},
     quotas::Quotas,
     read::{
         containers,
         fields::{Entry, Fields},
+        hosts::{self, Hosts},
         tenant::{read_labels, read_permissions, read_quotas},
         values,
     },
@@ -22,6 +24,8 @@ use crate::{
 /// Keys of an endpoint.
 pub(crate) const ENDPOINT_KEYS: &[&str] = &[
     "address",
+    "outside",
+    "host",
     "labels",
     "quotas",
     "qp_types",
@@ -29,6 +33,9 @@ pub(crate) const ENDPOINT_KEYS: &[&str] = &[
     "remote_access",
     "containers",
 ];
+
+/// Keys of an endpoint that is a host outside.
+pub(crate) const OUTSIDE_KEYS: &[&str] = &["outside", "labels", "qp_types"];
 
 /// The longest name of a class: those of its instances are longer.
 const CLASS_NAME_LEN: usize = MAX_NAME_LEN - INSTANCE_SUFFIX;
@@ -42,6 +49,10 @@ pub(super) struct Defaults<'a> {
     pub(super) permissions: Permissions,
     /// Where addresses must lie.
     pub(super) addresses: Option<&'a [Cidr]>,
+    /// Those of the policy, if they could be read.
+    pub(super) hosts: Option<&'a Hosts>,
+    /// Whether the tenant names its partition.
+    pub(super) has_pkey: bool,
 }
 
 /// The endpoints that could be read, each list sorted by name.
@@ -92,9 +103,18 @@ impl Defaults<'_> {
             let permissions =
                 read_permissions(&fields, defaults.permissions, Some(defaults.what), sink);
 
-            let Some(node) = require_address(&fields, entry, &what, sink) else {
-                continue;
+            let outside = fields.get("outside");
+            let node = match outside {
+                Some(node) => node,
+                None => match require_address(&fields, entry, &what, sink) {
+                    Some(node) => node,
+                    None => continue,
+                },
             };
+            let home = fields
+                .get("host")
+                .and_then(|node| hosts::home(node, self.hosts, sink))
+                .unwrap_or_default();
             let containers = fields
                 .get("containers")
                 .and_then(|node| containers::read(node, sink))
@@ -103,11 +123,21 @@ impl Defaults<'_> {
                 id: EndpointId::new(self.tenant.clone(), name.clone()),
                 class: None,
                 addresses: Vec::new(),
+                home,
                 containers,
                 labels,
                 quotas,
                 permissions,
             };
+            if outside.is_some() {
+                self.check_outside(&fields, &what, node, sink);
+                if let Some(address) = self.outside(&name, node, &mut taken, sink) {
+                    endpoint.home = Home::Outside(address.ip());
+                    endpoint.addresses.push(address);
+                    fixed.insert(name, endpoint);
+                }
+                continue;
+            }
             let is_class = matches!(&node.value, Value::Scalar { text, .. } if text == "auto");
             if is_class {
                 self.check_class(&name, entry, node, sink);
@@ -154,12 +184,7 @@ impl Defaults<'_> {
         taken: &mut Taken,
         sink: &mut Sink<'_>,
     ) -> Option<VirtualAddress> {
-        let address = values::address(node, sink)?;
-        if let Some(why) = address.unfit_for_endpoint() {
-            let message = format!("{address} is {why}, which no endpoint can have");
-            sink.error(Code::BadAddress, node.span, message);
-            return None;
-        }
+        let address = fit_address(node, sink)?;
         if let Some(networks) = self.addresses
             && !networks.iter().any(|network| network.contains(address))
         {
@@ -168,6 +193,68 @@ impl Defaults<'_> {
                 .label(format!("expected one within {}", list(networks)));
             return None;
         }
+        self.take(address, name, node, taken, sink);
+        Some(address)
+    }
+
+    /// The address of a host that is an endpoint itself. It lies where that host's network
+    /// is, not in the tenant's `addresses`.
+    fn outside(
+        &self,
+        name: &EndpointName,
+        node: &Node,
+        taken: &mut Taken,
+        sink: &mut Sink<'_>,
+    ) -> Option<VirtualAddress> {
+        let address = fit_address(node, sink)?;
+        let mut hosts = self.hosts.into_iter().flat_map(Hosts::values);
+        if let Some(host) = hosts.find(|host| host.address == address.ip()) {
+            let message = format!("{address} is host `{}`, which runs masqd", host.name);
+            sink.error(Code::BadAddress, node.span, message)
+                .label("`outside` is for hosts without masqd")
+                .help(format!(
+                    "for an endpoint that lives there: `{{ address: 10.0.0.1, host: {} }}`",
+                    host.name
+                ));
+            return None;
+        }
+        self.take(address, name, node, taken, sink);
+        Some(address)
+    }
+
+    /// What a host outside cannot have, and what its tenant must.
+    fn check_outside(&self, fields: &Fields<'_>, what: &str, node: &Node, sink: &mut Sink<'_>) {
+        for entry in fields.iter().filter(|e| !OUTSIDE_KEYS.contains(&e.key)) {
+            let message = format!("{what} is outside, so it has no `{}`", entry.key);
+            let label = match entry.key {
+                "address" => "its address is the one after `outside`",
+                "host" => "it is a host itself",
+                _ => "masq does not run there and cannot hold it to this",
+            };
+            sink.error(Code::UnknownKey, entry.key_span, message)
+                .label(label);
+        }
+        if !self.has_pkey {
+            let message = format!("{what} is outside, but {} has no `pkey`", self.what);
+            sink.error(Code::MissingKey, node.span, message)
+                .label("only the partition tells to which tenant its packets belong")
+                .help(format!(
+                    "plain Linux hosts use the default one: write `pkey: 0xffff` beside \
+                     `endpoints` of {}; one tenant can have it",
+                    self.what
+                ));
+        }
+    }
+
+    /// Notes whose an address is.
+    fn take(
+        &self,
+        address: VirtualAddress,
+        name: &EndpointName,
+        node: &Node,
+        taken: &mut Taken,
+        sink: &mut Sink<'_>,
+    ) {
         if let Some((earlier, other)) = taken.get(&address) {
             let message = format!(
                 "endpoints `{other}` and `{name}` of {} have the same address",
@@ -180,8 +267,17 @@ impl Defaults<'_> {
         } else {
             taken.insert(address, (node.span, name.clone()));
         }
-        Some(address)
     }
+}
+
+fn fit_address(node: &Node, sink: &mut Sink<'_>) -> Option<VirtualAddress> {
+    let address = values::address(node, sink)?;
+    if let Some(why) = address.unfit_for_endpoint() {
+        let message = format!("{address} is {why}, which no endpoint can have");
+        sink.error(Code::BadAddress, node.span, message);
+        return None;
+    }
+    Some(address)
 }
 
 /// A missing address is reported at the endpoint's name: an empty mapping has no place of its own.

@@ -13,6 +13,7 @@ use crate::{
         containers,
         endpoints::{Defaults, Endpoints},
         fields::{self, Entry, Fields},
+        hosts::{Hosts, Partitions},
         rules,
         values::{self, SetOf},
     },
@@ -28,6 +29,7 @@ pub(crate) const TENANT_KEYS: &[&str] = &[
     "verbs",
     "remote_access",
     "multicast",
+    "pkey",
     "addresses",
     "containers",
     "endpoints",
@@ -37,7 +39,14 @@ pub(crate) const TENANT_KEYS: &[&str] = &[
 /// All multicast groups: what a tenant may join unless it says otherwise.
 const ALL_GROUPS: [&str; 2] = ["224.0.0.0/4", "ff00::/8"];
 
-pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) -> Option<Tenant> {
+/// `hosts`: those of the policy; `None` if they could not be read.
+pub(super) fn read(
+    name: &TenantName,
+    entry: &Entry<'_>,
+    hosts: Option<&Hosts>,
+    partitions: &mut Partitions,
+    sink: &mut Sink<'_>,
+) -> Option<Tenant> {
     let what = format!("tenant `{name}`");
     let fields = Fields::read(entry.value, &what, TENANT_KEYS, sink)?;
     let description = fields
@@ -54,6 +63,8 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
         None => all_groups(),
     };
 
+    let pkey = fields.get("pkey");
+    let partition = partitions.read(name, entry.key_span, pkey, sink);
     let addresses = fields
         .get("addresses")
         .and_then(|node| containers::networks(node, sink));
@@ -69,6 +80,8 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
         quotas: &quotas,
         permissions,
         addresses: addresses.as_deref(),
+        hosts,
+        has_pkey: pkey.is_some(),
     };
     let mut endpoints = Endpoints::default();
     let mut names = Some(Vec::new());
@@ -108,6 +121,7 @@ pub(super) fn read(name: &TenantName, entry: &Entry<'_>, sink: &mut Sink<'_>) ->
         quotas,
         permissions,
         multicast,
+        partition: partition?,
         by_name: slots()
             .map(|(slot, e)| (e.id.name().clone(), slot))
             .collect(),

@@ -95,6 +95,25 @@ pub(super) fn count(node: &Node, what: &str, sink: &mut Sink<'_>) -> Option<u64>
     }
 }
 
+/// A P_Key: hexadecimal after 0x, or decimal.
+pub(super) fn pkey(node: &Node, sink: &mut Sink<'_>) -> Option<u16> {
+    let number = match &node.value {
+        Value::Scalar { text, plain: true } => match text.strip_prefix("0x") {
+            Some(digits) => u16::from_str_radix(digits, 16)
+                .ok()
+                .filter(|_| !digits.starts_with('+')),
+            None => parse_count(text).and_then(|number| number.try_into().ok()),
+        },
+        _ => None,
+    };
+    if number.is_none() {
+        let message = format!("`pkey` must be a P_Key, not {}", node.describe());
+        sink.error(Code::WrongType, node.span, message)
+            .label("expected 0x8001 to 0xffff");
+    }
+    number
+}
+
 pub(super) fn name<N>(
     text: &str,
     span: Span,
