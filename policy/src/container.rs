@@ -6,7 +6,7 @@ use wildmatch::WildMatch;
 
 use crate::{
     address::{Cidr, VirtualAddress},
-    model::{Class, Labels, Policy, Tenant},
+    model::{Class, Endpoint, Labels, Policy, Tenant},
     names::{EndpointId, EndpointName},
 };
 
@@ -111,6 +111,19 @@ pub enum Placement {
     InstanceOf(EndpointId),
 }
 
+impl Placement {
+    /// The fixed endpoint, or what instances of the class begin as.
+    pub fn template<'p>(&self, policy: &'p Policy) -> Option<&'p Endpoint> {
+        match self {
+            Self::Fixed(id) => policy.endpoint(id),
+            Self::InstanceOf(id) => {
+                let tenant = policy.tenant(id.tenant().as_str())?;
+                tenant.class(id.name().as_str()).map(Class::template)
+            }
+        }
+    }
+}
+
 /// Why a container becomes nothing; the text is for whoever started it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -211,7 +224,7 @@ fn named(tenant: &Tenant, asked: &str, container: &Container<'_>) -> Result<Plac
         (Some(endpoint), _) => (endpoint, Placement::Fixed(endpoint.id.clone())),
         (None, Some(class)) => (&class.template, Placement::InstanceOf(class.id().clone())),
         (None, None) => {
-            let fits = |e: &&crate::model::Endpoint| e.class.is_none() && !e.is_outside();
+            let fits = |e: &&Endpoint| e.class.is_none() && !e.is_outside();
             let fixed = tenant.endpoints().filter(fits);
             let names = fixed
                 .map(|e| e.id.name())

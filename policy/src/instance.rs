@@ -97,7 +97,8 @@ impl Policy {
 
     /// Gives an instance those of `addresses` that it may have; the others are returned.
     /// Link-local and loopback addresses are passed over. The first IPv4 address comes
-    /// first, so that it is at GID index 3. Fixed endpoints do not change.
+    /// first, so that it is at GID index 3. Fixed endpoints do not change; instances of
+    /// other hosts lose what one of this host is given.
     pub fn set_addresses(&mut self, id: &EndpointId, addresses: &[IpAddr]) -> Refused {
         let Some(tenant) = self.tenants.get_mut(id.tenant()) else {
             return Vec::new();
@@ -106,6 +107,7 @@ impl Policy {
             return Vec::new();
         };
         tenant.by_address.retain(|_, holder| *holder != slot);
+        tenant.take_from_elsewhere(slot, addresses);
         let (fit, refused) = tenant.admit(addresses);
         for address in &fit {
             tenant.by_address.insert(*address, slot);
@@ -143,6 +145,26 @@ impl Tenant {
     fn instance(&self, id: &EndpointId) -> Option<usize> {
         let slot = *self.by_name.get(id.name())?;
         self.endpoints.get(slot)?.class.is_some().then_some(slot)
+    }
+
+    /// Takes addresses that the instance in `slot` is to have from those of other hosts, if
+    /// it lives here: its own host sees that it has them.
+    fn take_from_elsewhere(&mut self, slot: usize, wanted: &[IpAddr]) {
+        let is_elsewhere = |endpoint: &Endpoint| matches!(endpoint.home, Home::Elsewhere(_));
+        if self.endpoints.get(slot).is_none_or(is_elsewhere) {
+            return;
+        }
+        for address in wanted.iter().map(|ip| VirtualAddress::new(*ip)) {
+            let Some(holder) = self.by_address.get(&address).copied() else {
+                continue;
+            };
+            let endpoint = self.endpoints.get_mut(holder);
+            if let Some(endpoint) = endpoint.filter(|endpoint| is_elsewhere(endpoint)) {
+                endpoint.addresses.retain(|has| *has != address);
+                self.index.update(holder, endpoint, &self.rules);
+                self.by_address.remove(&address);
+            }
+        }
     }
 
     fn admit(&self, addresses: &[IpAddr]) -> (Vec<VirtualAddress>, Refused) {

@@ -7,7 +7,7 @@
 use crate::ContainerError;
 use crate::asked::Device;
 use crate::edit::{self, HOOK_PATH, HOOK_TIMEOUT, HookCommand, STAGES};
-use masq_policy::Policy;
+use masq_policy::{Endpoint, Policy};
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -150,7 +150,8 @@ pub fn generate(policy: &Policy, settings: &Settings) -> Result<Generated, Conta
         });
         let classes = tenant.classes().map(|class| class.name());
         // Instances of classes are containers that run, and nothing to ask for.
-        let fixed = tenant.endpoints().filter(|e| e.class().is_none());
+        let may_be = |e: &&Endpoint| e.class().is_none() && !e.is_outside();
+        let fixed = tenant.endpoints().filter(may_be);
         for name in classes.chain(fixed.map(|e| e.id().name())) {
             add(Device {
                 tenant: tenant.name().clone(),

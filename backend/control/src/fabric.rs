@@ -334,6 +334,11 @@ impl World {
     /// Hands a message to the agent at `to`; whose it is.
     fn deliver(&mut self, from: &EndpointId, to: IpAddr, message: Message) -> Option<EndpointId> {
         let (peer, _) = self.peer_at(from, to)?;
+        if self.host_of(self.policy.endpoint(&peer)?).is_some() {
+            // Its own host has its connection manager; it is not asked yet, so the asker
+            // hears of nobody who answers.
+            return None;
+        }
         let source = self.fabric.members.get(from)?.address;
         let mut others = self.others(from);
         others.extend(self.gids(from).map(|gids| IpAddr::from(gids.link_local())));

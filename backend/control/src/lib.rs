@@ -33,5 +33,6 @@ mod world;
 mod tests;
 
 pub use container::{NETNS_HELPER, netns_helper};
+pub use masq_directory::{Directory, Embedded, HostError, LocalHost};
 pub use server::{Server, ServerConfig, ServerError, ServerHandle};
 pub use world::DeviceIdentity;

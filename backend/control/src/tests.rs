@@ -28,6 +28,8 @@ use std::sync::{Arc, Mutex};
 use vhost::vhost_user::BackendReqHandler;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+mod places;
+
 const POLICY: &str = "
 version: 1
 tenants:
@@ -214,7 +216,13 @@ fn sealed() -> OwnedFd {
 fn world() -> World {
     let policy = Policy::parse("p", POLICY).unwrap();
     let identity = DeviceIdentity::default();
-    World::new(Arc::new(policy), Arc::new(FakeDevice), identity)
+    World::new(
+        Arc::new(policy),
+        Arc::new(FakeDevice),
+        identity,
+        None,
+        Box::new(masq_directory::Embedded),
+    )
 }
 
 fn session() -> Session {

@@ -4,10 +4,15 @@ use crate::fabric::Fabric;
 use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
-use masq_device::{Device, DomainKey, EndpointKey};
-use masq_policy::{EndpointId, Policy, Request, Tenant, TenantName, Verdict, VirtualAddress};
+use masq_device::{Destination, Device, DomainKey, EndpointKey};
+use masq_directory::{Directory, LocalHost, View};
+use masq_policy::{
+    Endpoint, EndpointId, Home, Policy, Request, Tenant, TenantName, Verdict, VirtualAddress,
+};
+use masq_spec::command::Status;
 use masq_spec::device::{Config, QUEUE_LAYOUT_MASQ, SPEC_VERSION, version_text};
 use masq_spec::verbs::Gid;
+use masq_wire::PKey;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,6 +52,11 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) refusals: Refusals,
     pub(crate) fabric: Fabric,
+    /// Which host this is; `None`: the only one.
+    pub(crate) this: Option<LocalHost>,
+    pub(crate) directory: Box<dyn Directory>,
+    /// What other hosts say.
+    pub(crate) view: View,
     /// First addresses of a tenant's endpoints by their other GIDs.
     others: HashMap<TenantName, HashMap<Gid, IpAddr>>,
     domains: HashMap<String, DomainKey>,
@@ -60,8 +70,13 @@ impl World {
         policy: Arc<Policy>,
         device: Arc<dyn Device>,
         identity: DeviceIdentity,
+        this: Option<LocalHost>,
+        directory: Box<dyn Directory>,
     ) -> Self {
         Self {
+            this,
+            directory,
+            view: View::default(),
             others: other_gids(&policy),
             policy,
             device,
@@ -73,6 +88,61 @@ impl World {
             endpoints: HashMap::new(),
             last_endpoint: 0,
             last_session: 0,
+        }
+    }
+
+    /// Whether an endpoint can live here: the policy does not say that it lives elsewhere.
+    pub(crate) fn may_live_here(&self, endpoint: &Endpoint) -> bool {
+        LocalHost::may_have(self.this.as_ref(), endpoint)
+    }
+
+    /// The host where an endpoint lives, if that is another one. What is present here is
+    /// reached here, whatever others say.
+    pub(crate) fn host_of(&self, endpoint: &Endpoint) -> Option<IpAddr> {
+        match endpoint.home() {
+            Home::Host(host) if self.may_live_here(endpoint) => {
+                debug_assert_eq!(self.this.as_ref().map(|h| h.address), Some(host.address()));
+                None
+            }
+            Home::Host(host) => Some(host.address()),
+            Home::Outside(address) | Home::Elsewhere(address) => Some(*address),
+            _ if endpoint.class().is_some() || self.is_present(endpoint) => None,
+            _ => {
+                let address = endpoint.address()?;
+                self.view
+                    .lookup(&self.policy, endpoint.id().tenant(), address)
+            }
+        }
+    }
+
+    /// RConnrename: where an endpoint is.
+    pub(crate) fn destination(&mut self, id: &EndpointId) -> Result<Destination, Refused> {
+        let nobody = || Refused::invalid("no endpoint has this address");
+        let endpoint = self.policy.endpoint(id).ok_or_else(nobody)?;
+        let Some(host) = self.host_of(endpoint) else {
+            return Ok(Destination::Endpoint(self.endpoint_key(id)));
+        };
+        if self.this.is_none() {
+            let reason = format!(
+                "{id} lives on host {host}, and this masqd serves one host only; start it with \
+                 --host"
+            );
+            return Err(Refused::new(Status::Unreachable, "directory", reason));
+        }
+        Ok(Destination::Host(host))
+    }
+
+    /// A tenant's partition on the wire, if this host is on one.
+    pub(crate) fn partition(&self, id: &EndpointId) -> Option<PKey> {
+        let tenant = self.policy.tenant(id.tenant().as_str())?;
+        let partition = PKey(tenant.partition().key());
+        self.this.as_ref().map(|_| partition)
+    }
+
+    /// Has the device ask again whose datagrams arrive.
+    pub(crate) fn forget_senders(&self) {
+        if let Some(network) = self.device.network() {
+            network.forget_senders();
         }
     }
 
@@ -209,7 +279,11 @@ fn gids_of(tenant: &Tenant) -> HashMap<Gid, IpAddr> {
         if let Some(address) = endpoint.address() {
             let gids = GidTable::new(endpoint.id(), endpoint.addresses());
             let further = endpoint.addresses().iter().skip(1).map(|a| a.gid());
-            found.extend(further.chain([gids.link_local()]).map(|gid| (gid, address)));
+            found.extend(further.map(|gid| (gid, address)));
+            // That of a host outside is not derived from its name.
+            if !endpoint.is_outside() {
+                found.insert(gids.link_local(), address);
+            }
         }
     }
     found

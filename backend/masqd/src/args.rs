@@ -10,6 +10,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// How packets go to other hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PortKind {
+    /// UDP sockets: no privilege is needed.
+    Udp,
+    /// Whole packets of the interface: each one's ICRC is checked. It takes
+    /// CAP_NET_RAW.
+    Raw,
+}
+
 /// Share RDMA among tenants, under a policy.
 ///
 /// masqd runs in the foreground. It makes one socket for each endpoint of the
@@ -24,13 +34,23 @@ pub enum LogFormat {
         TERM  take no new sessions, let open ones end, stop (again: at once)\n\n\
         Examples:\n  \
         masqd --policy policy/examples/two-tenants.yaml --run-dir /run/masq\n  \
-        masqd --policy p.yaml --run-dir ./run --cpus 2,3 --threads 2\n\n\
+        masqd --policy p.yaml --run-dir ./run --cpus 2,3 --threads 2\n  \
+        masqd --policy policy/examples/two-hosts.yaml --host alpha\n\n\
         Then: masq --run-dir /run/masq run --endpoint blue/a -- ibv_devinfo"
 )]
 pub struct Args {
     /// Tenant policy (YAML); `masq policy check FILE` explains mistakes
     #[arg(long, value_name = "FILE")]
     pub policy: PathBuf,
+
+    /// Which host of the policy this one is: its name, or its own address on
+    /// the network between hosts
+    #[arg(long, value_name = "NAME|ADDRESS")]
+    pub host: Option<String>,
+
+    /// How packets go to other hosts
+    #[arg(long, value_enum, default_value_t = PortKind::Udp, requires = "host")]
+    pub port: PortKind,
 
     /// Directory for sockets
     #[arg(

@@ -1,11 +1,11 @@
 //! From the command line to a running daemon.
 
-use crate::args::{Args, LogFormat};
+use crate::args::{Args, LogFormat, PortKind};
 use crate::cdi::CdiFile;
 use crate::cpus;
 use anyhow::{Context, Result, bail};
 use masq_container::Held;
-use masq_control::{DeviceIdentity, Server, ServerConfig, ServerHandle};
+use masq_control::{DeviceIdentity, Embedded, LocalHost, Server, ServerConfig, ServerHandle};
 use masq_policy::Policy;
 use masq_soft::{SoftConfig, SoftDevice};
 use nix::sys::signal::{SigSet, Signal};
@@ -32,7 +32,12 @@ pub fn run(args: &Args) -> Result<()> {
     }
     signals.thread_block().context("block signals")?;
     raise_descriptors();
-    let device = SoftDevice::start(&soft_config(args)?, Vec::new()).context("start the data-path threads")?;
+    let underlay = underlay(args, &policy)?;
+    if let Some(Underlay { host, port }) = &underlay {
+        tracing::info!(%host, ?port, "one of several hosts");
+    }
+    let device = SoftDevice::start(&soft_config(args)?, Vec::new())
+        .context("start the data-path threads")?;
     let config = ServerConfig {
         run_dir: args.run_dir.clone(),
         policy_file: std::path::absolute(&args.policy).unwrap_or_else(|_| args.policy.clone()),
@@ -44,13 +49,15 @@ pub fn run(args: &Args) -> Result<()> {
             hw_ver: 1,
         },
         drain: Duration::from_secs(args.drain),
+        host: underlay.map(|underlay| underlay.host),
     };
     let endpoints = policy.endpoints().count();
     let cdi = args.cdi_dir.as_ref();
     let cdi = cdi
         .map(|dir| CdiFile::new(dir, &args.run_dir))
         .transpose()?;
-    let mut server = Server::new(config, policy, Arc::new(device))?;
+    let directory = Box::new(Embedded);
+    let mut server = Server::new(config, policy, Arc::new(device), directory)?;
     let held = library_dir().map(Held::start).transpose();
     let held = held.context("start a thread")?;
     server.on_policy(move |policy| {
@@ -74,6 +81,24 @@ pub fn run(args: &Args) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The way to other hosts.
+#[derive(Clone, Debug)]
+struct Underlay {
+    /// This host; its address is the source of all packets.
+    host: LocalHost,
+    /// How they go.
+    port: PortKind,
+}
+
+/// None if this host is the only one.
+fn underlay(args: &Args, policy: &Policy) -> Result<Option<Underlay>> {
+    let host = LocalHost::find(policy, args.host.as_deref())?;
+    Ok(host.map(|host| Underlay {
+        host,
+        port: args.port,
+    }))
 }
 
 /// The directory of masq's libraries, if there is one.

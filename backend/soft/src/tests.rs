@@ -1,6 +1,8 @@
 //! Tests of the engine under virtual time, by drivers written from the layouts
 //! of the specification.
 
+#![allow(clippy::duplicate_mod)] // one suite, two networks
+
 use crate::harness;
 
 mod allocation;

@@ -69,9 +69,7 @@ fn host_address(node: &Node, sink: &mut Sink<'_>) -> Option<IpAddr> {
         ip if ip.is_unspecified() => "the unspecified address",
         ip if ip.is_multicast() => "a multicast group",
         IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            "a link-local address"
-        }
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address",
         _ => return Some(address),
     };
     let message = format!("{address} is {why}, which no host can have");

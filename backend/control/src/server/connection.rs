@@ -173,7 +173,10 @@ impl Server {
             return;
         }
         match self.new_conn(id, socket, container) {
-            Ok(index) => self.on_socket(index, self.generation),
+            Ok(index) => {
+                self.announce(id);
+                self.on_socket(index, self.generation);
+            }
             Err(error) => {
                 self.world.ledger.refund(id, Kind::Sessions, 1);
                 tracing::error!(endpoint = %id, %error, "a connection was not set up");
@@ -468,6 +471,7 @@ impl Server {
         self.world
             .ledger
             .refund(&conn.endpoint, Kind::EventQueues, queues);
+        let endpoint = conn.endpoint.clone();
         match conn.role {
             Role::New => {
                 if let Some(peer) = &conn.peer {
@@ -506,6 +510,7 @@ impl Server {
                 self.end_notifier(conn.notifier);
             }
         }
+        self.announce(&endpoint);
     }
 
     fn end_notifier(&mut self, notifier: Arc<Notifier>) {

@@ -7,7 +7,9 @@ use crate::identity::Peer;
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use masq_admin::{ContainerId, ContainerReport, ProcessId, Registration};
-use masq_policy::{Container as Facts, EndpointId, EndpointName, Placement, Policy, instance_name};
+use masq_policy::{
+    Container as Facts, Endpoint, EndpointId, EndpointName, Home, Placement, Policy, instance_name,
+};
 use masq_spec::command::Status;
 use rustix::event::epoll;
 use slab::Slab;
@@ -214,6 +216,7 @@ impl Server {
             self.count_refusal(asked, &error.to_string());
             error.to_string()
         })?;
+        self.check_home(placement.template(&self.world.policy))?;
         let endpoint = match &placement {
             Placement::Fixed(id) => self.hold(id, &prepared)?,
             Placement::InstanceOf(class) => self.instance(class, &prepared)?,
@@ -249,6 +252,22 @@ impl Server {
         }
         self.unregister(key, "a new container has its name");
         Ok(None)
+    }
+
+    /// Whether an endpoint may live here.
+    pub(super) fn check_home(&self, endpoint: Option<&Endpoint>) -> Result<(), String> {
+        let elsewhere = endpoint.filter(|endpoint| !self.world.may_live_here(endpoint));
+        match elsewhere.and_then(|endpoint| Some((endpoint.id(), endpoint.host()?))) {
+            None => Ok(()),
+            Some((id, host)) => {
+                let this = self.world.this.as_ref();
+                let this = this.map_or("no host of its".to_owned(), ToString::to_string);
+                Err(format!(
+                    "by the policy, {id} lives on host {host}, and this is {this}; start the \
+                     container there, or change `host` of the endpoint"
+                ))
+            }
+        }
     }
 
     /// Counts that the policy refused a container; a tenant that it does not have is
@@ -293,6 +312,12 @@ impl Server {
         let name = instance_name(class.name(), id)
             .ok_or_else(|| format!("no endpoint can be named after the container {id}"))?;
         let (endpoint, refused) = self.world.change_policy(class.tenant(), |policy| {
+            // One of another host may have been given this name; it gets another.
+            let known = EndpointId::new(class.tenant().clone(), name.clone());
+            let found = policy.endpoint(&known);
+            if found.is_some_and(|e| matches!(e.home(), Home::Elsewhere(_))) {
+                policy.remove_instance(&known);
+            }
             let endpoint = policy
                 .add_instance(class, name)
                 .map_err(|e| e.to_string())?;
@@ -402,7 +427,9 @@ impl Server {
         self.containers
             .watcher
             .watch(key.to_raw(), prepared.netlink);
-        self.recheck_tenant(endpoint);
+        self.follow_view(endpoint.tenant());
+        self.recheck_tenant(endpoint.tenant());
+        self.announce(endpoint);
         Ok(report)
     }
 
@@ -451,13 +478,16 @@ impl Server {
         let is_fixed = endpoint.is_some_and(|endpoint| endpoint.class().is_none());
         let had = endpoint.map_or(Vec::new(), |endpoint| endpoint.addresses().to_vec());
         if is_fixed || self.containers.of(id).is_some() {
+            self.announce(id);
             return;
         }
         self.world
             .change_policy(id.tenant(), |policy| policy.remove_instance(id));
         self.world.forget_moved();
         self.world.forget_endpoint(id);
+        self.announce(id);
         self.offer_addresses(id, &had);
+        self.follow_view(id.tenant());
     }
 
     /// Takes one connection of a container.

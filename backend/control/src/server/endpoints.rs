@@ -1,7 +1,8 @@
 //! The endpoints' sockets: one each, made here, the only source of identity.
 
 use super::{ServerError, Token};
-use masq_policy::{EndpointId, Policy};
+use masq_directory::LocalHost;
+use masq_policy::{Endpoint, EndpointId, Policy};
 use rustix::event::epoll;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use std::collections::HashMap;
@@ -67,17 +68,25 @@ impl Endpoints {
 
     /// Opens sockets of new endpoints and removes those of old ones; nothing
     /// changes if one cannot be opened.
-    pub(super) fn update(&mut self, policy: &Policy, epoll: &OwnedFd) -> Result<(), ServerError> {
+    /// Endpoints of other hosts have none here.
+    pub(super) fn update(
+        &mut self,
+        policy: &Policy,
+        this: Option<&LocalHost>,
+        epoll: &OwnedFd,
+    ) -> Result<(), ServerError> {
+        let lives_here = |e: &Endpoint| LocalHost::may_have(this, e);
         let before = self.next;
         let mut added = Ok(());
         // A container's socket is in its own directory.
-        for endpoint in policy.endpoints().filter(|e| e.class().is_none()) {
+        let fixed = policy.endpoints().filter(|e| e.class().is_none());
+        for endpoint in fixed.filter(|e| lives_here(e)) {
             if !self.numbers.contains_key(endpoint.id()) {
                 added = added.and_then(|()| self.add(endpoint.id(), epoll));
             }
         }
         let unwanted = |id: &EndpointId, number: u32| match &added {
-            Ok(()) => policy.endpoint(id).is_none(),
+            Ok(()) => !policy.endpoint(id).is_some_and(lives_here),
             Err(_) => number >= before,
         };
         let gone: Vec<EndpointId> = self

@@ -4,6 +4,7 @@ mod admin;
 mod back_channel;
 mod connection;
 mod containers;
+mod directory;
 mod endpoints;
 mod limits;
 mod opening;
@@ -19,6 +20,7 @@ use containers::{ContainerKey, Containers};
 use endpoints::Endpoints;
 use masq_admin::{Answer, Request};
 use masq_device::Device;
+use masq_directory::{Directory, LocalHost};
 use masq_policy::Policy;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use slab::Slab;
@@ -65,6 +67,8 @@ pub struct ServerConfig {
     pub identity: DeviceIdentity,
     /// How long sessions may go on after a request to stop.
     pub drain: Duration,
+    /// Which host this is, if there are several.
+    pub host: Option<LocalHost>,
 }
 
 /// Why the server cannot start or go on.
@@ -137,6 +141,7 @@ pub struct Server {
     epoll: OwnedFd,
     endpoints: Endpoints,
     containers: Containers,
+    announced: directory::Announced,
     /// Told of each policy that comes into force.
     on_policy: Option<Tell>,
     conns: Slab<Conn>,
@@ -173,6 +178,7 @@ impl Server {
         config: ServerConfig,
         policy: Policy,
         device: Arc<dyn Device>,
+        directory: Box<dyn Directory>,
     ) -> Result<Self, ServerError> {
         let host = |what| move |source: io::Error| ServerError::Host { what, source };
         let epoll =
@@ -189,10 +195,21 @@ impl Server {
             wake: Arc::new(wake),
         };
         let mut endpoints = Endpoints::open(&config.run_dir, config.socket_mode)?;
-        endpoints.update(&policy, &epoll)?;
+        endpoints.update(&policy, config.host.as_ref(), &epoll)?;
+        if let Some(news) = directory.descriptor() {
+            let flags = epoll::EventFlags::IN;
+            epoll::add(&epoll, news, Token::Directory.data(), flags)
+                .map_err(|e| host("epoll")(e.into()))?;
+        }
         let containers = Containers::new(&config.run_dir, handle.clone())?;
         limits::compare(&policy);
-        let world = World::new(Arc::new(policy), device, config.identity.clone());
+        let world = World::new(
+            Arc::new(policy),
+            device,
+            config.identity.clone(),
+            config.host.clone(),
+            directory,
+        );
         let run_dir = config.run_dir.clone();
         let mut server = Self {
             config,
@@ -200,6 +217,7 @@ impl Server {
             epoll,
             endpoints,
             containers,
+            announced: directory::Announced::default(),
             on_policy: None,
             conns: Slab::new(),
             generation: 0,
@@ -314,6 +332,7 @@ impl Server {
                     self.on_message(message);
                 }
             }
+            Token::Directory => self.on_directory(),
             Token::Listener(index) => self.accept(index),
             Token::Container(index, generation) => {
                 self.accept_container(ContainerKey { index, generation });
@@ -424,6 +443,7 @@ impl Server {
             return;
         }
         self.last_scan = self.last_tick;
+        self.announce_later();
         let late: Vec<(usize, &'static str)> = self
             .conns
             .iter()

@@ -103,7 +103,7 @@ impl Server {
             grants: crate::session::grants(&self.world.policy, &id),
             label,
             domain: self.world.domain(&id),
-            partition: None,
+            partition: self.world.partition(&id),
             endpoint: key,
             gid,
             doorbell,

@@ -2,6 +2,7 @@
 
 use super::{Message, Server};
 use masq_admin::{Answer, ReloadReport};
+use masq_directory::LocalHost;
 use masq_policy::Policy;
 use std::sync::mpsc::Sender;
 
@@ -56,11 +57,13 @@ impl Server {
         if self.deadline.is_some() {
             return Err("masqd is stopping".into());
         }
+        LocalHost::check(self.world.this.as_ref(), &policy).map_err(|e| e.to_string())?;
         let without_place = self.carry_over(&mut policy);
+        self.bring_view(&mut policy);
         let diff = Policy::diff(&self.world.policy, &policy);
         let mut report = ReloadReport::default();
         self.endpoints
-            .update(&policy, &self.epoll)
+            .update(&policy, self.world.this.as_ref(), &self.epoll)
             .map_err(|e| e.to_string())?;
         super::limits::compare(&policy);
         self.world.set_policy(policy);
@@ -98,9 +101,22 @@ impl Server {
                 .changes
                 .push(format!("rules of tenant {tenant} changed"));
         }
-        // A program cannot be given another address while it runs.
+        for host in &diff.hosts_changed {
+            report.changes.push(format!("host {host} changed"));
+        }
+        for tenant in &diff.partitions_changed {
+            report
+                .changes
+                .push(format!("partition of tenant {tenant} changed"));
+        }
+        // A program cannot be given another address while it runs, or another partition.
+        let policy = &self.world.policy;
         let moved = |id: &masq_policy::EndpointId| {
             diff.endpoints_removed.contains(id)
+                || diff.partitions_changed.contains(id.tenant())
+                || policy
+                    .endpoint(id)
+                    .is_some_and(|e| !self.world.may_live_here(e))
                 || diff
                     .endpoints_changed
                     .iter()
@@ -130,6 +146,8 @@ impl Server {
                 report.connections_cut += session.recheck(&mut self.world);
             }
         }
+        self.world.forget_senders();
+        self.announce_all();
         Ok(report)
     }
 }

@@ -12,6 +12,7 @@ pub(super) enum Token {
     Exit(u32, u32),
     Container(u32, u32),
     Init(u32, u32),
+    Directory,
 }
 
 impl Token {
@@ -28,6 +29,7 @@ impl Token {
             Self::Exit(index, generation) => pack(4, generation, index),
             Self::Container(index, generation) => pack(5, generation, index),
             Self::Init(index, generation) => pack(6, generation, index),
+            Self::Directory => pack(7, 0, 0),
         })
     }
 
@@ -41,6 +43,7 @@ impl Token {
             4 => Self::Exit(index, generation),
             5 => Self::Container(index, generation),
             6 => Self::Init(index, generation),
+            7 => Self::Directory,
             _ => return None,
         })
     }

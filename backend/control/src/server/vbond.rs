@@ -3,7 +3,7 @@
 
 use super::Server;
 use super::containers::{Container, ContainerKey};
-use masq_policy::{EndpointId, MAX_ADDRESSES, Placement, Policy, VirtualAddress};
+use masq_policy::{EndpointId, MAX_ADDRESSES, Placement, Policy, TenantName, VirtualAddress};
 use masq_spec::event::AsyncEvent;
 use std::net::IpAddr;
 
@@ -54,12 +54,14 @@ impl Server {
         }
         self.world.forget_moved();
         self.world.readdress_agent(&id);
-        self.recheck_tenant(&id);
+        self.recheck_tenant(id.tenant());
+        self.announce(&id);
         // Each has room for so many only, so this ends.
         let lost = before
             .into_iter()
             .filter(|address| !after.contains(address));
         self.offer_addresses(&id, &lost.collect::<Vec<_>>());
+        self.follow_view(id.tenant());
     }
 
     /// Writes down what the endpoint's addresses are: for its containers, and for a masqd
@@ -101,15 +103,16 @@ impl Server {
     }
 
     /// Whom the sessions of a tenant may reach, after its endpoints changed.
-    pub(super) fn recheck_tenant(&mut self, id: &EndpointId) {
+    pub(super) fn recheck_tenant(&mut self, tenant: &TenantName) {
         self.world.recheck_connections();
         for (_, conn) in &mut self.conns {
-            if conn.endpoint().tenant() == id.tenant()
+            if conn.endpoint().tenant() == tenant
                 && let Some(session) = conn.session_mut()
             {
                 session.recheck(&mut self.world);
             }
         }
+        self.world.forget_senders();
     }
 
     /// Makes the containers' endpoints part of a policy that is about to be in force;
@@ -121,7 +124,11 @@ impl Server {
             let Some(container) = self.containers.get(key) else {
                 continue;
             };
-            if let Err(reason) = container.place_again(policy) {
+            let placed = container.place_again(policy).and_then(|()| {
+                let template = container.placement.template(policy);
+                self.check_home(template)
+            });
+            if let Err(reason) = placed {
                 left.push((key, reason));
                 continue;
             }

@@ -6,7 +6,7 @@ use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::world::World;
 use masq_device::{AhSpec, Destination, DeviceError, Handle};
-use masq_policy::{Request, Service, VirtualAddress};
+use masq_policy::{Endpoint, Request, Service, VirtualAddress};
 use masq_spec::verbs::{CreateAh, Multicast, QpType};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -116,12 +116,15 @@ impl Session {
             .into_iter()
             .flat_map(|t| t.endpoints())
             .filter(|endpoint| {
-                let address = endpoint.address();
+                // Groups are each host's own.
+                let is_here = world.host_of(endpoint).is_none();
+                let address = endpoint.address().filter(|_| is_here);
                 address.is_some_and(|address| policy.decide(&reach(address)).allowed)
             })
-            .map(|endpoint| world.endpoint_key(endpoint.id()))
-            .collect();
-        self.device.set_multicast_reach(allowed)?;
+            .map(Endpoint::id)
+            .collect::<Vec<_>>();
+        let allowed = allowed.into_iter().map(|id| world.endpoint_key(id));
+        self.device.set_multicast_reach(allowed.collect())?;
         self.sends_to_groups = true;
         Ok(())
     }

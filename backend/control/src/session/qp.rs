@@ -328,7 +328,10 @@ impl Session {
             .and_then(|t| t.endpoint_at(to))
             .map(|e| e.id().clone());
         let peer = peer.ok_or_else(|| Refused::invalid("no endpoint has this address"))?;
-        Ok((Destination::Endpoint(world.endpoint_key(&peer)), rule))
+        let destination = world
+            .destination(&peer)
+            .map_err(|r| r.about(format!("-> {to}")))?;
+        Ok((destination, rule))
     }
 
     pub(super) fn query_qp(&mut self, handle: Handle) -> Reply {

@@ -28,6 +28,7 @@ pub(crate) struct Link {
     pub(super) posted: VecDeque<Box<Current>>,
     pub(super) first: u64,
     /// Kept to be filled again.
+    #[allow(clippy::vec_box)] // moved in and out of `posted` as they are
     pub(super) spare: Vec<Box<Current>>,
     /// The receive of the message that is arriving.
     pub(super) receive: Receive,
