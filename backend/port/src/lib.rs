@@ -11,11 +11,21 @@
 //! [`Port::descriptors`].
 
 mod counters;
+mod desk;
+mod error;
+mod inbox;
+mod interface;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod port;
+mod sender;
+mod sys;
 #[cfg(test)]
 mod testing;
+mod train;
+mod udp;
 
 pub use counters::{Counters, SendErrors, Traffic};
+pub use error::PortError;
 pub use port::{Incoming, MAX_PACKET, MIN_PACKET, Path, Place, Port};
+pub use udp::{Config, UdpPort, open_udp};

@@ -80,9 +80,10 @@ pub trait Port: Send {
     /// A packet of the batch that was received last.
     fn packet(&self, index: usize) -> Option<Incoming<'_>>;
 
-    /// Joins a group of IP multicast on the host's interface. Repetitions are
-    /// counted: as many [`leave`](Self::leave) undo them. What this host sends
-    /// to a group does not come back to it.
+    /// Joins a group of IP multicast on the host's interface, in the network
+    /// namespace where the port was opened: the caller must be in it.
+    /// Repetitions are counted: as many [`leave`](Self::leave) undo them. What
+    /// this host sends to a group does not come back to it.
     ///
     /// # Errors
     ///

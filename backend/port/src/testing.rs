@@ -1,8 +1,12 @@
-//! Packets for tests.
+//! Packets and hosts for tests.
+
+pub(crate) mod hosts;
 
 use std::net::IpAddr;
 
 use masq_wire::{Bth, Extended, Headers, Opcode, Psn, Qpn, TrafficClass, build, pad_count};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{Incoming, Path, Port};
 
@@ -54,4 +58,33 @@ pub(crate) fn taken(port: &mut dyn Port) -> Vec<(u32, Vec<u8>)> {
         .filter_map(|index| port.packet(index))
         .map(|Incoming { packet, .. }| (packet.bth().psn().get(), packet.payload().to_vec()))
         .collect()
+}
+
+/// Receives until `count` packets came or none comes any more.
+pub(crate) fn gather(port: &mut dyn Port, count: usize) -> Vec<(u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut patience = 300;
+    while all.len() < count && patience > 0 {
+        let some = taken(port);
+        if some.is_empty() {
+            patience -= 1;
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        all.extend(some);
+    }
+    all
+}
+
+/// Whether something waits.
+pub(crate) fn readable(port: &dyn Port) -> bool {
+    let descriptors = port.descriptors();
+    let mut polled: Vec<_> = descriptors
+        .iter()
+        .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+        .collect();
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut polled, Some(&now)).unwrap() > 0
 }

@@ -1,20 +1,6 @@
 use super::*;
 use crate::testing::*;
 use proptest::prelude::*;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-fn readable(port: &dyn Port) -> bool {
-    let descriptors = port.descriptors();
-    let mut polled: Vec<_> = descriptors
-        .iter()
-        .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
-        .collect();
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    poll(&mut polled, Some(&now)).unwrap() > 0
-}
 
 #[test]
 fn nothing_travels_before_it_was_committed_and_flushed() {

@@ -1,0 +1,13 @@
+//! What the standard library and rustix do not reach of Linux's sockets. All
+//! unsafe code of the ports is below; what it offers is safe.
+
+mod batch;
+mod options;
+
+pub(crate) mod address;
+pub(crate) mod control;
+
+pub(crate) use batch::{Arrival, Outgoing, ReceiveBatch, send_batch};
+pub(crate) use options::{
+    Filter, Instruction, attach_filter, attach_steering, dropped, interface_mtu, set,
+};

@@ -1,0 +1,278 @@
+//! The port that needs no privilege: a UDP socket for each thread.
+//!
+//! The sockets of several threads share the host's address, and the kernel
+//! chooses among them by the number of the queue pair. Groups have sockets of
+//! their own, bound to the group's address.
+
+mod socket;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use masq_wire::{Addresses, Flow, Mtu, TrafficClass};
+
+use crate::desk::{Desk, Envelope, Id, Siblings};
+use crate::error::doing;
+use crate::inbox::Inbox;
+use crate::interface::Interface;
+use crate::sender::{Sender, knows_trains};
+use crate::sys::control::number;
+use crate::sys::{Arrival, ReceiveBatch, dropped};
+use crate::{Counters, Incoming, Path, Place, Port, PortError};
+
+/// Room for any UDP datagram, aggregates included.
+const STRIDE: usize = 64 << 10;
+/// Packets of a batch at most.
+const ROOM: usize = 4096;
+/// The most threads that share a host.
+const MAX_THREADS: usize = 64;
+
+/// How ports are opened.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The address that packets bear; an interface has it.
+    pub host: IpAddr,
+    /// Threads, each with a port of its own: that of a queue pair is its number
+    /// modulo this.
+    pub threads: usize,
+    /// Bytes of each socket's buffers, if the system allows as much.
+    pub buffer: usize,
+    /// Have the kernel cut and join trains of packets.
+    pub offload: bool,
+}
+
+impl Config {
+    /// One thread, 16 MiB and trains.
+    pub const fn new(host: IpAddr) -> Self {
+        Self {
+            host,
+            threads: 1,
+            buffer: 16 << 20,
+            offload: true,
+        }
+    }
+}
+
+/// A thread's UDP socket, and those of the groups that it joined.
+pub struct UdpPort {
+    config: Config,
+    interface: Arc<Interface>,
+    socket: OwnedFd,
+    groups: Vec<Group>,
+    /// The group whose turn it is.
+    turn: usize,
+    /// The group whose packets the batch has; otherwise the host's.
+    sender: Sender,
+    batch: ReceiveBatch,
+    desk: Desk,
+}
+
+struct Group {
+    address: IpAddr,
+    joined: usize,
+    socket: OwnedFd,
+}
+
+/// Opens the ports of all threads of a host, in the order of their numbers, in
+/// the calling thread's network namespace.
+///
+/// # Errors
+///
+/// No interface has the address, or the system refuses: the port number is
+/// taken, or no memory or descriptors are left.
+pub fn open_udp(config: &Config) -> Result<Vec<UdpPort>, PortError> {
+    if !(1..=MAX_THREADS).contains(&config.threads) {
+        return Err(PortError::Threads(config.threads));
+    }
+    let interface = Arc::new(Interface::of(config.host)?);
+    let inboxes = inboxes(config.threads)?;
+    let mut ports = Vec::with_capacity(config.threads);
+    for thread in 0..config.threads {
+        let socket = socket::of_host(config, &interface)?;
+        let offload = config.offload && knows_trains(socket.as_fd());
+        socket::set_checksums(socket.as_fd(), config.host, offload)?;
+        let scope = interface.index;
+        ports.push(UdpPort {
+            config: config.clone(),
+            interface: Arc::clone(&interface),
+            socket,
+            groups: Vec::new(),
+            turn: 0,
+            sender: Sender::new(config.host, scope, offload),
+            batch: ReceiveBatch::new(STRIDE).map_err(doing("have memory for packets"))?,
+            desk: Desk::new(ROOM, siblings(&inboxes, thread)),
+        });
+    }
+    if let [first, _, ..] = &ports[..] {
+        socket::steer(first.socket.as_fd(), config.threads)?;
+    }
+    Ok(ports)
+}
+
+/// An inbox for each thread.
+fn inboxes(threads: usize) -> Result<Arc<[Arc<Inbox>]>, PortError> {
+    (0..threads)
+        .map(|_| Inbox::new())
+        .collect::<io::Result<_>>()
+        .map_err(doing("make an eventfd"))
+}
+
+fn siblings(inboxes: &Arc<[Arc<Inbox>]>, mine: usize) -> Option<Siblings> {
+    (inboxes.len() > 1).then(|| Siblings {
+        inboxes: Arc::clone(inboxes),
+        mine,
+    })
+}
+
+impl UdpPort {
+    /// Receives from the host's socket, or from a group's.
+    fn receive_from(&mut self, group: Option<usize>) {
+        let (socket, address) = match group.and_then(|index| self.groups.get(index)) {
+            Some(group) => (group.socket.as_fd(), group.address),
+            None => (self.socket.as_fd(), self.config.host),
+        };
+        self.desk.counters.receive_calls += 1;
+        // An error is either that nothing waits, or of no consequence: what
+        // ICMP says of sent packets is not asked for.
+        let count = self.batch.receive(socket).unwrap_or(0);
+        for index in 0..count {
+            if let Some(arrival) = self.batch.get(index) {
+                judge(&mut self.desk, &arrival, address, group.is_some());
+            }
+        }
+    }
+}
+
+/// Cuts an aggregate into its packets and judges each.
+fn judge(desk: &mut Desk, arrival: &Arrival<'_>, to: IpAddr, group: bool) {
+    if arrival.truncated {
+        desk.counters.truncated += 1;
+        return;
+    }
+    let Some((from, src_port)) = arrival.from.read() else {
+        return;
+    };
+    let Some(addresses) = Addresses::new(from, to) else {
+        desk.counters.not_for_us += 1;
+        return;
+    };
+    let mut envelope = Envelope {
+        flow: Flow {
+            addresses,
+            src_port,
+        },
+        traffic_class: TrafficClass(0),
+        hop_limit: 0,
+        group,
+    };
+    let mut packet = arrival.bytes.len();
+    for (level, kind, value) in arrival.control.messages() {
+        let Some(value) = number(value) else {
+            continue;
+        };
+        match (level, kind) {
+            (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                envelope.traffic_class = TrafficClass(value as u8);
+            }
+            (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                envelope.hop_limit = value as u8;
+            }
+            (libc::SOL_UDP, libc::UDP_GRO) if value > 0 => packet = value as usize,
+            _ => {}
+        }
+    }
+    if arrival.bytes.is_empty() {
+        desk.take(&[], arrival.start, &envelope, Id::Hidden);
+    }
+    let starts = (arrival.start..).step_by(packet.max(1));
+    for (bytes, start) in arrival.bytes.chunks(packet.max(1)).zip(starts) {
+        desk.take(bytes, start, &envelope, Id::Hidden);
+    }
+}
+
+impl Port for UdpPort {
+    fn host(&self) -> IpAddr {
+        self.config.host
+    }
+
+    fn mtu(&self) -> Mtu {
+        self.interface.path_mtu()
+    }
+
+    fn place(&mut self, path: &Path, len: usize) -> Option<Place<'_>> {
+        self.sender.place(path, len, &mut self.desk.counters)
+    }
+
+    fn commit(&mut self) {
+        self.sender.commit();
+    }
+
+    fn flush(&mut self) {
+        self.sender
+            .flush(self.socket.as_fd(), &mut self.desk.counters);
+    }
+
+    fn receive(&mut self) -> usize {
+        self.desk.clear();
+        if self.groups.is_empty() {
+            self.receive_from(None);
+            return self.desk.len();
+        }
+        // The groups take turns with the host.
+        self.turn = (self.turn + 1) % (self.groups.len() + 1);
+        self.receive_from(self.turn.checked_sub(1));
+        self.desk.len()
+    }
+
+    fn packet(&self, index: usize) -> Option<Incoming<'_>> {
+        self.desk
+            .packet(index, |start, len| self.batch.bytes(start, len))
+    }
+
+    fn join(&mut self, group: IpAddr) -> io::Result<()> {
+        if let Some(known) = self.groups.iter_mut().find(|known| known.address == group) {
+            known.joined += 1;
+            return Ok(());
+        }
+        let socket = socket::of_group(&self.config, &self.interface, group)?;
+        self.groups.push(Group {
+            address: group,
+            joined: 1,
+            socket,
+        });
+        Ok(())
+    }
+
+    fn leave(&mut self, group: IpAddr) {
+        let known = self.groups.iter_mut();
+        for known in known.filter(|known| known.address == group) {
+            known.joined -= 1;
+        }
+        self.groups.retain(|known| known.joined > 0);
+    }
+
+    fn set_strangers(&mut self, hosts: &[IpAddr]) {
+        self.desk.set_strangers(hosts);
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.socket.as_fd())
+            .chain(self.groups.iter().map(|group| group.socket.as_fd()))
+            .chain(self.desk.ready())
+            .collect()
+    }
+
+    fn counters(&self) -> Counters {
+        let mut counters = self.desk.counters;
+        let sockets = self.groups.iter().map(|group| &group.socket);
+        for socket in sockets.chain([&self.socket]) {
+            counters.overrun += u64::from(dropped(socket.as_fd()));
+        }
+        counters
+    }
+}
+
+#[cfg(test)]
+mod tests;
