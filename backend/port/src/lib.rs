@@ -10,6 +10,8 @@
 //! Nothing is allocated after a port was made, but by [`Port::join`] and
 //! [`Port::descriptors`].
 
+#[cfg(test)]
+mod bench;
 mod counters;
 mod desk;
 mod error;
