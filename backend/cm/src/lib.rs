@@ -34,6 +34,7 @@ mod message;
 mod ports;
 mod reject;
 mod types;
+mod underlay;
 
 pub use agent::Agent;
 pub use error::CmError;
@@ -41,3 +42,4 @@ pub use mad::{MAD, Mad, MadError};
 pub use message::*;
 pub use reject::{Answered, Reason, SidrStatus};
 pub use types::{Channel, Config, Event, Output, Peer, PortSpace, Sender, Target, Usage, View};
+pub use underlay::Asked;

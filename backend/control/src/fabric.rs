@@ -15,7 +15,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// `IBV_MTU_4096`: the largest, since nothing is cut into packets on one host.
+/// `IBV_MTU_4096`: the largest, since nothing is cut into packets on one host that
+/// is alone.
 const MTU: u8 = 5;
 /// Messages that one call may lead to: far beyond what any does.
 const MOST_MESSAGES: u32 = 8 << 20;
@@ -92,6 +93,23 @@ impl Fabric {
         member
             .into_iter()
             .flat_map(move |m| m.agent.resolved_to(peer))
+    }
+
+    /// Whether somebody of an endpoint listens for what is asked.
+    pub(crate) fn listens(&self, id: &EndpointId, asked: &masq_cm::Asked, to: IpAddr) -> bool {
+        let member = self.members.get(id);
+        member.is_some_and(|m| m.agent.listens(asked.port_space, asked.port, to))
+    }
+
+    /// The conversations that have this name, with the address of their peers. Each
+    /// agent chooses its own at random.
+    pub(crate) fn conversations(
+        &self,
+        comm: masq_cm::CommId,
+    ) -> impl Iterator<Item = (EndpointId, IpAddr)> + '_ {
+        self.members
+            .iter()
+            .filter_map(move |(id, member)| Some((id.clone(), member.agent.peer_of(comm)?)))
     }
 
     /// The ids that a session holds.
@@ -259,7 +277,7 @@ impl World {
                 others: self.others(id),
                 link_local: gids.link_local(),
                 node_guid: gids.node_guid(),
-                mtu: MTU,
+                mtu: self.network().map_or(MTU, |network| network.mtu().code()),
                 max_rd_atomic: attributes.max_qp_rd_atom.min(255) as u8,
                 seed: u64::from_ne_bytes(seed),
             });
@@ -300,7 +318,7 @@ impl World {
     }
 
     /// Delivers what an agent says, and what others answer, until all are quiet.
-    fn settle(&mut self, first: &EndpointId) {
+    pub(crate) fn settle(&mut self, first: &EndpointId) {
         let mut waiting = VecDeque::from([first.clone()]);
         let mut messages = 0;
         while let Some(id) = waiting.pop_front() {
@@ -334,9 +352,8 @@ impl World {
     /// Hands a message to the agent at `to`; whose it is.
     fn deliver(&mut self, from: &EndpointId, to: IpAddr, message: Message) -> Option<EndpointId> {
         let (peer, _) = self.peer_at(from, to)?;
-        if self.host_of(self.policy.endpoint(&peer)?).is_some() {
-            // Its own host has its connection manager; it is not asked yet, so the asker
-            // hears of nobody who answers.
+        if let Some(host) = self.host_of(self.policy.endpoint(&peer)?) {
+            self.send_elsewhere(from, &peer, host, message);
             return None;
         }
         let source = self.fabric.members.get(from)?.address;
@@ -346,17 +363,23 @@ impl World {
             address: source,
             others: &others,
         };
-        let room = self.left(&peer, Kind::CmIds);
+        self.arrive(&peer, sender, message);
+        Some(peer)
+    }
+
+    /// Hands a message to an agent of this host.
+    pub(crate) fn arrive(&mut self, peer: &EndpointId, sender: Sender<'_>, message: Message) {
+        let room = self.left(peer, Kind::CmIds);
         if room == 0
             && matches!(message, Message::Req(_) | Message::SidrReq(_))
-            && let Err(exceeded) = self.ledger.charge(&self.policy, &peer, Kind::CmIds, 1)
+            && let Err(exceeded) = self.ledger.charge(&self.policy, peer, Kind::CmIds, 1)
         {
-            self.refuse_arrival(&peer, source, exceeded);
+            self.refuse_arrival(peer, sender.address, exceeded);
         }
-        let member = self.member(&peer)?;
-        member.agent.receive(Instant::now(), sender, message, room);
-        self.reconcile(&peer);
-        Some(peer)
+        if let Some(member) = self.member(peer) {
+            member.agent.receive(Instant::now(), sender, message, room);
+        }
+        self.reconcile(peer);
     }
 
     fn refuse_arrival(&mut self, id: &EndpointId, from: IpAddr, exceeded: Exceeded) {

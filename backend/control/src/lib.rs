@@ -25,6 +25,7 @@ mod refusal;
 mod rights;
 mod server;
 mod session;
+mod underlay;
 mod vring;
 mod wire;
 mod world;

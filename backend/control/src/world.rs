@@ -4,6 +4,7 @@ use crate::fabric::Fabric;
 use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
+use crate::underlay::UnderlayCounters;
 use masq_device::{Destination, Device, DomainKey, EndpointKey};
 use masq_directory::{Directory, LocalHost, View};
 use masq_policy::{
@@ -57,6 +58,9 @@ pub(crate) struct World {
     pub(crate) directory: Box<dyn Directory>,
     /// What other hosts say.
     pub(crate) view: View,
+    pub(crate) underlay: UnderlayCounters,
+    /// Whose queue pairs are, by number.
+    pub(crate) qpns: HashMap<u32, EndpointId>,
     /// First addresses of a tenant's endpoints by their other GIDs.
     others: HashMap<TenantName, HashMap<Gid, IpAddr>>,
     domains: HashMap<String, DomainKey>,
@@ -84,6 +88,8 @@ impl World {
             ledger: Ledger::default(),
             refusals: Refusals::default(),
             fabric: Fabric::default(),
+            underlay: UnderlayCounters::default(),
+            qpns: HashMap::new(),
             domains: HashMap::new(),
             endpoints: HashMap::new(),
             last_endpoint: 0,
@@ -150,6 +156,7 @@ impl World {
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.others = other_gids(&policy);
         self.policy = Arc::new(policy);
+        self.name_strangers();
     }
 
     pub(crate) fn next_session(&mut self) -> u64 {
@@ -211,7 +218,14 @@ impl World {
     /// The address by which the policy knows one of its endpoints, which may be
     /// named by its link-local one.
     pub(crate) fn canonical(&self, id: &EndpointId, address: IpAddr) -> IpAddr {
-        self.address_of(id, VirtualAddress::new(address).gid())
+        self.canonical_in(id.tenant(), address)
+    }
+
+    /// The same for an endpoint of a tenant.
+    pub(crate) fn canonical_in(&self, tenant: &TenantName, address: IpAddr) -> IpAddr {
+        let gid = VirtualAddress::new(address).gid();
+        let found = self.others.get(tenant).and_then(|t| t.get(&gid));
+        found.copied().unwrap_or(address)
     }
 
     /// Asks the policy.

@@ -47,8 +47,18 @@ pub struct SenderKey {
 pub struct Sender {
     /// GID that receivers see.
     pub gid: Gid,
-    /// Endpoints of this host that the policy lets it reach, in order.
+    /// Its host has asked the policy for each of its destinations.
+    pub trusted: bool,
+    /// Endpoints of this host that the policy lets it reach, in order: by groups,
+    /// and unless it is trusted, at all.
     pub reach: Vec<EndpointKey>,
+}
+
+impl Sender {
+    /// Whether the policy lets it reach an endpoint of this host.
+    pub fn reaches(&self, endpoint: EndpointKey) -> bool {
+        self.reach.binary_search(&endpoint).is_ok()
+    }
 }
 
 /// What a device did on the wire since it began.

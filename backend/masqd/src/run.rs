@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use masq_container::Held;
 use masq_control::{DeviceIdentity, Embedded, LocalHost, Server, ServerConfig, ServerHandle};
 use masq_policy::Policy;
+use masq_port::Port;
 use masq_soft::{SoftConfig, SoftDevice};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -36,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(Underlay { host, port }) = &underlay {
         tracing::info!(%host, ?port, "one of several hosts");
     }
-    let device = SoftDevice::start(&soft_config(args)?, Vec::new())
+    let device = SoftDevice::start(&soft_config(args)?, ports(underlay.as_ref(), args.threads)?)
         .context("start the data-path threads")?;
     let config = ServerConfig {
         run_dir: args.run_dir.clone(),
@@ -90,6 +91,21 @@ struct Underlay {
     host: LocalHost,
     /// How they go.
     port: PortKind,
+}
+
+/// The ports of the data-path threads; none if this host is the only one.
+fn ports(underlay: Option<&Underlay>, threads: usize) -> Result<Vec<Box<dyn Port>>> {
+    let Some(Underlay { host, port }) = underlay else {
+        return Ok(Vec::new());
+    };
+    let config = masq_port::Config::new(host.address, threads.max(1));
+    match port {
+        PortKind::Udp => {
+            let ports = masq_port::open_udp(&config)?;
+            Ok(ports.into_iter().map(|port| Box::new(port) as _).collect())
+        }
+        PortKind::Raw => bail!("--port raw is not there yet; use --port udp"),
+    }
 }
 
 /// None if this host is the only one.

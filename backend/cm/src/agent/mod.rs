@@ -34,7 +34,7 @@ mod tests;
 use crate::error::CmError;
 use crate::message::{CommId, Message};
 use crate::ports::Ports;
-use crate::types::{Channel, Config, Output, Target};
+use crate::types::{Channel, Config, Output, PortSpace, Target};
 use rustc_hash::FxHashMap;
 use state::{ChannelState, Conversation, Id, Membership, QpnKey, RemoteKey};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -105,6 +105,14 @@ impl Agent {
     /// `None` after every other call.
     pub fn output(&mut self) -> Option<Output> {
         self.output.pop_front()
+    }
+
+    pub(crate) fn conversation(&self, comm: CommId) -> Option<&Conversation> {
+        self.conversations.get(&comm).map(|talk| &**talk)
+    }
+
+    pub(crate) fn listener(&self, space: PortSpace, port: u16, ip: IpAddr) -> Option<u32> {
+        self.ports.listener(space, port, ip)
     }
 
     fn send(&mut self, to: IpAddr, message: Message) {

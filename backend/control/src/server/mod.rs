@@ -47,6 +47,8 @@ const NO_TIME: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
+/// Management datagrams that are taken before others have their turn.
+const MOST_ARRIVALS: usize = 64;
 /// How long programs have to hear that the device goes.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// How often deadlines and closing sessions are looked at.
@@ -201,6 +203,11 @@ impl Server {
             epoll::add(&epoll, news, Token::Directory.data(), flags)
                 .map_err(|e| host("epoll")(e.into()))?;
         }
+        if let Some(network) = device.network() {
+            let flags = epoll::EventFlags::IN;
+            epoll::add(&epoll, network.descriptor(), Token::Network.data(), flags)
+                .map_err(|e| host("epoll")(e.into()))?;
+        }
         let containers = Containers::new(&config.run_dir, handle.clone())?;
         limits::compare(&policy);
         let world = World::new(
@@ -210,6 +217,7 @@ impl Server {
             config.host.clone(),
             directory,
         );
+        world.name_strangers();
         let run_dir = config.run_dir.clone();
         let mut server = Self {
             config,
@@ -323,6 +331,19 @@ impl Server {
         }
     }
 
+    /// Takes what other hosts sent, so much at a time that others need not wait.
+    fn on_network(&mut self) {
+        let Some(network) = self.world.network() else {
+            return;
+        };
+        for _ in 0..MOST_ARRIVALS {
+            let Some(arrival) = network.receive() else {
+                return;
+            };
+            self.world.on_arrival(arrival);
+        }
+    }
+
     fn on_event(&mut self, token: Token) {
         match token {
             Token::Wake => {
@@ -333,6 +354,7 @@ impl Server {
                 }
             }
             Token::Directory => self.on_directory(),
+            Token::Network => self.on_network(),
             Token::Listener(index) => self.accept(index),
             Token::Container(index, generation) => {
                 self.accept_container(ContainerKey { index, generation });

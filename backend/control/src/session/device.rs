@@ -43,14 +43,16 @@ impl Session {
         Ok(attr.as_bytes().to_vec())
     }
 
-    pub(super) fn query_port(&self, query: &QueryPort) -> Reply {
+    pub(super) fn query_port(&self, world: &World, query: &QueryPort) -> Reply {
         if query.port != 1 {
             return Err(Refused::invalid("there is only port 1"));
         }
         let attr = PortAttr {
             state: ACTIVE,
             max_mtu: MTU_4096,
-            active_mtu: MTU_4096,
+            active_mtu: world
+                .network()
+                .map_or(MTU_4096, |network| u32::from(network.mtu().code())),
             gid_tbl_len: TABLE_LEN,
             port_cap_flags: PORT_CAPS,
             max_msg_sz: 1 << 31,

@@ -171,7 +171,7 @@ impl Session {
         match opcode {
             Opcode::Hello | Opcode::Join => Err(Refused::invalid("the session is open already")),
             Opcode::QueryDevice => self.query_device(world),
-            Opcode::QueryPort => self.query_port(&parse(body)?),
+            Opcode::QueryPort => self.query_port(world, &parse(body)?),
             Opcode::QueryGidTable => self.query_gid_table(world),
             Opcode::AllocPd => self.alloc_pd(world),
             Opcode::DeallocPd => self.dealloc_pd(world, handle(body)?),
@@ -214,6 +214,9 @@ impl Session {
     /// Gives everything back. The device session is dropped with `self`.
     pub(crate) fn close(self, world: &mut World) {
         world.leave_fabric(&self.endpoint, self.id);
+        for (_, qp) in self.qps.iter() {
+            world.qpns.remove(&qp.qpn);
+        }
         for kind in Kind::ALL {
             world
                 .ledger

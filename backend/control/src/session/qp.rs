@@ -105,6 +105,7 @@ impl Session {
         let made = self.make_qp(handle, qp_type, srq, request);
         let (qpn, doorbell) = made.inspect_err(|_| self.refund(world, Kind::Qps, 1))?;
         self.pd(request.pd)?.users += 1;
+        world.qpns.insert(qpn, self.endpoint.clone());
         self.qps.insert(
             handle,
             Qp {
@@ -350,6 +351,7 @@ impl Session {
         self.groups.retain(|(qp, _)| *qp != handle);
         self.refund(world, Kind::Multicast, joined);
         if let Some(qp) = self.qps.remove(handle) {
+            world.qpns.remove(&qp.qpn);
             self.leave_pd(qp.pd);
             self.refund(world, Kind::Qps, 1);
         }

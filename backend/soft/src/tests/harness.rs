@@ -891,6 +891,7 @@ impl World {
         let endpoint = self.engine.endpoint_of(sender.qpn.get());
         let who = endpoint.map(|EndpointKey(endpoint)| masq_device::Sender {
             gid: gid_of(endpoint),
+            trusted: false,
             reach: (0..16).map(EndpointKey).collect(),
         });
         self.engine.learn(sender, who);

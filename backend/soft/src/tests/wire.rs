@@ -346,6 +346,7 @@ fn a_datagram_counts_only_if_the_policy_lets_its_sender_through() {
     let who = |reach: &[u32]| {
         Some(Sender {
             gid: gid_of(1),
+            trusted: false,
             reach: reach.iter().copied().map(EndpointKey).collect(),
         })
     };
@@ -460,6 +461,7 @@ fn groups_span_hosts_within_a_tenant() {
     };
     let sender = Sender {
         gid: gid_of(3),
+        trusted: false,
         reach: vec![EndpointKey(2), EndpointKey(9)],
     };
     w.engine.learn(key, Some(sender));

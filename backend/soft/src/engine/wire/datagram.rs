@@ -270,12 +270,14 @@ impl Engine {
                     break;
                 };
                 datagram.to_group = Some(group);
-                if self.may_take(p, who, partition) {
+                let reached = self.qps.get(p).is_some_and(|qp| who.reaches(qp.endpoint));
+                if reached && self.is_of(p, partition) {
                     taken |= self.deliver_datagram(p, &datagram);
                 }
             }
         } else if let Some(p) = self.qpns.get(&qpn.get()).copied()
-            && self.may_take(p, who, partition)
+            && self.is_of(p, partition)
+            && (who.trusted || self.qps.get(p).is_some_and(|qp| who.reaches(qp.endpoint)))
         {
             taken = self.deliver_datagram(p, &datagram);
         }
@@ -284,15 +286,11 @@ impl Engine {
         }
     }
 
-    /// Whether the tenant is the packet's, and the policy lets the sender reach
-    /// the endpoint.
-    fn may_take(&self, p: usize, who: &Sender, partition: PKey) -> bool {
-        let Some(qp) = self.qps.get(p) else {
-            return false;
-        };
-        let own = self.sessions.get(qp.session).and_then(|s| s.partition);
+    /// Whether a packet's partition is that of a queue pair's tenant.
+    fn is_of(&self, p: usize, partition: PKey) -> bool {
+        let session = self.qps.get(p).map(|qp| qp.session);
+        let own = session.and_then(|s| self.sessions.get(s)?.partition);
         own.is_some_and(|own| own.matches(partition))
-            && who.reach.binary_search(&qp.endpoint).is_ok()
     }
 
     /// Member number `at` of the group with this IP address, in the tenant of a

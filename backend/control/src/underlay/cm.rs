@@ -1,0 +1,194 @@
+//! rdma_cm between hosts: communication management on QP1 (IBA chapter 12).
+//!
+//! Between two masqs a request names virtual addresses in its private data, as
+//! rdma_cm does (Annex A11), and hosts everywhere else. A plain host knows hosts
+//! only: towards it an endpoint has this host's address, and a request of it is
+//! for the first endpoint, by name, that listens for the service and that the
+//! policy lets it reach.
+
+use crate::fabric::service;
+use crate::refusal::Refused;
+use crate::world::World;
+use masq_cm::{Asked, Mad, Message, Reason, Sender};
+use masq_policy::{EndpointId, Request};
+use masq_wire::PKey;
+use std::net::IpAddr;
+
+impl World {
+    /// Sends a message of an agent to an endpoint of another host.
+    pub(crate) fn send_elsewhere(
+        &mut self,
+        from: &EndpointId,
+        peer: &EndpointId,
+        host: IpAddr,
+        mut message: Message,
+    ) {
+        let (Some(this), Some(partition)) = (self.this.clone(), self.partition(from)) else {
+            return;
+        };
+        if self.policy.endpoint(peer).is_some_and(|e| e.is_outside()) {
+            message.readdress(this.address, host);
+            if matches!(message, Message::SidrRep(_)) {
+                // It may send datagrams to its service from now on.
+                self.forget_senders();
+            }
+        }
+        self.send_cm(host, partition, message);
+    }
+
+    fn send_cm(&self, host: IpAddr, partition: PKey, mut message: Message) {
+        let Some(this) = &self.this else { return };
+        message.route(this.address, host, partition.0);
+        let mad = Mad {
+            transaction: message.transaction(),
+            message,
+        };
+        self.send_mad(host, partition, &mad.encode());
+    }
+
+    /// A message of another host.
+    pub(super) fn on_cm(&mut self, from: IpAddr, partition: PKey, mut message: Message) {
+        if let Some(asked) = message.asked() {
+            match self.receiver_of(from, partition, &asked) {
+                Ok((source, peer, to)) => {
+                    message.readdress(source, to);
+                    self.arrive_elsewhere(&peer, source, message);
+                }
+                Err(Unheard::Refused(reason, text)) => {
+                    if let Some(answer) = message.refusal(reason, &text) {
+                        self.send_cm(from, partition, answer);
+                    }
+                }
+                Err(Unheard::Misplaced) => {
+                    self.underlay.misplaced += 1;
+                    tracing::debug!(host = %from, ?asked, "not from where it says");
+                }
+            }
+            return;
+        }
+        match self.conversation_of(from, partition, &message) {
+            Some((id, peer)) => self.arrive_elsewhere(&id, peer, message),
+            None => self.underlay.misplaced += 1,
+        }
+    }
+
+    fn arrive_elsewhere(&mut self, id: &EndpointId, source: IpAddr, message: Message) {
+        let sender = Sender {
+            address: source,
+            others: &[],
+        };
+        self.arrive(id, sender, message);
+        self.settle(id);
+    }
+
+    /// Who a request is for: the asker's address, the endpoint, and its address.
+    fn receiver_of(
+        &mut self,
+        from: IpAddr,
+        partition: PKey,
+        asked: &Asked,
+    ) -> Result<(IpAddr, EndpointId, IpAddr), Unheard> {
+        for tenant in self.tenants_of(partition) {
+            let Some(tenant) = self.policy.tenant(tenant.as_str()) else {
+                continue;
+            };
+            if let Some(outside) = tenant.endpoint_at(from).filter(|e| e.is_outside()) {
+                let outside = outside.id().clone();
+                return self.published(from, &outside, asked);
+            }
+            let source = self.canonical_in(tenant.name(), asked.source.ip());
+            let Some(asker) = tenant.endpoint_at(source) else {
+                continue;
+            };
+            if self.host_of(asker) != Some(from) {
+                continue;
+            }
+            let asker = asker.id().clone();
+            let to = self.canonical_in(asker.tenant(), asked.destination);
+            let tenant = self.policy.tenant(asker.tenant().as_str());
+            let receiver = tenant.and_then(|tenant| tenant.endpoint_at(to));
+            let Some(receiver) = receiver.filter(|e| self.host_of(e).is_none()) else {
+                let text = format!("{to} is not on this host");
+                return Err(Unheard::Refused(Reason::INVALID_SERVICE_ID, text));
+            };
+            let receiver = receiver.id().clone();
+            self.may_ask(&asker, to, asked)?;
+            return Ok((source, receiver, to));
+        }
+        Err(Unheard::Misplaced)
+    }
+
+    /// The endpoint that serves a plain host, which knows this host's address only.
+    fn published(
+        &mut self,
+        from: IpAddr,
+        outside: &EndpointId,
+        asked: &Asked,
+    ) -> Result<(IpAddr, EndpointId, IpAddr), Unheard> {
+        let this = self.this.as_ref().map(|this| this.address);
+        if asked.source.ip() != from || Some(asked.destination) != this {
+            return Err(Unheard::Misplaced);
+        }
+        let tenant = self.policy.tenant(outside.tenant().as_str());
+        let endpoints = tenant.into_iter().flat_map(|tenant| tenant.endpoints());
+        let listening: Vec<(EndpointId, IpAddr)> = endpoints
+            .filter_map(|endpoint| {
+                let to = endpoint.address()?;
+                let listens = self.fabric.listens(endpoint.id(), asked, to);
+                listens.then(|| (endpoint.id().clone(), to))
+            })
+            .collect();
+        let mut answer = Err(Unheard::Refused(
+            Reason::INVALID_SERVICE_ID,
+            "nobody listens".into(),
+        ));
+        for (peer, to) in listening {
+            match self.may_ask(outside, to, asked) {
+                Ok(()) => return Ok((from, peer, to)),
+                Err(refused) => answer = Err(refused),
+            }
+        }
+        answer
+    }
+
+    /// Asks the policy for a request of another host.
+    fn may_ask(&mut self, from: &EndpointId, to: IpAddr, asked: &Asked) -> Result<(), Unheard> {
+        let request = Request::Connect {
+            from,
+            to,
+            qp_type: crate::session::policy_type(asked.qp_type),
+            service: service(asked.port_space, asked.port),
+        };
+        self.decide(&request).map(drop).map_err(|refused: Refused| {
+            let text = refused.reason.to_string();
+            let refused = refused.about(format!("request of {}", asked.source));
+            self.refusals.record(from, 0, "cm_request", &refused);
+            Unheard::Refused(Reason::UNSUPPORTED, text)
+        })
+    }
+
+    /// The conversation that a message belongs to: whose, and with whom.
+    fn conversation_of(
+        &self,
+        from: IpAddr,
+        partition: PKey,
+        message: &Message,
+    ) -> Option<(EndpointId, IpAddr)> {
+        let comm = message.receiver_comm()?;
+        let tenants = self.tenants_of(partition);
+        self.fabric.conversations(comm).find(|(id, peer)| {
+            let tenant = self.policy.tenant(id.tenant().as_str());
+            let peer = tenant.and_then(|tenant| tenant.endpoint_at(*peer));
+            tenants.contains(id.tenant())
+                && peer.is_some_and(|peer| self.host_of(peer) == Some(from))
+        })
+    }
+}
+
+/// Why a request reaches nobody.
+enum Unheard {
+    /// The asker is told.
+    Refused(Reason, String),
+    /// It is not from where it says: no answer.
+    Misplaced,
+}
