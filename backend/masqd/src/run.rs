@@ -98,7 +98,10 @@ fn ports(underlay: Option<&Underlay>, threads: usize) -> Result<Vec<Box<dyn Port
     let Some(Underlay { host, port }) = underlay else {
         return Ok(Vec::new());
     };
-    let config = masq_port::Config::new(host.address, threads.max(1));
+    let config = masq_port::Config {
+        threads: threads.max(1),
+        ..masq_port::Config::new(host.address)
+    };
     match port {
         PortKind::Udp => {
             let ports = masq_port::open_udp(&config)?;
