@@ -78,7 +78,6 @@ impl Agent {
 
     fn send_rep(&mut self, now: Instant, comm: CommId, param: &CmParam) -> Result<(), CmError> {
         let private = Private::new(private_of(param, REP_PRIVATE)?);
-        let psn = self.new_psn();
         let talk = self.conversations.get(&comm).ok_or(CmError::Invalid)?;
         if talk.state != Talk::ReqReceived {
             return Err(CmError::Invalid);
@@ -89,7 +88,8 @@ impl Agent {
             qpn: param.qpn & BITS_24,
             ece_vendor: param.ece_vendor & BITS_24,
             ece_options: param.ece_options,
-            psn,
+            // The program's queue pair may be in RTR already.
+            psn: talk.rq_psn,
             responder_resources: param.responder_resources,
             initiator_depth: param.initiator_depth,
             target_ack_delay: TARGET_ACK_DELAY,
@@ -103,7 +103,6 @@ impl Agent {
         self.change(comm, |talk| {
             talk.state = Talk::RepSent;
             talk.local_qpn = param.qpn & BITS_24;
-            talk.rq_psn = psn;
             talk.responder_resources = param.responder_resources;
             talk.initiator_depth = param.initiator_depth;
         });

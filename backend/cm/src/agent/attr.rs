@@ -9,6 +9,9 @@ use masq_spec::verbs::{Access, CmQpAttr, QpAttr, QpMask, QpType, State};
 /// The only port of the virtual device.
 pub(super) const PORT: u8 = 1;
 
+/// Code of the time after which a sender looks for a receive again: 0.64 ms.
+const RNR_TIMER: u8 = 12;
+
 impl Agent {
     /// What MODIFY_QP needs for a state: INIT at any time once the id is bound to
     /// the device, RTR and RTS once the peer's side is known. Of datagrams RTR and
@@ -53,7 +56,8 @@ impl Agent {
             QpMask::STATE | QpMask::AV | QpMask::PATH_MTU | QpMask::DEST_QPN | QpMask::RQ_PSN;
         if id.qp_type == QpType::Rc {
             attr.max_dest_rd_atomic = talk.responder_resources.min(self.config.max_rd_atomic);
-            attr.min_rnr_timer = 0;
+            // Linux says 0 here, which means 655 ms.
+            attr.min_rnr_timer = RNR_TIMER;
             mask |= QpMask::MAX_DEST_RD_ATOMIC | QpMask::MIN_RNR_TIMER;
         }
         mask

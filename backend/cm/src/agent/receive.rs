@@ -200,7 +200,7 @@ impl Agent {
             local_qpn: 0,
             remote_qpn: req.qpn & BITS_24,
             sq_psn: req.psn & BITS_24,
-            rq_psn: 0,
+            rq_psn: self.new_psn(),
             responder_resources: req.initiator_depth,
             initiator_depth: req.responder_resources,
             retry_count: req.retry_count.min(7),
