@@ -473,3 +473,44 @@ fn a_session_in_a_reused_place_does_not_answer_for_the_last_one() {
     assert_eq!(x.cq.results(), [(2, Success)]);
     drop(go);
 }
+
+#[test]
+fn what_is_mapped_and_what_is_not_arrive_in_order() {
+    let mut w = world();
+    let (mut a, mut b) = w.connected(QpOptions::of(RC));
+    let small = Private::new(32);
+    let far = small.register(&mut w, 1);
+    let src = w.register(0, 1, 4096, ALL);
+    let near = w.register(1, 1, 4096, ALL);
+    let (mut sent, mut done, mut got) = (0u64, 0u64, 0u64);
+    for id in 0..8 {
+        w.recv(&mut b, id, &[]);
+    }
+    while got < 400 {
+        while sent < done + 4 && sent < 800 {
+            w.write(0, src.addr, &sent.to_ne_bytes());
+            let wr = match sent % 2 {
+                0 => Wr::new(Op::RdmaWrite, sent)
+                    .sge(src.sge(0, 16))
+                    .remote(far.addr, far.key),
+                _ => Wr::new(Op::RdmaWriteWithImm, sent)
+                    .sge(src.sge(0, 64))
+                    .imm(sent as u32)
+                    .remote(near.addr, near.key),
+            };
+            w.post(&mut a, &wr);
+            sent += 1;
+        }
+        let mut cq = a.cq;
+        let mut rcq = b.rcq;
+        w.wait_for(|_| cq.poll().is_some() || rcq.poll().is_some());
+        done += a.cq.results().len() as u64;
+        for cqe in b.rcq.drain() {
+            assert_eq!(status(&cqe), Success);
+            assert_eq!(u64::from(cqe.imm_data), got * 2 + 1, "lost or out of order");
+            got += 1;
+            w.recv(&mut b, 100 + got, &[]);
+        }
+    }
+    assert_eq!(w.counters(&b).rx_messages, 800);
+}

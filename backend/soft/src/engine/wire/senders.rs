@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Senders that are remembered; beyond that all are asked for anew.
 const MOST: usize = 65_536;
 /// Datagrams that are held.
-const HELD: usize = 64;
+const HELD: usize = 1024;
 /// How long, and how long it is believed that nobody sends from there.
 const PATIENCE: Nanos = 1_000_000_000;
 
