@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use masq_wire::{build, pad_count};
 
-use crate::Port;
 use crate::testing::hosts::{Host, two_hosts};
 use crate::testing::*;
-use crate::udp::{Config, open_udp};
+use crate::{Config, Port, open_raw, open_udp};
 
 /// Bytes that are sent and not received yet, at most.
 const WINDOW: u64 = 2 << 20;
@@ -167,6 +166,23 @@ fn bench_udp() {
         print!("udp {} ", if offload { "trains" } else { "single" });
         cost(&mut *udp(&a, offload), &mut *udp(&b, offload), len);
         carry(&mut *udp(&a, offload), &mut *udp(&b, offload), len);
+    }
+}
+
+#[test]
+#[ignore = "a benchmark"]
+fn bench_raw() {
+    let Some([a, b]) = two_hosts(9000) else {
+        return;
+    };
+    for (offload, len) in [(true, 4096), (true, 1024), (true, 64), (false, 4096)] {
+        let raw = || {
+            let config = Config::new(b.v4);
+            b.run(|| open_raw(&config).unwrap().remove(0))
+        };
+        print!("raw {} ", if offload { "trains" } else { "single" });
+        cost(&mut *udp(&a, offload), &mut raw(), len);
+        carry(&mut *udp(&a, offload), &mut raw(), len);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use masq_wire::{Flow, IcrcCheck, Packet, TrafficClass};
 
-use crate::inbox::{Inbox, Visitor};
+use crate::inbox::{Inbox, Siblings, Visitor};
 use crate::{Counters, Incoming, train};
 
 /// A packet in the arena of the port that holds it.
@@ -32,12 +32,6 @@ pub(crate) struct Envelope {
     pub(crate) group: bool,
 }
 
-/// The inboxes of all threads that share a host, and whose this one is.
-pub(crate) struct Siblings {
-    pub(crate) inboxes: Arc<[Arc<Inbox>]>,
-    pub(crate) mine: usize,
-}
-
 pub(crate) struct Desk {
     held: Vec<Held>,
     visitors: Vec<Box<Visitor>>,
@@ -52,8 +46,8 @@ pub(crate) struct Desk {
 pub(crate) enum Id {
     /// A UDP socket hides it: it is judged by who the sender is.
     Hidden,
-    /// It was read in the IPv4 header.
-    Seen(u16),
+    /// It is one of these, by what was read in the IPv4 header.
+    Seen(u16, u16),
 }
 
 impl Desk {
@@ -116,8 +110,10 @@ impl Desk {
                 usize::from(solved) < train::longest(bytes.len())
                     || self.strangers.contains(&envelope.flow.addresses.src())
             }
-            (IcrcCheck::Right, Id::Seen(seen)) => seen == 0,
-            (IcrcCheck::RightWithId(solved), Id::Seen(seen)) => seen == solved,
+            (IcrcCheck::Right, Id::Seen(one, other)) => one == 0 || other == 0,
+            (IcrcCheck::RightWithId(solved), Id::Seen(one, other)) => {
+                solved == one || solved == other
+            }
         };
         if !right {
             self.counters.bad_icrc += 1;

@@ -13,7 +13,8 @@ use crossbeam_queue::ArrayQueue;
 use masq_wire::{Addresses, Flow, TrafficClass};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::MAX_PACKET;
+use crate::error::doing;
+use crate::{MAX_PACKET, PortError};
 
 /// Packets that wait at most.
 const DEPTH: usize = 256;
@@ -127,4 +128,26 @@ impl Inbox {
     pub(crate) fn room() -> Vec<Box<Visitor>> {
         Vec::with_capacity(DEPTH)
     }
+}
+
+/// The inboxes of all threads that share a host, and whose this one is.
+pub(crate) struct Siblings {
+    pub(crate) inboxes: Arc<[Arc<Inbox>]>,
+    pub(crate) mine: usize,
+}
+
+/// An inbox for each thread.
+pub(crate) fn inboxes(threads: usize) -> Result<Arc<[Arc<Inbox>]>, PortError> {
+    (0..threads)
+        .map(|_| Inbox::new())
+        .collect::<io::Result<_>>()
+        .map_err(doing("make an eventfd"))
+}
+
+/// None for a thread that is alone.
+pub(crate) fn siblings(inboxes: &Arc<[Arc<Inbox>]>, mine: usize) -> Option<Siblings> {
+    (inboxes.len() > 1).then(|| Siblings {
+        inboxes: Arc::clone(inboxes),
+        mine,
+    })
 }

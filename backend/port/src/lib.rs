@@ -20,14 +20,18 @@ mod interface;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod port;
+mod raw;
 mod sender;
 mod sys;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod train;
 mod udp;
 
 pub use counters::{Counters, SendErrors, Traffic};
 pub use error::PortError;
 pub use port::{Incoming, MAX_PACKET, MIN_PACKET, Path, Place, Port};
+pub use raw::{RawPort, open_raw};
 pub use udp::{Config, UdpPort, open_udp};

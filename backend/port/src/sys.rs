@@ -3,11 +3,13 @@
 
 mod batch;
 mod options;
+mod ring;
 
 pub(crate) mod address;
 pub(crate) mod control;
 
 pub(crate) use batch::{Arrival, Outgoing, ReceiveBatch, send_batch};
 pub(crate) use options::{
-    Filter, Instruction, attach_filter, attach_steering, dropped, interface_mtu, set,
+    Filter, Instruction, attach_filter, attach_steering, dropped, interface_mtu, packet_drops, set,
 };
+pub(crate) use ring::{Frame, OFFLOAD_LEN, Offload, Ring};

@@ -4,7 +4,7 @@
 //! chooses among them by the number of the queue pair. Groups have sockets of
 //! their own, bound to the group's address.
 
-mod socket;
+pub(crate) mod socket;
 
 use std::io;
 use std::net::IpAddr;
@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use masq_wire::{Addresses, Flow, Mtu, TrafficClass};
 
-use crate::desk::{Desk, Envelope, Id, Siblings};
+use crate::desk::{Desk, Envelope, Id};
 use crate::error::doing;
-use crate::inbox::Inbox;
+use crate::inbox::{inboxes, siblings};
 use crate::interface::Interface;
 use crate::sender::{Sender, knows_trains};
 use crate::sys::control::number;
@@ -61,9 +61,8 @@ pub struct UdpPort {
     interface: Arc<Interface>,
     socket: OwnedFd,
     groups: Vec<Group>,
-    /// The group whose turn it is.
+    /// Whose turn it is: the host's at 0, then the groups'.
     turn: usize,
-    /// The group whose packets the batch has; otherwise the host's.
     sender: Sender,
     batch: ReceiveBatch,
     desk: Desk,
@@ -83,9 +82,7 @@ struct Group {
 /// No interface has the address, or the system refuses: the port number is
 /// taken, or no memory or descriptors are left.
 pub fn open_udp(config: &Config) -> Result<Vec<UdpPort>, PortError> {
-    if !(1..=MAX_THREADS).contains(&config.threads) {
-        return Err(PortError::Threads(config.threads));
-    }
+    check_threads(config)?;
     let interface = Arc::new(Interface::of(config.host)?);
     let inboxes = inboxes(config.threads)?;
     let mut ports = Vec::with_capacity(config.threads);
@@ -111,19 +108,11 @@ pub fn open_udp(config: &Config) -> Result<Vec<UdpPort>, PortError> {
     Ok(ports)
 }
 
-/// An inbox for each thread.
-fn inboxes(threads: usize) -> Result<Arc<[Arc<Inbox>]>, PortError> {
-    (0..threads)
-        .map(|_| Inbox::new())
-        .collect::<io::Result<_>>()
-        .map_err(doing("make an eventfd"))
-}
-
-fn siblings(inboxes: &Arc<[Arc<Inbox>]>, mine: usize) -> Option<Siblings> {
-    (inboxes.len() > 1).then(|| Siblings {
-        inboxes: Arc::clone(inboxes),
-        mine,
-    })
+pub(crate) fn check_threads(config: &Config) -> Result<(), PortError> {
+    match config.threads {
+        1..=MAX_THREADS => Ok(()),
+        threads => Err(PortError::Threads(threads)),
+    }
 }
 
 impl UdpPort {
@@ -273,6 +262,3 @@ impl Port for UdpPort {
         counters
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -78,23 +78,31 @@ fn attach(socket: BorrowedFd<'_>, option: i32, filter: &Filter) -> io::Result<()
 /// How many packets the kernel dropped for want of room in a socket's buffer.
 pub(crate) fn dropped(socket: BorrowedFd<'_>) -> u32 {
     const SO_MEMINFO: i32 = 55;
-    const DROPS: usize = 8;
-    let mut values = [0u32; 16];
+    let [.., drops] = get::<9>(socket, libc::SOL_SOCKET, SO_MEMINFO);
+    drops
+}
+
+/// How many frames found no room in a packet socket's ring since the last call.
+pub(crate) fn packet_drops(socket: BorrowedFd<'_>) -> u32 {
+    let [_packets, drops] = get::<2>(socket, libc::SOL_PACKET, libc::PACKET_STATISTICS);
+    drops
+}
+
+/// An option that is an array of numbers; zeros if it cannot be had.
+fn get<const N: usize>(socket: BorrowedFd<'_>, level: i32, name: i32) -> [u32; N] {
+    let mut values = [0; N];
     let mut len = size_of_val(&values) as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes, which are ours.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_MEMINFO,
+            level,
+            name,
             values.as_mut_ptr().cast(),
             &raw mut len,
         )
     };
-    match result {
-        0 => values[DROPS],
-        _ => 0,
-    }
+    if result == 0 { values } else { [0; N] }
 }
 
 /// The MTU of an interface in a socket's network namespace.

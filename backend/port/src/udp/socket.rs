@@ -33,7 +33,7 @@ struct Membership6 {
 }
 
 /// A socket at the host's address, to receive and to send.
-pub(super) fn of_host(config: &Config, interface: &Interface) -> Result<OwnedFd, PortError> {
+pub(crate) fn of_host(config: &Config, interface: &Interface) -> Result<OwnedFd, PortError> {
     let socket = open(config.host).map_err(doing("open a socket"))?;
     let fd = socket.as_fd();
     if config.threads > 1 {
@@ -47,7 +47,7 @@ pub(super) fn of_host(config: &Config, interface: &Interface) -> Result<OwnedFd,
 }
 
 /// A socket at a group's address, to receive.
-pub(super) fn of_group(
+pub(crate) fn of_group(
     config: &Config,
     interface: &Interface,
     group: IpAddr,
@@ -154,7 +154,7 @@ fn prepare_sending(fd: BorrowedFd<'_>, config: &Config, interface: &Interface) -
 
 /// Leaves UDP checksums out, where nothing needs them: the kernel cuts no
 /// trains without.
-pub(super) fn set_checksums(
+pub(crate) fn set_checksums(
     fd: BorrowedFd<'_>,
     host: IpAddr,
     trains: bool,
@@ -177,7 +177,7 @@ fn buffer(fd: BorrowedFd<'_>, force: i32, ask: i32, config: &Config) -> io::Resu
 
 /// Has the kernel choose among the sockets at one address by the number of the
 /// queue pair, modulo the number of threads.
-pub(super) fn steer(fd: BorrowedFd<'_>, threads: usize) -> Result<(), PortError> {
+pub(crate) fn steer(fd: BorrowedFd<'_>, threads: usize) -> Result<(), PortError> {
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
     const MODULO: u16 = (libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K) as u16;

@@ -1,0 +1,414 @@
+//! Both ports over veth, between two network namespaces.
+
+use std::net::IpAddr;
+
+use masq_wire::{Ecn, Headers, Mtu, TrafficClass, build};
+
+use crate::testing::hosts::{Host, VETH, two_hosts};
+use crate::testing::*;
+use crate::{Config, Counters, Path, Port, PortError, open_raw, open_udp, train};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Udp,
+    Raw,
+}
+
+const KINDS: [Kind; 2] = [Kind::Udp, Kind::Raw];
+
+type AnyPort = Box<dyn Port>;
+
+fn open_with(
+    kind: Kind,
+    host: &Host,
+    v6: bool,
+    set: impl FnOnce(&mut Config),
+) -> Result<Vec<AnyPort>, PortError> {
+    fn boxed<P: Port + 'static>(ports: Vec<P>) -> Vec<AnyPort> {
+        let ports = ports.into_iter();
+        ports.map(|port| Box::new(port) as AnyPort).collect()
+    }
+    let mut config = Config::new(host.address(v6));
+    set(&mut config);
+    host.run(move || match kind {
+        Kind::Udp => open_udp(&config).map(boxed),
+        Kind::Raw => open_raw(&config).map(boxed),
+    })
+}
+
+fn open(kind: Kind, host: &Host, v6: bool) -> AnyPort {
+    open_with(kind, host, v6, |_| {}).unwrap().remove(0)
+}
+
+/// Runs a test between hosts with this MTU: by each port, each family.
+fn for_all(mtu: usize, test: impl Fn(&[Host; 2], Kind, bool)) {
+    for kind in KINDS {
+        for v6 in [false, true] {
+            let Some(hosts) = two_hosts(mtu) else {
+                return;
+            };
+            println!("{kind:?}, {}", if v6 { "IPv6" } else { "IPv4" });
+            test(&hosts, kind, v6);
+        }
+    }
+}
+
+fn lengths() -> impl Iterator<Item = usize> {
+    (0..4096)
+        .step_by(4)
+        .chain([1, 2, 3, 4093, 4094, 4095, 4096])
+}
+
+/// Sends packets of these lengths of payload, by batches, and expects them all.
+fn exchange(from: &mut dyn Port, to: &mut dyn Port, lengths: &[usize]) {
+    let path = path(to.host());
+    let mut all = Vec::new();
+    for (psn, len) in lengths.iter().enumerate() {
+        if !put(from, &path, 7, psn as u32, *len) {
+            from.flush();
+            // So that no buffer overflows.
+            all.extend(taken(to));
+            assert!(put(from, &path, 7, psn as u32, *len));
+        }
+    }
+    from.flush();
+    let missing = lengths.len() - all.len();
+    all.extend(gather(to, missing));
+    assert_eq!(all.len(), lengths.len(), "{:?}", to.counters());
+    for ((psn, bytes), (expected, len)) in all.iter().zip(lengths.iter().enumerate()) {
+        assert_eq!(*psn as usize, expected);
+        assert_eq!(bytes, &payload(*psn, *len));
+    }
+}
+
+#[test]
+fn every_length_arrives_both_ways() {
+    for_all(9000, |[a, b], kind, v6| {
+        let (mut a, mut b) = (open(kind, a, v6), open(kind, b, v6));
+        exchange(&mut *a, &mut *b, &lengths().collect::<Vec<_>>());
+        exchange(&mut *b, &mut *a, &lengths().collect::<Vec<_>>());
+        assert_eq!(a.counters().sent, b.counters().received);
+        assert_eq!(b.counters().sent, a.counters().received);
+    });
+}
+
+#[test]
+fn trains_of_every_length_arrive_by_either_port() {
+    for sender in KINDS {
+        for_all(9000, |[a, b], receiver, v6| {
+            let (mut from, mut to) = (open(sender, a, v6), open(receiver, b, v6));
+            for packet in [0, 4, 100, 512, 1000, 2048, 4092, 4096] {
+                for end in [packet, packet / 2] {
+                    let mut lengths = vec![packet; train::longest(packet + 20)];
+                    lengths.push(end);
+                    exchange(&mut *from, &mut *to, &lengths);
+                }
+            }
+            assert_eq!(to.counters().bad_icrc, 0);
+        });
+    }
+}
+
+#[test]
+fn a_train_costs_one_datagram_and_arrives_as_one() {
+    for_all(9000, |[a, b], kind, v6| {
+        let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
+        let path = path(to.host());
+        let count = (0..)
+            .take_while(|psn| put(&mut *from, &path, 7, *psn, 4096))
+            .count();
+        from.flush();
+        let all = gather(&mut *to, count);
+        assert_eq!(all.len(), count, "{:?}", to.counters());
+        assert_eq!((from.counters().send_calls, count), (1, 60));
+        // The last call that looked for packets may have found a part.
+        assert!(to.counters().receive_calls < 10);
+    });
+}
+
+#[test]
+fn what_travels_with_a_packet_arrives_with_it() {
+    for_all(1500, |[a, b], kind, v6| {
+        let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
+        let class = TrafficClass::new(masq_wire::Dscp::new(26), Ecn::Capable0);
+        for (class, hop_limit) in [(class, 3), (TrafficClass(0), 64), (class, 255)] {
+            let path = Path {
+                traffic_class: class,
+                hop_limit,
+                ..path(to.host())
+            };
+            for psn in 0..3 {
+                assert!(put(&mut *from, &path, 7, psn, 256));
+            }
+            from.flush();
+            let mut count = 0;
+            while to.receive() > 0 || count == 0 {
+                let mut index = 0;
+                while let Some(incoming) = to.packet(index) {
+                    assert_eq!(incoming.traffic_class, class);
+                    assert_eq!(incoming.hop_limit, hop_limit);
+                    assert_eq!(incoming.flow.addresses.src(), from.host());
+                    assert_eq!(incoming.flow.addresses.dst(), to.host());
+                    index += 1;
+                }
+                count += index;
+            }
+            assert_eq!(count, 3);
+        }
+    });
+}
+
+/// Sends a packet alone whose ICRC covers this identification.
+fn send_numbered(from: &mut dyn Port, to: IpAddr, id: u16, headers: &Headers) {
+    let place = from.place(&path(to), 16 + 64).unwrap();
+    let payload = payload(0, 64);
+    build(headers, &[&payload], &place.flow, id, place.buffer).unwrap();
+    from.commit();
+    from.flush();
+}
+
+const MAX_TRAIN: u16 = train::MAX_TRAIN as u16;
+
+#[test]
+fn a_socket_takes_foreign_identifications_from_strangers_alone() {
+    let Some([a, b]) = two_hosts(1500) else {
+        return;
+    };
+    let (mut from, mut to) = (open(Kind::Udp, &a, false), open(Kind::Udp, &b, false));
+    let host = to.host();
+    // Within a train, whose middle might have come alone.
+    for id in [0, 1, MAX_TRAIN - 1] {
+        send_numbered(&mut *from, host, id, &headers(7, 1));
+        assert_eq!(gather(&mut *to, 1).len(), 1, "{id}");
+    }
+    for id in [MAX_TRAIN, 0x8000, 0xffff] {
+        send_numbered(&mut *from, host, id, &headers(7, 1));
+    }
+    assert_eq!(gather(&mut *to, 1), []);
+    assert_eq!(to.counters().bad_icrc, 3);
+    to.set_strangers(&[from.host()]);
+    for id in [MAX_TRAIN, 0x8000, 0xffff] {
+        send_numbered(&mut *from, host, id, &headers(7, 1));
+        assert_eq!(gather(&mut *to, 1).len(), 1, "{id}");
+    }
+    to.set_strangers(&[]);
+    send_numbered(&mut *from, host, 0x8000, &headers(7, 1));
+    assert_eq!(gather(&mut *to, 1), []);
+}
+
+#[test]
+fn a_raw_port_takes_no_identification_but_that_of_the_packet() {
+    let Some([a, b]) = two_hosts(1500) else {
+        return;
+    };
+    let (mut from, mut to) = (open(Kind::Udp, &a, false), open(Kind::Raw, &b, false));
+    let host = to.host();
+    to.set_strangers(&[from.host()]);
+    for id in [1, MAX_TRAIN - 1, 0x8000] {
+        send_numbered(&mut *from, host, id, &headers(7, 1));
+    }
+    assert_eq!(gather(&mut *to, 1), []);
+    assert_eq!(to.counters().bad_icrc, 3);
+    send_numbered(&mut *from, host, 0, &headers(7, 1));
+    assert_eq!(gather(&mut *to, 1).len(), 1);
+}
+
+#[test]
+fn damage_is_dropped_and_counted_by_its_kind() {
+    for_all(1500, |[a, b], kind, v6| {
+        let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
+        let path = path(to.host());
+        // In the middle of a train, too: the rest of it arrives.
+        for damaged in 0..3 {
+            for psn in 0..3 {
+                let place = from.place(&path, 16 + 64).unwrap();
+                let (flow, id) = (place.flow, place.ip_id);
+                build(
+                    &headers(7, psn),
+                    &[&payload(psn, 64)],
+                    &flow,
+                    id,
+                    place.buffer,
+                )
+                .unwrap();
+                if psn == damaged {
+                    place.buffer[40] ^= 1;
+                }
+                from.commit();
+            }
+            from.flush();
+            assert_eq!(gather(&mut *to, 2).len(), 2);
+        }
+        assert_eq!(to.counters().bad_icrc, 3);
+        from.place(&path, 16).unwrap().buffer.fill(0xff);
+        from.commit();
+        from.flush();
+        assert_eq!(gather(&mut *to, 1), []);
+        let version = masq_wire::ErrorKind::Version as usize;
+        assert_eq!(to.counters().malformed[version], 1);
+        assert_eq!(to.counters().malformed_total(), 1);
+    });
+}
+
+#[test]
+fn groups_reach_those_that_joined() {
+    for_all(1500, |[a, b], kind, v6| {
+        let groups: &[&str] = match v6 {
+            false => &["239.1.2.3"],
+            true => &["ff02::1:2", "ff0e::77"],
+        };
+        for group in groups {
+            let group: IpAddr = group.parse().unwrap();
+            let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
+            if !v6 {
+                a.command(&format!("ip route add {group} dev {VETH}"));
+            }
+            a.run(|| from.join(group)).unwrap();
+            let mut send = |psn| {
+                assert!(put(&mut *from, &path(group), 0xff_ffff, psn, 64));
+                from.flush();
+            };
+            send(1);
+            assert_eq!(gather(&mut *to, 1), []);
+            b.run(|| to.join(group)).unwrap();
+            b.run(|| to.join(group)).unwrap();
+            to.leave(group);
+            send(2);
+            assert_eq!(gather(&mut *to, 1), [(2, payload(2, 64))], "{group}");
+            to.leave(group);
+            send(3);
+            assert_eq!(gather(&mut *to, 1), []);
+            assert_eq!(gather(&mut *from, 1), [], "no echo");
+            assert_eq!(to.descriptors().len(), 1);
+            assert!(to.join(to.host()).is_err());
+        }
+    });
+}
+
+#[test]
+fn a_smaller_interface_refuses_long_packets_and_says_so() {
+    for_all(9000, |[a, b], kind, v6| {
+        let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
+        assert_eq!(from.mtu(), Mtu::B4096);
+        a.command(&format!("ip link set {VETH} mtu 1500"));
+        assert_eq!(from.mtu(), Mtu::B1024);
+        let path = path(to.host());
+        for (psn, len) in [(0, 4096), (1, 4096), (2, 4096), (3, 1024), (4, 1024)] {
+            assert!(put(&mut *from, &path, 7, psn, len));
+        }
+        from.flush();
+        let psns: Vec<_> = gather(&mut *to, 2).iter().map(|(psn, _)| *psn).collect();
+        assert_eq!(psns, [3, 4], "{:?}", from.counters());
+        assert_eq!(from.counters().send_errors.too_long, 3);
+        assert_eq!(from.counters().send_errors.total(), 3);
+        a.command(&format!("ip link set {VETH} mtu 9000"));
+        assert!(put(&mut *from, &path, 7, 5, 4096));
+        assert!(put(&mut *from, &path, 7, 6, 4096));
+        let calls = from.counters().send_calls;
+        from.flush();
+        assert_eq!(gather(&mut *to, 2).len(), 2);
+        // Trains are made again.
+        assert_eq!(from.counters().send_calls, calls + 1);
+    });
+}
+
+#[test]
+fn without_a_route_packets_are_lost_and_counted() {
+    let Some([a, _b]) = two_hosts(1500) else {
+        return;
+    };
+    let mut from = open(Kind::Udp, &a, false);
+    for (psn, last) in [(1, 1), (2, 2)] {
+        let to = IpAddr::from([192, 0, 2, last]);
+        assert!(put(&mut *from, &path(to), 7, psn, 64));
+    }
+    from.flush();
+    assert_eq!(from.counters().send_errors.unreachable, 2);
+    assert_eq!(from.counters().sent, crate::Traffic::default());
+}
+
+#[test]
+fn packets_come_to_the_thread_of_their_queue_pair() {
+    for offload in [true, false] {
+        for_all(9000, |[a, b], kind, v6| {
+            let from = open_with(kind, a, v6, |config| config.offload = offload);
+            let mut from = from.unwrap().remove(0);
+            let threads = open_with(kind, b, v6, |config| config.threads = 3);
+            let mut threads = threads.unwrap();
+            let path = path(threads[0].host());
+            // One train of all queue pairs, and one packet each.
+            for round in 0..2 {
+                for qpn in 0..30 {
+                    assert!(put(&mut *from, &path, qpn, qpn, 64));
+                    if round == 1 {
+                        from.flush();
+                    }
+                }
+                from.flush();
+            }
+            for port in &mut threads {
+                // What it hands over.
+                let _ = port.receive();
+            }
+            let mut threads_psns = Vec::new();
+            for port in &mut threads {
+                let mut psns = Vec::new();
+                let count = port.receive();
+                for index in 0..count {
+                    psns.push(port.packet(index).unwrap().packet.bth().psn().get());
+                }
+                threads_psns.push(psns);
+            }
+            let counters = threads
+                .iter()
+                .fold(Counters::default(), |sum, port| sum.plus(&port.counters()));
+            assert_eq!(counters.received.packets, 60, "{counters:?}");
+            for (thread, psns) in threads_psns.iter().enumerate() {
+                let own = psns.iter().all(|psn| *psn as usize % 3 == thread);
+                assert!(own, "{thread} {psns:?}");
+                assert_eq!(threads[thread].counters().received.packets, 20);
+            }
+            // Of the train alone, where there was one.
+            assert_eq!(counters.handed_over, if offload { 20 } else { 0 });
+            assert_eq!(counters.overrun, 0);
+        });
+    }
+}
+
+#[test]
+fn what_is_handed_over_wakes_its_thread() {
+    for_all(9000, |[a, b], kind, v6| {
+        let mut from = open(kind, a, v6);
+        let mut threads = open_with(kind, b, v6, |config| config.threads = 2).unwrap();
+        for qpn in [0, 1] {
+            assert!(put(&mut *from, &path(threads[0].host()), qpn, qpn, 64));
+        }
+        from.flush();
+        assert!(!readable(&*threads[1]));
+        assert_eq!(gather(&mut *threads[0], 1).len(), 1);
+        assert!(readable(&*threads[1]));
+        assert_eq!(taken(&mut *threads[1]).len(), 1);
+        for port in &mut threads {
+            assert_eq!(port.receive(), 0);
+            assert!(!readable(&**port));
+        }
+    });
+}
+
+#[test]
+fn an_address_that_no_interface_has_is_refused() {
+    let Some([a, _b]) = two_hosts(1500) else {
+        return;
+    };
+    for kind in KINDS {
+        let open = |set: fn(&mut Config)| open_with(kind, &a, false, set).err().unwrap();
+        let nowhere = open(|config| config.host = [192, 0, 2, 1].into());
+        assert!(matches!(nowhere, PortError::NoInterface(_)), "{nowhere}");
+        let none = open(|config| config.threads = 0);
+        assert!(matches!(none, PortError::Threads(0)), "{none}");
+        a.command(&format!("ip link set {VETH} mtu 300"));
+        let small = open(|_| {});
+        assert!(matches!(small, PortError::Mtu { mtu: 300, .. }), "{small}");
+        a.command(&format!("ip link set {VETH} mtu 1500"));
+    }
+}
