@@ -11,7 +11,7 @@
 //! packet's identification, and the others count up from it, or all have the
 //! same.
 
-mod filter;
+pub(crate) mod filter;
 
 use std::io;
 use std::net::IpAddr;

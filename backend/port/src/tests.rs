@@ -8,6 +8,9 @@ use crate::testing::hosts::{Host, VETH, two_hosts};
 use crate::testing::*;
 use crate::{Config, Counters, Path, Port, PortError, open_raw, open_udp, train};
 
+mod allocation;
+mod capture;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Udp,

@@ -27,13 +27,13 @@ const UDP: u32 = 17;
 const ALL: u32 = 0x4_0000;
 
 /// Drops everything.
-pub(super) fn nothing() -> Filter {
+pub(crate) fn nothing() -> Filter {
     Filter::new(&[(RETURN, 0, 0, 0)])
 }
 
 /// Takes RoCEv2 for the host, as far as it is for queue pairs of the thread,
 /// and for any group.
-pub(super) fn roce(host: IpAddr, thread: usize, threads: usize) -> Filter {
+pub(crate) fn roce(host: IpAddr, thread: usize, threads: usize) -> Filter {
     Filter::new(&program(host, thread, threads))
 }
 
