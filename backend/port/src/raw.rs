@@ -318,3 +318,6 @@ impl Port for RawPort {
         counters
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,7 +214,7 @@ impl Sender {
         self.trains.clear();
     }
 
-    /// Sends a train that was refused packet by packet. If they go, no more
+    /// Sends a train that was refused packet by packet. If all go, no more
     /// trains are made: what is in the way (no support in a driver, IPsec)
     /// would refuse them all.
     fn send_apart(&mut self, index: usize, socket: BorrowedFd<'_>, counters: &mut Counters) {
@@ -224,7 +224,7 @@ impl Sender {
         let control = how(&train.path);
         let to = train.to;
         let bytes = self.arena.get_mut(train.start..train.start + train.len);
-        let mut sent = false;
+        let mut all_sent = true;
         for packet in bytes.unwrap_or(&mut []).chunks_mut(train.packet) {
             if let Some(addresses @ Addresses::V4 { .. }) = Addresses::new(self.host, train.path.to)
             {
@@ -239,12 +239,14 @@ impl Sender {
             match send_batch(socket, std::iter::once(outgoing)) {
                 Ok(_) => {
                     counters.sent.add(packet.len());
-                    sent = true;
                 }
-                Err(error) => count_error(counters, Errno::from_io_error(&error), 1),
+                Err(error) => {
+                    count_error(counters, Errno::from_io_error(&error), 1);
+                    all_sent = false;
+                }
             }
         }
-        self.offload &= !sent;
+        self.offload &= !all_sent;
     }
 }
 

@@ -296,14 +296,16 @@ fn a_smaller_interface_refuses_long_packets_and_says_so() {
         a.command(&format!("ip link set {VETH} mtu 1500"));
         assert_eq!(from.mtu(), Mtu::B1024);
         let path = path(to.host());
-        for (psn, len) in [(0, 4096), (1, 4096), (2, 4096), (3, 1024), (4, 1024)] {
+        // Of the first train only the end is short enough.
+        let lengths = [(0, 4096), (1, 4096), (2, 1024), (3, 1024), (4, 1024)];
+        for (psn, len) in lengths {
             assert!(put(&mut *from, &path, 7, psn, len));
         }
         from.flush();
-        let psns: Vec<_> = gather(&mut *to, 2).iter().map(|(psn, _)| *psn).collect();
-        assert_eq!(psns, [3, 4], "{:?}", from.counters());
-        assert_eq!(from.counters().send_errors.too_long, 3);
-        assert_eq!(from.counters().send_errors.total(), 3);
+        let psns: Vec<_> = gather(&mut *to, 3).iter().map(|(psn, _)| *psn).collect();
+        assert_eq!(psns, [2, 3, 4], "{:?}", from.counters());
+        assert_eq!(from.counters().send_errors.too_long, 2);
+        assert_eq!(from.counters().send_errors.total(), 2);
         a.command(&format!("ip link set {VETH} mtu 9000"));
         assert!(put(&mut *from, &path, 7, 5, 4096));
         assert!(put(&mut *from, &path, 7, 6, 4096));

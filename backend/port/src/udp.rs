@@ -262,3 +262,6 @@ impl Port for UdpPort {
         counters
     }
 }
+
+#[cfg(test)]
+mod tests;
