@@ -189,6 +189,25 @@ fn bench_raw() {
     }
 }
 
+/// What it costs to look, when nothing is there.
+#[test]
+#[ignore = "a benchmark"]
+fn bench_empty() {
+    let Some([a, b]) = two_hosts(9000) else {
+        return;
+    };
+    let config = Config::new(b.v4);
+    let raw = b.run(|| open_raw(&config).unwrap().remove(0));
+    let ports: [(&str, Box<dyn Port>); 2] = [("udp", udp(&a, true)), ("raw", Box::new(raw))];
+    for (name, mut port) in ports {
+        let begin = cpu();
+        for _ in 0..1_000_000 {
+            assert_eq!(port.receive(), 0);
+        }
+        println!("{name}: {:.0} ns", (cpu() - begin) * 1e3);
+    }
+}
+
 #[test]
 #[ignore = "a benchmark"]
 fn bench_iperf3() {

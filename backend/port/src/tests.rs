@@ -318,6 +318,31 @@ fn a_smaller_interface_refuses_long_packets_and_says_so() {
 }
 
 #[test]
+fn what_finds_no_room_is_counted_and_what_follows_arrives() {
+    for_all(9000, |[a, b], kind, v6| {
+        let mut from = open(kind, a, v6);
+        let to = open_with(kind, b, v6, |config| config.buffer = 1 << 20);
+        let mut to = to.unwrap().remove(0);
+        let path = path(to.host());
+        // Round the ring, as often as it takes.
+        exchange(&mut *from, &mut *to, &vec![64; 1000]);
+        for psn in 0..2000 {
+            assert!(put(&mut *from, &path, 7, psn, 1024));
+            // No trains: each takes room of its own.
+            from.flush();
+        }
+        let arrived = gather(&mut *to, 2000);
+        let counters = to.counters();
+        assert!(counters.overrun > 0);
+        assert_eq!(counters.overrun + arrived.len() as u64, 2000);
+        let in_order = arrived.iter().zip(0..).all(|((psn, _), next)| *psn == next);
+        assert!(in_order);
+        assert_eq!(to.counters(), counters);
+        exchange(&mut *from, &mut *to, &vec![4096; 100]);
+    });
+}
+
+#[test]
 fn without_a_route_packets_are_lost_and_counted() {
     let Some([a, _b]) = two_hosts(1500) else {
         return;
