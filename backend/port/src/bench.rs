@@ -83,7 +83,7 @@ fn carry(from: &mut dyn Port, to: &mut dyn Port, len: usize) {
     let (sent, counters) = (from.counters(), to.counters());
     let packets = counters.received.packets;
     println!(
-        "{len:5} bytes: {:.2} GB/s of payload, {:.0} packets/s; {:.1} packets a send, {:.1} a receive that found some or none; bad {} overrun {} errors {}",
+        "{len:5} bytes: {:.2} GB/s of payload, {:.0} packets/s; {:.1} packets a send, {:.1} a look; bad {} overrun {} errors {}",
         packets as f64 * len as f64 / elapsed / 1e9,
         packets as f64 / elapsed,
         sent.sent.packets as f64 / sent.send_calls.max(1) as f64,
@@ -186,6 +186,39 @@ fn bench_raw() {
         print!("raw {} ", if offload { "trains" } else { "single" });
         cost(&mut *udp(&a, offload), &mut raw(), len);
         carry(&mut *udp(&a, offload), &mut raw(), len);
+    }
+}
+
+/// One packet alone, sent and received by one thread: without the time in which
+/// a thread is woken or looks elsewhere.
+#[test]
+#[ignore = "a benchmark"]
+fn bench_one_packet() {
+    let Some([a, b]) = two_hosts(9000) else {
+        return;
+    };
+    let config = Config::new(b.v4);
+    for name in ["udp", "raw"] {
+        let mut from = udp(&a, true);
+        let mut to = match name {
+            "udp" => udp(&b, true),
+            _ => Box::new(b.run(|| open_raw(&config).unwrap().remove(0))),
+        };
+        let path = path(to.host());
+        let mut times: Vec<_> = (0..100_000)
+            .map(|psn| {
+                let begin = Instant::now();
+                assert!(put(&mut *from, &path, 7, psn, 2));
+                from.flush();
+                while to.receive() == 0 {}
+                begin.elapsed().as_nanos()
+            })
+            .collect();
+        times.sort_unstable();
+        println!(
+            "{name}: median {} ns, 99 % {} ns",
+            times[50_000], times[99_000]
+        );
     }
 }
 

@@ -17,6 +17,7 @@ mod desk;
 mod error;
 mod inbox;
 mod interface;
+mod kind;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod port;
@@ -32,6 +33,7 @@ mod udp;
 
 pub use counters::{Counters, SendErrors, Traffic};
 pub use error::PortError;
+pub use kind::{Config, PortKind, UnknownPort, open};
 pub use port::{Incoming, MAX_PACKET, MIN_PACKET, Path, Place, Port};
 pub use raw::{RawPort, open_raw};
-pub use udp::{Config, UdpPort, open_udp};
+pub use udp::{UdpPort, open_udp};

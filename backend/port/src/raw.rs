@@ -32,7 +32,7 @@ use crate::inbox::{inboxes, siblings};
 use crate::interface::Interface;
 use crate::sender::{Sender, knows_trains};
 use crate::sys::{Frame, OFFLOAD_LEN, Offload, Ring, attach_filter, packet_drops};
-use crate::udp::{check_threads, socket};
+use crate::udp::socket;
 use crate::{Config, Counters, Incoming, Path, Place, Port, PortError};
 
 /// Frames of a batch.
@@ -75,7 +75,7 @@ struct Group {
 ///
 /// As [`open_udp`](crate::open_udp); and the process has no CAP_NET_RAW.
 pub fn open_raw(config: &Config) -> Result<Vec<RawPort>, PortError> {
-    check_threads(config)?;
+    config.check_threads()?;
     let interface = Arc::new(Interface::of(config.host)?);
     let inboxes = inboxes(config.threads)?;
     let nothing = filter::nothing();

@@ -6,46 +6,31 @@ use masq_wire::{Ecn, Headers, Mtu, TrafficClass, build};
 
 use crate::testing::hosts::{Host, VETH, two_hosts};
 use crate::testing::*;
-use crate::{Config, Counters, Path, Port, PortError, open_raw, open_udp, train};
+use crate::{Config, Counters, Path, Port, PortError, PortKind, train};
 
 mod allocation;
 mod capture;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Udp,
-    Raw,
-}
-
-const KINDS: [Kind; 2] = [Kind::Udp, Kind::Raw];
-
 type AnyPort = Box<dyn Port>;
 
 fn open_with(
-    kind: Kind,
+    kind: PortKind,
     host: &Host,
     v6: bool,
     set: impl FnOnce(&mut Config),
 ) -> Result<Vec<AnyPort>, PortError> {
-    fn boxed<P: Port + 'static>(ports: Vec<P>) -> Vec<AnyPort> {
-        let ports = ports.into_iter();
-        ports.map(|port| Box::new(port) as AnyPort).collect()
-    }
     let mut config = Config::new(host.address(v6));
     set(&mut config);
-    host.run(move || match kind {
-        Kind::Udp => open_udp(&config).map(boxed),
-        Kind::Raw => open_raw(&config).map(boxed),
-    })
+    host.run(move || crate::open(kind, &config))
 }
 
-fn open(kind: Kind, host: &Host, v6: bool) -> AnyPort {
+fn open(kind: PortKind, host: &Host, v6: bool) -> AnyPort {
     open_with(kind, host, v6, |_| {}).unwrap().remove(0)
 }
 
 /// Runs a test between hosts with this MTU: by each port, each family.
-fn for_all(mtu: usize, test: impl Fn(&[Host; 2], Kind, bool)) {
-    for kind in KINDS {
+fn for_all(mtu: usize, test: impl Fn(&[Host; 2], PortKind, bool)) {
+    for kind in PortKind::ALL {
         for v6 in [false, true] {
             let Some(hosts) = two_hosts(mtu) else {
                 return;
@@ -97,7 +82,7 @@ fn every_length_arrives_both_ways() {
 
 #[test]
 fn trains_of_every_length_arrive_by_either_port() {
-    for sender in KINDS {
+    for sender in PortKind::ALL {
         for_all(9000, |[a, b], receiver, v6| {
             let (mut from, mut to) = (open(sender, a, v6), open(receiver, b, v6));
             for packet in [0, 4, 100, 512, 1000, 2048, 4092, 4096] {
@@ -177,7 +162,10 @@ fn a_socket_takes_foreign_identifications_from_strangers_alone() {
     let Some([a, b]) = two_hosts(1500) else {
         return;
     };
-    let (mut from, mut to) = (open(Kind::Udp, &a, false), open(Kind::Udp, &b, false));
+    let (mut from, mut to) = (
+        open(PortKind::Udp, &a, false),
+        open(PortKind::Udp, &b, false),
+    );
     let host = to.host();
     // Within a train, whose middle might have come alone.
     for id in [0, 1, MAX_TRAIN - 1] {
@@ -204,7 +192,10 @@ fn a_raw_port_takes_no_identification_but_that_of_the_packet() {
     let Some([a, b]) = two_hosts(1500) else {
         return;
     };
-    let (mut from, mut to) = (open(Kind::Udp, &a, false), open(Kind::Raw, &b, false));
+    let (mut from, mut to) = (
+        open(PortKind::Udp, &a, false),
+        open(PortKind::Raw, &b, false),
+    );
     let host = to.host();
     to.set_strangers(&[from.host()]);
     for id in [1, MAX_TRAIN - 1, 0x8000] {
@@ -347,7 +338,7 @@ fn without_a_route_packets_are_lost_and_counted() {
     let Some([a, _b]) = two_hosts(1500) else {
         return;
     };
-    let mut from = open(Kind::Udp, &a, false);
+    let mut from = open(PortKind::Udp, &a, false);
     for (psn, last) in [(1, 1), (2, 2)] {
         let to = IpAddr::from([192, 0, 2, last]);
         assert!(put(&mut *from, &path(to), 7, psn, 64));
@@ -430,7 +421,7 @@ fn an_address_that_no_interface_has_is_refused() {
     let Some([a, _b]) = two_hosts(1500) else {
         return;
     };
-    for kind in KINDS {
+    for kind in PortKind::ALL {
         let open = |set: fn(&mut Config)| open_with(kind, &a, false, set).err().unwrap();
         let nowhere = open(|config| config.host = [192, 0, 2, 1].into());
         assert!(matches!(nowhere, PortError::NoInterface(_)), "{nowhere}");

@@ -20,40 +20,12 @@ use crate::interface::Interface;
 use crate::sender::{Sender, knows_trains};
 use crate::sys::control::number;
 use crate::sys::{Arrival, ReceiveBatch, dropped};
-use crate::{Counters, Incoming, Path, Place, Port, PortError};
+use crate::{Config, Counters, Incoming, Path, Place, Port, PortError};
 
 /// Room for any UDP datagram, aggregates included.
 const STRIDE: usize = 64 << 10;
 /// Packets of a batch at most.
 const ROOM: usize = 4096;
-/// The most threads that share a host.
-const MAX_THREADS: usize = 64;
-
-/// How ports are opened.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The address that packets bear; an interface has it.
-    pub host: IpAddr,
-    /// Threads, each with a port of its own: that of a queue pair is its number
-    /// modulo this.
-    pub threads: usize,
-    /// Bytes of each socket's buffers, if the system allows as much.
-    pub buffer: usize,
-    /// Have the kernel cut and join trains of packets.
-    pub offload: bool,
-}
-
-impl Config {
-    /// One thread, 16 MiB and trains.
-    pub const fn new(host: IpAddr) -> Self {
-        Self {
-            host,
-            threads: 1,
-            buffer: 16 << 20,
-            offload: true,
-        }
-    }
-}
 
 /// A thread's UDP socket, and those of the groups that it joined.
 pub struct UdpPort {
@@ -82,7 +54,7 @@ struct Group {
 /// No interface has the address, or the system refuses: the port number is
 /// taken, or no memory or descriptors are left.
 pub fn open_udp(config: &Config) -> Result<Vec<UdpPort>, PortError> {
-    check_threads(config)?;
+    config.check_threads()?;
     let interface = Arc::new(Interface::of(config.host)?);
     let inboxes = inboxes(config.threads)?;
     let mut ports = Vec::with_capacity(config.threads);
@@ -106,13 +78,6 @@ pub fn open_udp(config: &Config) -> Result<Vec<UdpPort>, PortError> {
         socket::steer(first.socket.as_fd(), config.threads)?;
     }
     Ok(ports)
-}
-
-pub(crate) fn check_threads(config: &Config) -> Result<(), PortError> {
-    match config.threads {
-        1..=MAX_THREADS => Ok(()),
-        threads => Err(PortError::Threads(threads)),
-    }
 }
 
 impl UdpPort {

@@ -8,12 +8,11 @@ use masq_wire::ROCE_PORT;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::Config;
-use crate::PortError;
 use crate::error::doing;
 use crate::interface::Interface;
 use crate::sender::DEFAULT_HOP_LIMIT;
 use crate::sys::{Filter, attach_steering, set};
+use crate::{Config, PortError};
 
 /// `struct ip_mreqn`.
 #[derive(IntoBytes, Immutable)]
