@@ -251,9 +251,9 @@ fn groups_reach_those_that_joined() {
             false => &["239.1.2.3"],
             true => &["ff02::1:2", "ff0e::77"],
         };
+        let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
         for group in groups {
             let group: IpAddr = group.parse().unwrap();
-            let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
             if !v6 {
                 a.command(&format!("ip route add {group} dev {VETH}"));
             }

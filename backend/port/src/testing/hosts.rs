@@ -6,6 +6,9 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+/// The Ethernet addresses of both.
+const MAC: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+
 /// The veth pair's name at both hosts.
 pub(crate) const VETH: &str = "veth0";
 
@@ -44,6 +47,25 @@ impl Host {
         assert!(self.try_command(words), "{words}");
     }
 
+    /// Waits until the link is up and the addresses are local: the kernel does
+    /// both in its own time, and drops packets meanwhile.
+    fn wait_until_ready(&self) {
+        let says = |words: &str, what: &str| {
+            let words: Vec<_> = words.split(' ').collect();
+            let output = self.run(|| Command::new("ip").args(words).output());
+            String::from_utf8_lossy(&output.unwrap().stdout).contains(what)
+        };
+        let local = format!("local {} ", self.v6);
+        for _ in 0..1000 {
+            let up = says(&format!("link show {VETH}"), "state UP");
+            if up && says("-6 route show table local", &local) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("the interface of {} does not come up", self.v4);
+    }
+
     pub(crate) fn address(&self, v6: bool) -> IpAddr {
         if v6 { self.v6 } else { self.v4 }
     }
@@ -78,7 +100,8 @@ pub(crate) fn two_hosts(mtu: usize) -> Option<[Host; 2]> {
         });
         let thread = told.recv().unwrap();
         let made = a.try_command(&format!(
-            "ip link add {VETH} type veth peer name {VETH} netns {thread}"
+            "ip link add {VETH} address {} type veth peer name {VETH} address {} netns {thread}",
+            MAC[0], MAC[1],
         ));
         drop(stop);
         made
@@ -87,11 +110,20 @@ pub(crate) fn two_hosts(mtu: usize) -> Option<[Host; 2]> {
         println!("skipped: no veth interfaces");
         return None;
     }
-    for host in [&a, &b] {
+    for (host, other, mac) in [(&a, &b, MAC[1]), (&b, &a, MAC[0])] {
         host.command("ip link set lo up");
         host.command(&format!("ip link set {VETH} mtu {mtu} up"));
         host.command(&format!("ip addr add {}/24 dev {VETH}", host.v4));
         host.command(&format!("ip addr add {}/64 dev {VETH} nodad", host.v6));
+        // Packets that wait for an answer to ARP may be lost.
+        for address in [other.v4, other.v6] {
+            host.command(&format!(
+                "ip neigh add {address} lladdr {mac} dev {VETH} nud permanent"
+            ));
+        }
+    }
+    for host in [&a, &b] {
+        host.wait_until_ready();
     }
     Some([a, b])
 }
