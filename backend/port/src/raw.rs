@@ -47,6 +47,9 @@ const TRAIN: u8 = 5;
 /// A flag in that kind.
 const ECN: u8 = 0x80;
 
+/// Looks that find nothing before the socket is asked for an error.
+const ERROR_EVERY: u32 = 256;
+
 /// A thread's ring, and the socket by which it sends.
 pub struct RawPort {
     config: Config,
@@ -57,6 +60,8 @@ pub struct RawPort {
     ring: Ring,
     copies: Box<[u8]>,
     desk: Desk,
+    /// Looks that found nothing, in a row.
+    idle: u32,
     /// Frames that found no room; the kernel forgets them when asked.
     dropped: AtomicU64,
 }
@@ -97,6 +102,7 @@ pub fn open_raw(config: &Config) -> Result<Vec<RawPort>, PortError> {
             ring,
             copies: vec![0; COPIES * COPY].into_boxed_slice(),
             desk: Desk::new(ROOM, siblings(&inboxes, thread)),
+            idle: 0,
             dropped: AtomicU64::new(0),
         })
     };
@@ -126,6 +132,15 @@ impl RawPort {
         frame.start = self.ring.len() + from + before;
         frame.len = len.min(COPY).checked_sub(before)?;
         Some(())
+    }
+
+    /// An interface that goes down leaves an error on the socket, which would
+    /// wake whoever sleeps until it is taken.
+    fn stay_idle(&mut self) {
+        self.idle = self.idle.wrapping_add(1);
+        if self.idle.is_multiple_of(ERROR_EVERY) {
+            let _ = rustix::net::sockopt::socket_error(self.ring.socket());
+        }
     }
 
     fn judge(&mut self, frame: &Frame) {
@@ -268,6 +283,10 @@ impl Port for RawPort {
                 copies += 1;
             }
             self.judge(&frame);
+        }
+        match self.desk.len() {
+            0 => self.stay_idle(),
+            _ => self.idle = 0,
         }
         self.desk.len()
     }

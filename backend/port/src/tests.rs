@@ -334,6 +334,35 @@ fn what_finds_no_room_is_counted_and_what_follows_arrives() {
 }
 
 #[test]
+fn an_interface_that_went_down_keeps_nobody_awake_and_comes_back() {
+    for kind in PortKind::ALL {
+        let Some([a, b]) = two_hosts(1500) else {
+            return;
+        };
+        let (mut from, mut to) = (open(kind, &a, false), open(kind, &b, false));
+        b.command(&format!("ip link set {VETH} down"));
+        for _ in 0..300 {
+            assert_eq!(to.receive(), 0);
+        }
+        assert!(!readable(&*to), "{kind}");
+        assert!(put(&mut *to, &path(a.v4), 7, 1, 64));
+        to.flush();
+        assert_eq!(to.counters().send_errors.unreachable, 1);
+        b.command(&format!("ip link set {VETH} up"));
+        let mut arrived = Vec::new();
+        for _ in 0..50 {
+            assert!(put(&mut *from, &path(b.v4), 7, 1, 64));
+            from.flush();
+            arrived = gather(&mut *to, 1);
+            if !arrived.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(arrived[0], (1, payload(1, 64)));
+    }
+}
+
+#[test]
 fn without_a_route_packets_are_lost_and_counted() {
     let Some([a, _b]) = two_hosts(1500) else {
         return;
