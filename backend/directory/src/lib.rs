@@ -10,10 +10,12 @@
 #![forbid(unsafe_code)]
 
 mod embedded;
+mod etcd;
 mod local;
 mod view;
 
 pub use embedded::Embedded;
+pub use etcd::{AddressError, Etcd, EtcdConfig, SILENCE, TTL};
 pub use local::{HostError, LocalHost};
 pub use view::{Ignored, View};
 
