@@ -14,7 +14,7 @@ pub use client::{AdminError, SOCKET_NAME, call};
 pub use container_id::ContainerId;
 pub use process::ProcessId;
 pub use report::{
-    Answer, CmIdReport, ContainerReport, CqReport, EndpointReport, MrReport, Overview, PeerReport,
-    QpReport, QuotaUse, Refusal, RefusalCount, Registration, ReloadReport, Request, SessionDetail,
-    SessionReport,
+    Answer, CmIdReport, ConflictReport, ContainerReport, CqReport, DirectoryReport, EndpointReport,
+    HostsReport, IgnoredReport, MrReport, Overview, PeerReport, QpReport, QuotaUse, Refusal,
+    RefusalCount, Registration, ReloadReport, Request, SessionDetail, SessionReport,
 };

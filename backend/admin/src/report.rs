@@ -109,6 +109,82 @@ pub struct Overview {
     pub sessions: Vec<SessionReport>,
     /// Refusals since the start, by tenant, endpoint, verb and rule.
     pub refusals_total: Vec<RefusalCount>,
+    /// The hosts, if this one is one of several.
+    #[serde(default)]
+    pub hosts: Option<HostsReport>,
+}
+
+/// The hosts and what tells them of each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostsReport {
+    /// Address of this one on the network between hosts.
+    pub this: Option<IpAddr>,
+    /// Those that the policy names, by name.
+    pub names: BTreeMap<String, IpAddr>,
+    /// The directory.
+    pub directory: DirectoryReport,
+}
+
+impl HostsReport {
+    /// A host as people call it: by its name, if it has one, and its address.
+    pub fn call(&self, address: IpAddr) -> String {
+        let name = self.names.iter().find(|(_, has)| **has == address);
+        match name {
+            Some((name, _)) => format!("{name} ({address})"),
+            None => address.to_string(),
+        }
+    }
+}
+
+/// The directory that says which host has which virtual address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryReport {
+    /// `embedded` or `etcd`.
+    pub kind: String,
+    /// Where it is; empty if it is nowhere else.
+    pub place: String,
+    /// Seconds that it has not been reached for; absent while it is.
+    pub away_seconds: Option<u64>,
+    /// The latest error, if it is away.
+    pub error: Option<String>,
+    /// Addresses that other hosts have.
+    pub entries: u64,
+    /// Addresses that this host has in it.
+    pub claims: u64,
+    /// Addresses that another host registered before this one.
+    pub conflicts: Vec<ConflictReport>,
+    /// Entries that are not believed.
+    pub ignored: Vec<IgnoredReport>,
+    /// Entries since the start that made no sense.
+    pub malformed_total: u64,
+    /// How often it was lost since the start.
+    pub losses_total: u64,
+}
+
+/// An address that another host registered before this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictReport {
+    /// `tenant/name` of the endpoint of this host.
+    pub endpoint: String,
+    /// The virtual address.
+    pub address: IpAddr,
+    /// The host that has it.
+    pub host: IpAddr,
+    /// `tenant/name` of its endpoint there.
+    pub holder: String,
+}
+
+/// An entry of the directory that is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IgnoredReport {
+    /// `tenant/name` of the endpoint that it speaks of.
+    pub endpoint: String,
+    /// The virtual address.
+    pub address: IpAddr,
+    /// The host that is said to have it.
+    pub host: IpAddr,
+    /// Why it is not believed.
+    pub reason: String,
 }
 
 /// An endpoint.
@@ -124,7 +200,13 @@ pub struct EndpointReport {
     /// All its virtual addresses.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
-    /// Where its sessions connect.
+    /// Address of the host where it lives, if that is another one.
+    #[serde(default)]
+    pub host: Option<IpAddr>,
+    /// It is a host that no masqd watches over.
+    #[serde(default)]
+    pub outside: bool,
+    /// Where its sessions connect; empty if it lives on another host.
     pub socket: String,
     /// Quotas and what is used of them.
     pub quotas: BTreeMap<String, QuotaUse>,
@@ -234,6 +316,9 @@ pub struct PeerReport {
     pub endpoint: String,
     /// Virtual address.
     pub address: String,
+    /// Address of the host where it lives, if that is another one.
+    #[serde(default)]
+    pub host: Option<IpAddr>,
     /// Number of its queue pair.
     pub qpn: u32,
     /// The rule that allows it.

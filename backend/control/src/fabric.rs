@@ -424,6 +424,9 @@ impl World {
                 let Err(refused) = self.decide(&asked) else {
                     continue;
                 };
+                if self.is_only_left(&id, destination.ip(), &refused) {
+                    continue;
+                }
                 let refused = refused.about(format!("id {} -> {destination}", view.id));
                 self.refusals
                     .record(&id, view.owner, "cm_connection", &refused);

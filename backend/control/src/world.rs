@@ -8,18 +8,22 @@ use crate::underlay::UnderlayCounters;
 use masq_device::{Destination, Device, DomainKey, EndpointKey};
 use masq_directory::{Directory, LocalHost, View};
 use masq_policy::{
-    Endpoint, EndpointId, Home, Policy, Request, Tenant, TenantName, Verdict, VirtualAddress,
+    Endpoint, EndpointId, Home, Policy, Request, RuleRef, Tenant, TenantName, Verdict,
+    VirtualAddress,
 };
 use masq_spec::command::Status;
 use masq_spec::device::{Config, QUEUE_LAYOUT_MASQ, SPEC_VERSION, version_text};
 use masq_spec::verbs::Gid;
 use masq_wire::PKey;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Version of this masqd, for people.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Addresses that others had and left, of which note is taken.
+const MOST_LEFT: usize = 1 << 16;
 
 /// What programs see of the device.
 #[derive(Clone, Debug)]
@@ -61,6 +65,8 @@ pub(crate) struct World {
     pub(crate) underlay: UnderlayCounters,
     /// Whose queue pairs are, by number.
     pub(crate) qpns: HashMap<u32, EndpointId>,
+    /// Addresses that other hosts had, of which nothing is said any more.
+    left: HashSet<(TenantName, IpAddr)>,
     /// First addresses of a tenant's endpoints by their other GIDs.
     others: HashMap<TenantName, HashMap<Gid, IpAddr>>,
     domains: HashMap<String, DomainKey>,
@@ -81,6 +87,7 @@ impl World {
             this,
             directory,
             view: View::default(),
+            left: HashSet::new(),
             others: other_gids(&policy),
             policy,
             device,
@@ -121,12 +128,18 @@ impl World {
         }
     }
 
-    /// RConnrename: where an endpoint is.
-    pub(crate) fn destination(&mut self, id: &EndpointId) -> Result<Destination, Refused> {
+    /// RConnrename: where an endpoint is. `None` if it is nowhere that is known.
+    pub(crate) fn destination(&mut self, id: &EndpointId) -> Result<Option<Destination>, Refused> {
         let nobody = || Refused::invalid("no endpoint has this address");
         let endpoint = self.policy.endpoint(id).ok_or_else(nobody)?;
         let Some(host) = self.host_of(endpoint) else {
-            return Ok(Destination::Endpoint(self.endpoint_key(id)));
+            let may_be_elsewhere = *endpoint.home() == Home::Anywhere
+                && self.directory.hears_others()
+                && !self.is_present(endpoint);
+            if may_be_elsewhere {
+                return Ok(None);
+            }
+            return Ok(Some(Destination::Endpoint(self.endpoint_key(id))));
         };
         if self.this.is_none() {
             let reason = format!(
@@ -135,7 +148,25 @@ impl World {
             );
             return Err(Refused::new(Status::Unreachable, "directory", reason));
         }
-        Ok(Destination::Host(host))
+        Ok(Some(Destination::Host(host)))
+    }
+
+    /// Notes that of an address nothing is said any more, or something again.
+    pub(crate) fn note_left(&mut self, tenant: &TenantName, address: IpAddr, left: bool) {
+        let place = (tenant.clone(), address);
+        if !left {
+            self.left.remove(&place);
+        } else if self.left.len() < MOST_LEFT {
+            self.left.insert(place);
+        }
+    }
+
+    /// What was refused only because a host no longer says that it has the address: a
+    /// directory that is out of step cuts no connections. The device notices a peer that
+    /// is gone, and a changed policy counts at once.
+    pub(crate) fn is_only_left(&self, id: &EndpointId, peer: IpAddr, refused: &Refused) -> bool {
+        refused.rule == RuleRef::NoSuchEndpoint.to_string()
+            && self.left.contains(&(id.tenant().clone(), peer))
     }
 
     /// A tenant's partition on the wire, if this host is on one.
@@ -154,6 +185,7 @@ impl World {
 
     /// Puts another policy in force.
     pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.left.clear();
         self.others = other_gids(&policy);
         self.policy = Arc::new(policy);
         self.name_strangers();

@@ -86,6 +86,9 @@ pub(crate) enum Command {
     /// Say what this host can and cannot do: exit status 1 if something does not work.
     #[command(after_long_help = "Examples:\n  masq doctor\n  masq doctor --json")]
     Doctor(DoctorArgs),
+    /// List the hosts, what lives on each, and how the directory fares.
+    #[command(after_long_help = "Examples:\n  masq hosts\n  masq hosts --json")]
+    Hosts,
     /// List the containers that are endpoints.
     Containers,
     /// Write or list the CDI devices by which container engines give containers an endpoint.

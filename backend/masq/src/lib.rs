@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod gc;
 mod hook;
+mod hosts;
 mod metrics;
 mod output;
 mod policy;
@@ -40,6 +41,7 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Reload => reload::reload(&cli.run_dir, &out),
         Command::Policy(args) => policy::execute(&cli.run_dir, args, &out),
         Command::Doctor(args) => doctor::examine(&cli.run_dir, args, &out),
+        Command::Hosts => hosts::print(&cli.run_dir, &out),
         Command::Containers => containers::print(&cli.run_dir, &out),
         Command::Cdi(args) => cdi::execute(&cli.run_dir, args, &out),
         Command::Hook(args) => hook::execute(&cli.run_dir, args, &out),

@@ -2,7 +2,7 @@
 
 use crate::output::Output;
 use crate::{CliError, ps};
-use masq_admin::Overview;
+use masq_admin::{DirectoryReport, Overview};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -107,16 +107,55 @@ fn exposition(overview: &Overview) -> String {
     registry.register("quota_used", "Used of the quota of the endpoint", used);
     registry.register("quota_limit", "Quota of the endpoint", limit);
     registry.register("refusals", "Refused commands", refusals);
+    if let Some(hosts) = &overview.hosts {
+        directory(&mut registry, &hosts.directory);
+    }
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
 }
 
+fn directory(registry: &mut Registry, report: &DirectoryReport) {
+    let mut add = |name: &str, help: &str, value: u64| {
+        let metric = Gauge::<i64>::default();
+        metric.set(gauge(value));
+        registry.register(name, help, metric);
+    };
+    let up = u64::from(report.away_seconds.is_none());
+    add("directory_up", "Whether the directory can be reached", up);
+    let away = report.away_seconds.unwrap_or(0);
+    add("directory_away_seconds", "For how long it cannot", away);
+    let help = "Addresses of other hosts that are known";
+    add("directory_entries", help, report.entries);
+    let help = "Addresses of this host that are registered";
+    add("directory_claims", help, report.claims);
+    let help = "Addresses of this host that another registered first";
+    add("directory_conflicts", help, report.conflicts.len() as u64);
+    let help = "Entries that the policy does not allow";
+    add("directory_ignored", help, report.ignored.len() as u64);
+    for (name, help, value) in [
+        (
+            "directory_malformed",
+            "Entries that made no sense",
+            report.malformed_total,
+        ),
+        (
+            "directory_losses",
+            "Times that it was lost",
+            report.losses_total,
+        ),
+    ] {
+        let metric = Counter::<u64>::default();
+        metric.inc_by(value);
+        registry.register(name, help, metric);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use masq_admin::{EndpointReport, QuotaUse, RefusalCount, SessionReport};
+    use masq_admin::{EndpointReport, HostsReport, QuotaUse, RefusalCount, SessionReport};
 
     #[test]
     fn sessions_quotas_and_refusals_have_their_labels() {
@@ -143,10 +182,21 @@ mod tests {
                 rule: "default deny".into(),
                 count: 5,
             }],
+            hosts: Some(HostsReport {
+                directory: DirectoryReport {
+                    away_seconds: Some(7),
+                    malformed_total: 2,
+                    ..Default::default()
+                },
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let text = exposition(&overview);
         for line in [
+            "masq_directory_up 0",
+            "masq_directory_away_seconds 7",
+            "masq_directory_malformed_total 2",
             "masq_sessions{tenant=\"blue\",endpoint=\"a\"} 1",
             "masq_registered_bytes{tenant=\"blue\",endpoint=\"a\"} 4096",
             "masq_quota_used{tenant=\"blue\",endpoint=\"a\",quota=\"qps\"} 3",

@@ -2,9 +2,9 @@
 
 use crate::cli::{ExplainArgs, PolicyArgs, PolicyCommand};
 use crate::output::{BAD, GOOD, Output};
-use crate::{CliError, ps};
-use masq_admin::EndpointReport;
-use masq_policy::{EndpointId, EndpointName, Explanation, Policy, PolicyErrors, Request};
+use crate::{CliError, hosts, ps};
+use masq_admin::{EndpointReport, Overview};
+use masq_policy::{EndpointId, EndpointName, Explanation, Home, Policy, PolicyErrors, Request};
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -88,13 +88,28 @@ fn explain(run_dir: &Path, args: &ExplainArgs, out: &Output) -> Result<ExitCode,
     for endpoint in running.iter().flat_map(|overview| &overview.endpoints) {
         add_container(&mut policy, endpoint);
     }
-    let explanation = ask(&policy, args, &file)?;
+    let mut explanation = ask(&policy, args, &file)?;
+    if let Some(overview) = &running {
+        explanation
+            .notes
+            .extend(registered(&policy, overview, &explanation));
+    }
     out.emit(&explanation, || render(&explanation))?;
     Ok(if explanation.verdict.allowed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Where the target is registered, if the policy does not say where it lives.
+fn registered(policy: &Policy, overview: &Overview, explained: &Explanation) -> Option<String> {
+    let target = explained.target.as_ref()?;
+    let placed = policy.endpoint(target)?.home() != &Home::Anywhere;
+    let name = target.to_string();
+    let mut endpoints = overview.endpoints.iter();
+    let endpoint = endpoints.find(|e| e.endpoint == name && !placed)?;
+    Some(format!("{name} {}", hosts::place(overview, endpoint)?))
 }
 
 /// Makes an endpoint that is a container part of the policy, as it is in masqd's.
@@ -104,7 +119,12 @@ fn add_container(policy: &mut Policy, endpoint: &EndpointReport) {
     if let (Ok(id), Some(Ok(class))) = (id, class) {
         let class = EndpointId::new(id.tenant().clone(), class);
         // A file that has changed since may have no such class.
-        if policy.add_instance(&class, id.name().clone()).is_ok() {
+        let name = id.name().clone();
+        let added = match endpoint.host {
+            None => policy.add_instance(&class, name),
+            Some(host) => policy.add_instance_elsewhere(&class, name, host),
+        };
+        if added.is_ok() {
             policy.set_addresses(&id, &endpoint.addresses);
         }
     }

@@ -25,11 +25,15 @@ fn render(overview: &Overview) -> String {
     if overview.sessions.is_empty() {
         return format!(
             "no sessions; {} endpoints wait\n{DIM}start one: masq run --endpoint {} -- CMD{DIM:#}",
-            overview.endpoints.len(),
             overview
                 .endpoints
                 .iter()
-                .find(|e| e.class.is_none())
+                .filter(|e| e.host.is_none())
+                .count(),
+            overview
+                .endpoints
+                .iter()
+                .find(|e| e.class.is_none() && e.host.is_none())
                 .map_or("TENANT/NAME", |e| &e.endpoint),
         );
     }

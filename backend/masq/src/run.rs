@@ -3,7 +3,8 @@
 
 use crate::CliError;
 use crate::cli::RunArgs;
-use masq_admin::{AdminError, Request};
+use crate::hosts;
+use masq_admin::{AdminError, Answer, Overview, Request};
 use masq_policy::EndpointId;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -83,6 +84,7 @@ fn socket(run_dir: &Path, endpoint: &EndpointId) -> Result<PathBuf, CliError> {
                 && source.kind() == io::ErrorKind::NotFound
                 && !run_dir.join(masq_admin::SOCKET_NAME).exists() => {}
         Err(error) => return Err(error.into()),
+        Ok(Answer::Overview(overview)) if !there => elsewhere(&overview, endpoint)?,
         Ok(_) => {}
     }
     if !there {
@@ -99,6 +101,20 @@ fn socket(run_dir: &Path, endpoint: &EndpointId) -> Result<PathBuf, CliError> {
         )));
     }
     std::path::absolute(&path).map_err(|source| CliError::Read { path, source })
+}
+
+/// An endpoint of another host has no socket here.
+fn elsewhere(overview: &Overview, endpoint: &EndpointId) -> Result<(), CliError> {
+    let name = endpoint.to_string();
+    let found = overview.endpoints.iter().find(|e| e.endpoint == name);
+    let Some((found, place)) = found.and_then(|e| Some((e, hosts::place(overview, e)?))) else {
+        return Ok(());
+    };
+    let remedy = match found.outside {
+        true => "programs there need no masq",
+        false => "run the program there, or change `host` of the endpoint in the policy",
+    };
+    Err(CliError::NotFound(format!("{name} {place}\n  {remedy}")))
 }
 
 /// Endpoints whose sockets exist, sorted.

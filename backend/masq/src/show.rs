@@ -48,7 +48,7 @@ fn render(sessions: &[SessionDetail], endpoint: Option<&EndpointReport>, now: u6
         session(&mut out, detail);
     }
     if let Some(endpoint) = endpoint {
-        if sessions.is_empty() {
+        if sessions.is_empty() && endpoint.host.is_none() {
             let _ = writeln!(
                 out,
                 "no sessions; start one: masq run --endpoint {} -- CMD\n",
@@ -72,10 +72,15 @@ fn head(out: &mut String, endpoint: &EndpointReport) {
     let class = class.map_or(String::new(), |class| {
         format!("  a container of class {class}")
     });
+    let place = match (endpoint.host, endpoint.outside) {
+        (None, _) => format!("{DIM}socket {}{DIM:#}", endpoint.socket),
+        (Some(host), false) => format!("lives on host {host}; `masq hosts` lists them"),
+        (Some(_), true) => "a host of its own that no masqd watches over".to_owned(),
+    };
     let _ = writeln!(
         out,
-        "{HEAD}endpoint {}{HEAD:#}  address {addresses}{class}\n{DIM}socket {}{DIM:#}\n",
-        endpoint.endpoint, endpoint.socket
+        "{HEAD}endpoint {}{HEAD:#}  address {addresses}{class}\n{place}\n",
+        endpoint.endpoint
     );
 }
 
@@ -176,9 +181,12 @@ fn queue_pair(out: &mut String, qp: &QpReport) {
     out.push('\n');
     match &qp.peer {
         Some(peer) => {
+            let host = peer
+                .host
+                .map_or(String::new(), |host| format!(" on host {host}"));
             let _ = writeln!(
                 out,
-                "    peer  {} {} qp {:#08x}\n    rule  {}",
+                "    peer  {} {}{host} qp {:#08x}\n    rule  {}",
                 peer.endpoint, peer.address, peer.qpn, peer.rule
             );
         }
@@ -318,6 +326,7 @@ mod tests {
                     address: "10.0.0.2".into(),
                     qpn: 0x12,
                     rule: "blue rule 1 \"a-and-b\"".into(),
+                    host: None,
                 }),
                 ..Default::default()
             }],

@@ -48,6 +48,12 @@ pub struct Args {
     #[arg(long, value_name = "NAME|ADDRESS")]
     pub host: Option<String>,
 
+    /// What tells hosts of each other's endpoints, besides the policy:
+    /// etcd://[USER@]HOST:PORT[,HOST:PORT]/PREFIX. USER's password is in the
+    /// environment, as MASQ_ETCD_PASSWORD
+    #[arg(long, value_name = "ADDRESS", requires = "host")]
+    pub directory: Option<String>,
+
     /// How packets go to other hosts
     #[arg(long, value_enum, default_value_t = PortKind::Udp, requires = "host")]
     pub port: PortKind,

@@ -5,7 +5,10 @@ use crate::cdi::CdiFile;
 use crate::cpus;
 use anyhow::{Context, Result, bail};
 use masq_container::Held;
-use masq_control::{DeviceIdentity, Embedded, LocalHost, Server, ServerConfig, ServerHandle};
+use masq_control::{
+    DeviceIdentity, Directory, Embedded, LocalHost, Server, ServerConfig, ServerHandle,
+};
+use masq_directory::{Etcd, EtcdConfig};
 use masq_policy::Policy;
 use masq_port::Port;
 use masq_soft::{SoftConfig, SoftDevice};
@@ -15,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+
+/// Environment variable with the password for etcd: arguments are seen by everybody.
+const ETCD_PASSWORD: &str = "MASQ_ETCD_PASSWORD";
 
 /// Runs masqd until it is told to stop.
 ///
@@ -37,6 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(Underlay { host, port }) = &underlay {
         tracing::info!(%host, ?port, "one of several hosts");
     }
+    let directory = directory(args, underlay.as_ref())?;
     let device = SoftDevice::start(&soft_config(args)?, ports(underlay.as_ref(), args.threads)?)
         .context("start the data-path threads")?;
     let config = ServerConfig {
@@ -57,7 +64,6 @@ pub fn run(args: &Args) -> Result<()> {
     let cdi = cdi
         .map(|dir| CdiFile::new(dir, &args.run_dir))
         .transpose()?;
-    let directory = Box::new(Embedded);
     let mut server = Server::new(config, policy, Arc::new(device), directory)?;
     let held = library_dir().map(Held::start).transpose();
     let held = held.context("start a thread")?;
@@ -102,13 +108,23 @@ fn ports(underlay: Option<&Underlay>, threads: usize) -> Result<Vec<Box<dyn Port
         threads: threads.max(1),
         ..masq_port::Config::new(host.address)
     };
-    match port {
-        PortKind::Udp => {
-            let ports = masq_port::open_udp(&config)?;
-            Ok(ports.into_iter().map(|port| Box::new(port) as _).collect())
-        }
-        PortKind::Raw => bail!("--port raw is not there yet; use --port udp"),
-    }
+    let kind = match port {
+        PortKind::Udp => masq_port::PortKind::Udp,
+        PortKind::Raw => masq_port::PortKind::Raw,
+    };
+    masq_port::open(kind, &config).context("--port")
+}
+
+/// What tells of other hosts.
+fn directory(args: &Args, underlay: Option<&Underlay>) -> Result<Box<dyn Directory>> {
+    let (Some(address), Some(underlay)) = (&args.directory, underlay) else {
+        return Ok(Box::new(Embedded));
+    };
+    let password = std::env::var(ETCD_PASSWORD).ok();
+    let config = EtcdConfig::parse(address, password).context("--directory")?;
+    tracing::info!(directory = %config, "following");
+    let etcd = Etcd::start(config, underlay.host.address).context("--directory: start")?;
+    Ok(Box::new(etcd))
 }
 
 /// None if this host is the only one.

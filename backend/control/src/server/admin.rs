@@ -4,13 +4,16 @@ use super::{Message, Server, ServerError, ServerHandle};
 use crate::container::Prepared;
 use crate::ledger::Kind;
 use crate::world::VERSION;
-use masq_admin::{Answer, EndpointReport, Overview, QuotaUse, Request, SOCKET_NAME};
-use masq_policy::EndpointId;
+use masq_admin::{
+    Answer, ConflictReport, DirectoryReport, EndpointReport, HostsReport, IgnoredReport, Overview,
+    QuotaUse, Request, SOCKET_NAME,
+};
+use masq_policy::{Endpoint, EndpointId};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -139,7 +142,49 @@ impl Server {
             endpoints: ids.map(|id| self.endpoint_report(&id)).collect(),
             sessions,
             refusals_total: self.world.refusals.counts(),
+            hosts: self.hosts_report(),
         }
+    }
+
+    /// `None` if this host is the only one.
+    fn hosts_report(&self) -> Option<HostsReport> {
+        let this = self.world.this.as_ref()?;
+        let policy = &self.world.policy;
+        let state = self.world.directory.state();
+        let conflicts = state.conflicts.into_iter().map(|conflict| ConflictReport {
+            endpoint: conflict.wanted_by.to_string(),
+            address: conflict.slot.address,
+            host: conflict.host,
+            holder: EndpointId::new(conflict.slot.tenant, conflict.endpoint).to_string(),
+        });
+        let ignored = self.world.view.entries().filter_map(|(slot, entry)| {
+            let reason = self.world.view.judge(policy, &slot)?.to_string();
+            Some(IgnoredReport {
+                endpoint: EndpointId::new(slot.tenant, entry.endpoint.clone()).to_string(),
+                address: slot.address,
+                host: entry.host,
+                reason,
+            })
+        });
+        let names = policy.hosts();
+        Some(HostsReport {
+            this: Some(this.address),
+            names: names
+                .map(|host| (host.name().to_string(), host.address()))
+                .collect(),
+            directory: DirectoryReport {
+                kind: state.kind.to_owned(),
+                place: state.place,
+                away_seconds: state.away_seconds,
+                error: state.error,
+                entries: state.entries as u64,
+                claims: state.claims as u64,
+                conflicts: conflicts.collect(),
+                ignored: ignored.collect(),
+                malformed_total: state.malformed_total,
+                losses_total: state.losses_total,
+            },
+        })
     }
 
     fn endpoint_report(&self, id: &EndpointId) -> EndpointReport {
@@ -164,7 +209,13 @@ impl Server {
             .collect();
         let endpoint = policy.endpoint(id);
         let in_container = self.containers.of(id).map(|container| container.socket());
-        let socket = in_container.unwrap_or_else(|| self.endpoints.path(id));
+        let host = endpoint.and_then(|endpoint| self.world.host_of(endpoint));
+        let may_be_here = endpoint.is_some_and(|endpoint| self.world.may_live_here(endpoint));
+        let socket = match in_container {
+            Some(socket) => socket,
+            None if may_be_here => self.endpoints.path(id),
+            None => PathBuf::new(),
+        };
         EndpointReport {
             endpoint: id.to_string(),
             address: endpoint
@@ -175,6 +226,8 @@ impl Server {
             addresses: endpoint
                 .map(|e| e.addresses().iter().map(|a| a.ip()).collect())
                 .unwrap_or_default(),
+            host,
+            outside: endpoint.is_some_and(Endpoint::is_outside),
             socket: socket.display().to_string(),
             quotas,
             refusals: self.world.refusals.latest(id),

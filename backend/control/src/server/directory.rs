@@ -84,7 +84,9 @@ impl Server {
         for change in changes {
             tenants.insert(change.slot.tenant.clone());
             let slot = change.slot.clone();
+            let is_gone = change.entry.is_none();
             self.world.view.apply(change);
+            self.world.note_left(&slot.tenant, slot.address, is_gone);
             self.announced.ignored.remove(&slot);
             self.judge(&slot);
         }

@@ -150,6 +150,9 @@ impl Session {
             .iter()
             .filter_map(|(handle, ah)| {
                 let refused = ah.asked.decide(world, QpType::Ud).err()?;
+                if world.is_only_left(&self.endpoint, ah.to, &refused) {
+                    return None;
+                }
                 Some((handle, refused.about(format!("ah {handle} -> {}", ah.to))))
             })
             .collect();

@@ -24,7 +24,7 @@ use masq_policy::EndpointId;
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, RequestHeader, ResponseHeader, Status};
 use masq_spec::verbs::{Created, Ring};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Body of a response, or the refusal.
@@ -69,8 +69,9 @@ pub(crate) struct Session {
     groups: Vec<(Handle, masq_spec::verbs::Gid)>,
     /// A registration under way.
     filling: Option<memory::Filling>,
-    /// The command that is to be served again.
+    /// The command that is to be served again, and since when.
     again: Vec<u8>,
+    again_since: Option<Instant>,
     /// Whether the device was told whom its datagrams to groups may reach.
     sends_to_groups: bool,
 }
@@ -117,6 +118,7 @@ impl Session {
             groups: Vec::new(),
             filling: None,
             again: Vec::new(),
+            again_since: None,
             sends_to_groups: false,
         })
     }
@@ -148,16 +150,31 @@ impl Session {
             }
         };
         match self.dispatch(world, opcode, body) {
-            Ok(body) => Outcome::Answer(response(Status::Ok, &body)),
+            Ok(body) => {
+                self.again_since = None;
+                Outcome::Answer(response(Status::Ok, &body))
+            }
             Err(refused) if refused.rule == AGAIN => {
                 self.commands -= 1;
                 if self.again != request {
                     self.again = request.to_vec();
+                    self.again_since = None;
                 }
+                self.again_since.get_or_insert_with(Instant::now);
                 Outcome::Again
             }
-            Err(refused) => self.refuse(world, verb_name(opcode), &refused),
+            Err(refused) => {
+                self.again_since = None;
+                self.refuse(world, verb_name(opcode), &refused)
+            }
         }
+    }
+
+    /// Whether the command that is being served has waited for as long as one may for
+    /// news of other hosts.
+    fn has_waited(&self) -> bool {
+        let since = self.again_since;
+        since.is_some_and(|since| since.elapsed() >= NEWS_OF_OTHERS)
     }
 
     fn refuse(&self, world: &mut World, verb: &'static str, refused: &Refused) -> Outcome {
@@ -254,6 +271,9 @@ impl Session {
         }
     }
 }
+
+/// How long the news that an endpoint has come up may take from another host to this one.
+const NEWS_OF_OTHERS: Duration = Duration::from_secs(1);
 
 /// Marks a refusal that is no refusal: the command is served again.
 const AGAIN: &str = "again";

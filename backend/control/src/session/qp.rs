@@ -11,6 +11,7 @@ use crate::world::World;
 use masq_cm::View;
 use masq_device::{Destination, Handle, QpChange, QpSpec};
 use masq_policy::{EndpointId, RemoteAccess, Request, Service, Verdict};
+use masq_spec::command::Status;
 use masq_spec::queue::{SEND_DATA, Sge};
 use masq_spec::verbs::{
     Access, AhAttr, CreateQp, ModifyQp, NO_HANDLE, QpCaps, QpCreated, QpMask, QpState, QpType,
@@ -329,10 +330,17 @@ impl Session {
             .and_then(|t| t.endpoint_at(to))
             .map(|e| e.id().clone());
         let peer = peer.ok_or_else(|| Refused::invalid("no endpoint has this address"))?;
-        let destination = world
-            .destination(&peer)
-            .map_err(|r| r.about(format!("-> {to}")))?;
-        Ok((destination, rule))
+        let about = || format!("-> {to}");
+        match world.destination(&peer).map_err(|r| r.about(about()))? {
+            Some(destination) => Ok((destination, rule)),
+            // It may have started a moment ago.
+            None if !self.has_waited() => Err(Refused::again()),
+            None => {
+                let reason = format!("{peer} is registered on no host");
+                let refused = Refused::new(Status::Unreachable, "directory", reason);
+                Err(refused.about(about()))
+            }
+        }
     }
 
     pub(super) fn query_qp(&mut self, handle: Handle) -> Reply {
@@ -367,7 +375,9 @@ impl Session {
             let Some(connection) = &qp.connection else {
                 continue;
             };
-            if let Err(refused) = connection.asked.decide(world, qp.qp_type) {
+            if let Err(refused) = connection.asked.decide(world, qp.qp_type)
+                && !world.is_only_left(&self.endpoint, connection.to, &refused)
+            {
                 cut.push((
                     handle,
                     refused.about(format!("qp {:#x} -> {}", qp.qpn, connection.to)),

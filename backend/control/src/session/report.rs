@@ -100,6 +100,7 @@ impl Session {
             PeerReport {
                 endpoint: name.map(|e| e.id().to_string()).unwrap_or_default(),
                 address: connection.to.to_string(),
+                host: name.and_then(|e| world.host_of(e)),
                 qpn: connection.qpn,
                 rule: connection.rule.clone(),
             }

@@ -42,7 +42,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn host_of(world: &mut World, endpoint: &str) -> Option<IpAddr> {
-    match world.destination(&id(endpoint)).unwrap() {
+    match world.destination(&id(endpoint)).unwrap().unwrap() {
         Destination::Endpoint(key) => {
             assert_eq!(key, world.endpoint_key(&id(endpoint)));
             None

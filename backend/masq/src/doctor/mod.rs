@@ -3,6 +3,7 @@
 mod containers;
 mod daemon;
 mod host;
+mod hosts;
 mod library;
 mod memory;
 mod uffd;
@@ -76,6 +77,7 @@ pub(crate) fn examine(
     checks.extend(memory::checks());
     checks.extend(library::checks(args.library.as_deref()));
     checks.extend(daemon::checks(run_dir));
+    checks.extend(hosts::checks(run_dir));
     checks.extend(containers::checks(run_dir));
     out.emit(&checks, || render(&checks))?;
     let failed = checks.iter().any(|check| check.level == Level::Fail);
