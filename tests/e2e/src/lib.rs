@@ -13,6 +13,7 @@
 
 mod binaries;
 mod cc;
+mod etcd;
 mod host;
 mod inside;
 mod meeting;
@@ -24,6 +25,7 @@ mod process;
 
 pub use binaries::{BIN_DIR, Binaries, target_dir, workspace};
 pub use cc::{compile, compile_shared};
+pub use etcd::Etcd;
 pub use host::{Host, Place};
 pub use inside::{Inside, containers, register, wait_for_containers};
 pub use meeting::{Meeting, listeners, wait_for_listeners, wait_for_words};
