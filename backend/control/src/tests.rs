@@ -226,10 +226,14 @@ fn world() -> World {
 }
 
 fn session() -> Session {
+    session_of("blue/a")
+}
+
+fn session_of(endpoint: &str) -> Session {
     let (socket, _peer) = UnixStream::pair().unwrap();
     Session::new(Opening {
         id: 1,
-        endpoint: "blue/a".parse::<EndpointId>().unwrap(),
+        endpoint: endpoint.parse::<EndpointId>().unwrap(),
         peer: Peer::of(&socket).unwrap(),
         program: String::new(),
         frontend_version: String::new(),

@@ -21,6 +21,26 @@ tenants:
     rules: [ { from: any, to: any, action: allow } ]
 ";
 
+/// A directory that says nothing of itself.
+struct Silent;
+
+impl masq_directory::Directory for Silent {
+    fn hears_others(&self) -> bool {
+        true
+    }
+    fn announce(&self, _: masq_directory::Claim) {}
+    fn withdraw(&self, _: &EndpointId) {}
+    fn changes(&self) -> Vec<Change> {
+        Vec::new()
+    }
+    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+    fn state(&self) -> masq_directory::State {
+        masq_directory::State::default()
+    }
+}
+
 fn on(host: Option<&str>) -> World {
     let policy = Policy::parse("p", HOSTS).unwrap();
     let this = host.map(|host| LocalHost::find(&policy, Some(host)).unwrap().unwrap());
@@ -58,6 +78,7 @@ fn said(world: &mut World, address: &str, entry: Option<(&str, Option<&str>, &st
         tenant: id.tenant().clone(),
         address: ip(address),
     };
+    world.note_left(&slot.tenant, slot.address, entry.is_none());
     let entry = entry.map(|(endpoint, class, host)| Entry {
         endpoint: endpoint.parse().unwrap(),
         class: class.map(|class| class.parse().unwrap()),
@@ -136,4 +157,111 @@ fn containers_of_other_hosts_are_reached_by_the_rules_of_their_class() {
     said(&mut alpha, "10.0.1.1", None);
     assert!(!asked(&alpha));
     assert!(alpha.destination(&id("blue/worker.x")).is_err());
+}
+
+/// A session on alpha that has a protection domain, and asks for address handles.
+struct Asker {
+    world: World,
+    session: Session,
+}
+
+impl Asker {
+    fn new() -> Self {
+        let mut world = on(Some("alpha"));
+        world.directory = Box::new(Silent);
+        world.charge(&id("blue/here"), Kind::Sessions, 1).unwrap();
+        let mut asker = Self {
+            world,
+            session: session_of("blue/here"),
+        };
+        assert_eq!(asker.ask(Opcode::AllocPd, &[]), Some(Status::Ok));
+        asker
+    }
+
+    fn ask(&mut self, opcode: Opcode, body: &[u8]) -> Option<Status> {
+        let header = RequestHeader {
+            opcode: opcode.raw(),
+            flags: 0,
+            len: body.len() as u32,
+        };
+        let request = [header.as_bytes(), body].concat();
+        match self.session.serve(&mut self.world, &request) {
+            Outcome::Again => None,
+            Outcome::Answer(answer) => {
+                let (header, _) = ResponseHeader::read_from_prefix(&answer).unwrap();
+                Some(Status::from_raw(header.status).unwrap())
+            }
+        }
+    }
+
+    /// `None`: to be asked again.
+    fn handle_for(&mut self, address: &str) -> Option<Status> {
+        use masq_spec::verbs::{AhAttr, CreateAh};
+        let attr = AhAttr {
+            dgid: masq_policy::VirtualAddress::new(ip(address)).gid(),
+            sgid_index: 3,
+            is_global: 1,
+            port_num: 1,
+            ..zerocopy::FromZeros::new_zeroed()
+        };
+        let request = CreateAh {
+            pd: 1,
+            reserved: 0,
+            attr,
+        };
+        self.ask(Opcode::CreateAh, request.as_bytes())
+    }
+}
+
+/// The news that a peer has come up may be on its way.
+#[test]
+fn who_asks_for_a_peer_that_is_registered_nowhere_waits_for_a_moment() {
+    let mut asker = Asker::new();
+    assert_eq!(asker.handle_for("10.0.0.3"), None);
+    let claim = Some(("anywhere", None, "192.0.2.2"));
+    said(&mut asker.world, "10.0.0.3", claim);
+    assert_eq!(asker.handle_for("10.0.0.3"), Some(Status::Ok));
+    said(&mut asker.world, "10.0.0.3", None);
+    let begin = std::time::Instant::now();
+    let status = loop {
+        match asker.handle_for("10.0.0.3") {
+            None => std::thread::sleep(std::time::Duration::from_millis(20)),
+            Some(status) => break status,
+        }
+        assert!(begin.elapsed().as_secs() < 60);
+    };
+    assert_eq!(status, Status::Unreachable);
+    // What the policy places needs no news.
+    assert_eq!(asker.handle_for("10.0.0.2"), Some(Status::Ok));
+    let Asker {
+        mut world, session, ..
+    } = asker;
+    session.close(&mut world);
+}
+
+#[test]
+fn a_directory_that_forgets_cuts_no_connection_but_a_policy_does() {
+    let mut asker = Asker::new();
+    let claim = Some(("worker.x", Some("worker"), "192.0.2.2"));
+    said(&mut asker.world, "10.0.1.1", claim);
+    assert_eq!(asker.handle_for("10.0.1.1"), Some(Status::Ok));
+    said(&mut asker.world, "10.0.1.1", None);
+    assert_eq!(asker.session.recheck(&mut asker.world), 0);
+    // New ones are refused, for the policy has nobody there.
+    assert_eq!(asker.handle_for("10.0.1.1"), Some(Status::Denied));
+    // What has the address now is judged by the rules.
+    said(
+        &mut asker.world,
+        "10.0.1.1",
+        Some(("worker.y", Some("worker"), "192.0.2.2")),
+    );
+    assert_eq!(asker.session.recheck(&mut asker.world), 0);
+    said(&mut asker.world, "10.0.1.1", None);
+    let same = Policy::parse("p", HOSTS).unwrap();
+    asker.world.set_policy(same);
+    assert_eq!(asker.session.recheck(&mut asker.world), 1);
+    let Asker {
+        mut world, session, ..
+    } = asker;
+    session.close(&mut world);
 }
