@@ -1,0 +1,82 @@
+//! The Debian inside guests: a directory for User-Mode Linux, an image of it for QEMU.
+
+use crate::cache::{Cache, key};
+use crate::watch::{output_of, watch};
+use anyhow::Context as _;
+use masq_container_tests::mirror;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The script that is a guest's first process.
+pub(crate) const AGENT: &str = include_str!("scripts/agent.sh");
+
+const SUITE: &str = "bookworm";
+const PACKAGES: &str = "rdma-core,ibverbs-providers,ibverbs-utils,rdmacm-utils,perftest,\
+                        iproute2,iputils-ping,procps,python3-pyverbs,tcpdump,nftables";
+/// Not needed inside, and much of the size.
+const EXCESS: [&str; 5] = [
+    "var/cache/apt",
+    "var/lib/apt/lists",
+    "usr/share/doc",
+    "usr/share/locale",
+    "usr/share/man",
+];
+
+/// The directory, and the path inside it of the agent.
+pub(crate) fn directory(
+    cache: &Cache,
+    say: &mut dyn FnMut(&str),
+) -> anyhow::Result<(PathBuf, String)> {
+    let entry = format!("root-{SUITE}-{}", key(&[PACKAGES]));
+    let dir = cache.kept(&entry, |part| debootstrap(part, say))?;
+    // The agent may change without the rest: each version has a name of its own.
+    let inside = format!("/masq/agent-{}.sh", key(&[AGENT]));
+    let path = dir.join(inside.trim_start_matches('/'));
+    if !path.exists() {
+        let parent = path.parent().context("no parent")?;
+        std::fs::create_dir_all(parent)?;
+        let mut file = tempfile::NamedTempFile::new_in(parent)?;
+        std::io::Write::write_all(&mut file, AGENT.as_bytes())?;
+        let permissions = std::fs::Permissions::from_mode(0o755);
+        file.as_file().set_permissions(permissions)?;
+        file.persist(&path)?;
+    }
+    Ok((dir, inside))
+}
+
+/// The image of the directory as ext4, to be mounted read-only.
+pub(crate) fn image(cache: &Cache, say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
+    let (root, _) = directory(cache, say)?;
+    let entry = format!("image-{SUITE}-{}", key(&[PACKAGES]));
+    let dir = cache.kept(&entry, |part| {
+        say("making an ext4 image of the guests' Debian; some seconds");
+        let mut make = Command::new("mke2fs");
+        make.args(["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"]);
+        make.arg(&root).arg(part.join("root.ext4")).arg("640M");
+        output_of(make).map(drop)
+    })?;
+    Ok(dir.join("root.ext4"))
+}
+
+fn debootstrap(dir: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    say("making the guests' Debian 12 by debootstrap: about 100 MB to fetch, about a minute");
+    let mut make = Command::new("debootstrap");
+    make.args(["--variant=minbase", &format!("--include={PACKAGES}")]);
+    make.arg(SUITE).arg(dir).arg(mirror(SUITE)?);
+    watch(make, say, |output| {
+        let last = output.lines().rfind(|line| line.starts_with("I: "));
+        last.unwrap_or("beginning")
+            .trim_start_matches("I: ")
+            .to_owned()
+    })?;
+    for excess in EXCESS {
+        let excess = dir.join(excess);
+        if excess.exists() {
+            std::fs::remove_dir_all(&excess)?;
+            // The directory stays: programs expect it.
+            std::fs::create_dir(&excess)?;
+        }
+    }
+    Ok(())
+}
