@@ -317,8 +317,10 @@ mod tests {
         let (long, short) = (JobId(1), JobId(2));
         channel.start(long, "sleep 600; true").unwrap();
         channel.start(short, "sleep 0.3; echo late").unwrap();
+        let end = Instant::now() + limit;
         // It may not have begun yet.
         while channel.status(long).is_none() {
+            assert!(Instant::now() < end, "it still runs");
             channel.kill(long, "KILL").unwrap();
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -43,7 +43,7 @@ while read -r verb id word more <&3; do
         chunk=$(tail -c "+$((more + 1))" "$jobs/$id/$word" | head -c 1500 | base64 -w0)
         echo "data $id $chunk" >&3
         ;;
-    kill) [ -f "$jobs/$id/pid" ] && kill -"$word" -- -"$(cat "$jobs/$id/pid")" ;;
+    kill) [ -f "$jobs/$id/pid" ] && kill -s "$word" -- -"$(cat "$jobs/$id/pid")" ;;
     drop) rm -rf "${jobs:?}/$id" ;;
     off) break ;;
     esac
