@@ -6,6 +6,7 @@ mod conformance;
 mod demo;
 mod dist;
 mod fuzz;
+mod interop;
 mod man;
 mod progress;
 mod setup;
@@ -45,6 +46,8 @@ enum Command {
     Test(suites::TestArgs),
     /// Run rdma-core's own Python tests through masq.
     Conformance(conformance::ConformanceArgs),
+    /// Run programs between masq and the kernel's rdma_rxe in guests (needs root).
+    Interop(interop::InteropArgs),
     /// Measure, against TCP over a bridge and against memcpy.
     Bench(bench::BenchArgs),
     /// Run the property tests with many more cases.
@@ -83,6 +86,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Demo => demo::demo()?,
         Command::Test(args) => suites::test(args)?,
         Command::Conformance(args) => conformance::conformance(args)?,
+        Command::Interop(args) => interop::interop(args)?,
         Command::Bench(args) => bench::bench(args)?,
         Command::Fuzz(args) => fuzz::fuzz(args)?,
         Command::Dist(args) => dist::dist(args)?,

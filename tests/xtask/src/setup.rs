@@ -42,7 +42,7 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// Installs what is missing, or with `check` only says it.
 pub(crate) fn setup(check: bool) -> anyhow::Result<ExitCode> {
-    let missing = missing()?;
+    let missing = missing(PACKAGES)?;
     if missing.is_empty() {
         say("everything is installed");
         return Ok(ExitCode::SUCCESS);
@@ -60,8 +60,13 @@ pub(crate) fn setup(check: bool) -> anyhow::Result<ExitCode> {
 
 /// Installs what is missing; quiet if nothing is.
 pub(crate) fn ensure_installed() -> anyhow::Result<()> {
+    ensure_also(PACKAGES)
+}
+
+/// The same for packages of one chore.
+pub(crate) fn ensure_also(packages: &[(&'static str, &'static str)]) -> anyhow::Result<()> {
     let step = step("Debian packages");
-    let missing = missing()?;
+    let missing = missing(packages)?;
     if missing.is_empty() {
         step.done("all installed");
         return Ok(());
@@ -71,8 +76,8 @@ pub(crate) fn ensure_installed() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn missing() -> anyhow::Result<Vec<&'static str>> {
-    let names: Vec<_> = PACKAGES.iter().map(|(name, _)| *name).collect();
+fn missing(packages: &[(&'static str, &'static str)]) -> anyhow::Result<Vec<&'static str>> {
+    let names: Vec<_> = packages.iter().map(|(name, _)| *name).collect();
     if !Path::new("/usr/bin/dpkg-query").exists() {
         bail!(
             "this is no Debian system (there is no dpkg-query): install by other means what \

@@ -1,0 +1,260 @@
+//! `cargo xtask interop`: programs between masq and the kernel's own rdma_rxe.
+
+mod scenarios;
+mod station;
+
+use crate::progress::{heading, say, step, table};
+use crate::{build, setup};
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use masq_e2e::Binaries;
+use masq_guest::{Kind, Kit, Wire};
+use scenarios::{SCENARIOS, Scenario, Sides};
+use station::Station;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// For each program.
+const LIMIT: Duration = Duration::from_secs(60);
+/// For a server whose client has ended.
+const SERVER_ENDS: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The first run fetches and builds what guests are made of, and says what; it is \
+                  kept in MASQ_CACHE_DIR, else in ~/.cache/masq.\n\nExamples:\n  \
+                  sudo -E cargo xtask interop\n  \
+                  cargo xtask interop --qemu --only ibv_rc_pingpong"
+)]
+pub(crate) struct InteropArgs {
+    /// Guests by User-Mode Linux 6.12, quick; the default.
+    #[arg(long)]
+    uml: bool,
+    /// Guests by QEMU's software emulation with Debian's stock kernel, slow.
+    #[arg(long)]
+    qemu: bool,
+    /// Both kinds.
+    #[arg(long, conflicts_with_all = ["uml", "qemu"])]
+    both: bool,
+    /// Only scenarios whose name holds this.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Which side is masq.
+    // Until masq speaks RoCEv2 on the wire.
+    #[arg(long, value_enum, default_values = ["rxe-rxe"])]
+    sides: Vec<Sides>,
+    /// Bytes of a packet on the wire between them.
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=9000))]
+    mtu: u32,
+    /// Only name the scenarios.
+    #[arg(long)]
+    list: bool,
+}
+
+impl InteropArgs {
+    fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        if self.uml || self.both || !self.qemu {
+            kinds.push(Kind::Uml);
+        }
+        if self.qemu || self.both {
+            kinds.push(Kind::Qemu);
+        }
+        kinds
+    }
+
+    fn chosen(&self, scenario: &Scenario) -> bool {
+        let mut only = self.only.iter();
+        self.only.is_empty() || only.any(|part| scenario.name.contains(part))
+    }
+}
+
+pub(crate) fn interop(args: &InteropArgs) -> anyhow::Result<()> {
+    if args.list {
+        for scenario in SCENARIOS {
+            say(scenario.name);
+        }
+        return Ok(());
+    }
+    let chosen: Vec<_> = SCENARIOS.iter().filter(|s| args.chosen(s)).collect();
+    ensure!(!chosen.is_empty(), "no scenario has such a name: --list");
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "namespaces and taps take root: sudo -E cargo xtask interop"
+    );
+    heading("Getting ready");
+    let kinds = args.kinds();
+    let packages: Vec<_> = kinds.iter().flat_map(|kind| kind.packages()).collect();
+    setup::ensure_also(&packages)?;
+    let binaries = if args.sides.iter().any(|sides| *sides != Sides::RxeRxe) {
+        setup::ensure_installed()?;
+        say("  building in release mode; the first time takes minutes");
+        Some(build::build()?)
+    } else {
+        None
+    };
+    let mut results = Vec::new();
+    for kind in kinds {
+        let since = Instant::now();
+        let kit = Kit::prepare(kind, &mut |words| say(&format!("  {words}")))?;
+        say(&format!(
+            "  {kind}: kernel and Debian are there after {:.1} s",
+            since.elapsed().as_secs_f64()
+        ));
+        for sides in &args.sides {
+            heading(&format!("{} in {kind}", sides.title()));
+            let fitting = chosen.iter().filter(|s| s.sides.contains(sides));
+            let fitting: Vec<_> = fitting.copied().collect();
+            run_all(&kit, *sides, &fitting, args.mtu, &binaries, &mut results)?;
+        }
+    }
+    report(&results)
+}
+
+struct Result {
+    name: &'static str,
+    sides: Sides,
+    kind: Kind,
+    took: Duration,
+    failure: Option<PathBuf>,
+}
+
+fn run_all(
+    kit: &Kit,
+    sides: Sides,
+    scenarios: &[&Scenario],
+    mtu: u32,
+    binaries: &Option<PathBuf>,
+    results: &mut Vec<Result>,
+) -> anyhow::Result<()> {
+    let wire = Wire::new(mtu)?;
+    let station = |masq: bool, number: u8| -> anyhow::Result<Station> {
+        let starting = step(if masq { "masqd" } else { "a guest" });
+        let station = if masq {
+            let dir = binaries.as_ref().context("masq is not built")?;
+            Station::masq(Binaries::at(dir)?, &wire, number)?
+        } else {
+            Station::rxe(kit, &wire, number)?
+        };
+        starting.done(&format!("at {}", station.address()?));
+        Ok(station)
+    };
+    let server = station(sides == Sides::MasqRxe, 1)?;
+    let client = station(sides == Sides::RxeMasq, 2)?;
+    for scenario in scenarios {
+        let running = step(scenario.name);
+        let since = Instant::now();
+        let outcome = run(scenario, &server, &client);
+        let took = since.elapsed();
+        let failure = match outcome {
+            Ok(()) => {
+                running.done("");
+                None
+            }
+            Err(error) => {
+                drop(running);
+                let text = format!(
+                    "{error:#}\n\nserver's log:\n{}\n\nclient's log:\n{}\n",
+                    server.log(),
+                    client.log()
+                );
+                let name = format!("{}-{:?}-{:?}", scenario.name, sides, kit.kind());
+                Some(keep(&name, &text)?)
+            }
+        };
+        results.push(Result {
+            name: scenario.name,
+            sides,
+            kind: kit.kind(),
+            took,
+            failure,
+        });
+    }
+    Ok(())
+}
+
+/// Both must succeed and the client must say what it should.
+fn run(scenario: &Scenario, server: &Station, client: &Station) -> anyhow::Result<()> {
+    let serving = server.blanks(server)?.fill(scenario.server);
+    let asking = client.blanks(server)?.fill(scenario.client);
+    let waiting = server.serve(&serving, scenario.ready)?;
+    let asked = client
+        .start(&asking)?
+        .wait(LIMIT)
+        .with_context(|| format!("server:\n{}", waiting.output()))?;
+    if !asked.success {
+        std::thread::sleep(Duration::from_millis(500));
+        let said = waiting.give_up().unwrap_or_else(|error| error.to_string());
+        bail!("client {}\nserver {serving}:\n{said}", asked.text);
+    }
+    let served = waiting
+        .wait(SERVER_ENDS)
+        .with_context(|| format!("client {}", asked.text))?;
+    ensure!(
+        served.success,
+        "client {}\nserver {}",
+        asked.text,
+        served.text
+    );
+    scenario.says.check(&asked.text).context(asked.text)
+}
+
+/// Writes what is known of a failure to `target/interop/`.
+fn keep(name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let dir = build::target_dir()?.join("interop");
+    std::fs::create_dir_all(&dir)?;
+    let path = dir.join(format!("{name}.log"));
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+fn report(results: &[Result]) -> anyhow::Result<()> {
+    heading("In short");
+    let mut rows = vec![
+        ["SCENARIO", "SIDES", "GUEST", "TIME", "RESULT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for result in results {
+        let word = match &result.failure {
+            None => "passed".to_owned(),
+            Some(path) => format!("FAILED: {}", path.display()),
+        };
+        rows.push(vec![
+            result.name.to_owned(),
+            result.sides.title().to_owned(),
+            result.kind.to_string(),
+            format!("{:.1} s", result.took.as_secs_f64()),
+            word,
+        ]);
+    }
+    say(&table(&rows));
+    let failed = results.iter().filter(|r| r.failure.is_some()).count();
+    ensure!(failed == 0, "{failed} of {} failed", results.len());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: InteropArgs,
+    }
+
+    fn kinds(line: &[&str]) -> Vec<Kind> {
+        let words = ["interop"].iter().chain(line);
+        Line::try_parse_from(words).unwrap().args.kinds()
+    }
+
+    #[test]
+    fn the_quick_guests_are_taken_unless_others_are_asked_for() {
+        assert_eq!(kinds(&[]), [Kind::Uml]);
+        assert_eq!(kinds(&["--qemu"]), [Kind::Qemu]);
+        assert_eq!(kinds(&["--both"]), [Kind::Uml, Kind::Qemu]);
+        assert_eq!(kinds(&["--uml", "--qemu"]), [Kind::Uml, Kind::Qemu]);
+    }
+}
