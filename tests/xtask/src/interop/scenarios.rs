@@ -53,11 +53,11 @@ impl Says {
                 Ok(())
             }
             Self::Row(bytes, iterations) => {
-                let rows = output.lines().map(|line| {
+                let mut rows = output.lines().map(|line| {
                     let cells = line.split_ascii_whitespace().map(str::parse::<f64>);
                     cells.collect::<Result<Vec<_>, _>>().unwrap_or_default()
                 });
-                let row = rows.filter(|row| row.len() >= 4).next_back();
+                let row = rows.rfind(|row| row.len() >= 4);
                 let row = row.context("it printed no row of numbers")?;
                 ensure!(
                     row.starts_with(&[bytes as f64, iterations as f64]),
