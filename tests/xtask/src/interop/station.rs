@@ -2,6 +2,7 @@
 
 use super::scenarios::{Blanks, Ready};
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use masq_e2e::{
     Binaries, Host, Running, listeners, spawn, wait_for_listener_in, wait_for_listeners,
 };
@@ -29,15 +30,15 @@ pub(crate) struct Masq {
 
 impl Station {
     pub(crate) fn rxe(kit: &Kit, wire: &Wire, number: u8) -> anyhow::Result<Self> {
-        let address = format!("10.77.0.{number}/24").parse()?;
-        let config = GuestConfig::on(wire, address)?;
+        let config = GuestConfig::with_addresses(wire, addresses(number)?)?;
         Ok(Self::Rxe(Box::new(Guest::boot(kit, &config)?)))
     }
 
     /// With the endpoint's address the namespace's own.
     pub(crate) fn masq(binaries: Binaries, wire: &Wire, number: u8) -> anyhow::Result<Self> {
-        let address: IpAddr = format!("10.77.0.{number}").parse()?;
-        let namespace = wire.host(&[format!("{address}/24").parse()?])?;
+        let addresses = addresses(number)?;
+        let address = addresses.first().context("no address")?.addr();
+        let namespace = wire.host(&addresses)?;
         let policy = format!(
             "version: 1\ntenants:\n  blue:\n    endpoints:\n      a: {{ address: {address} }}\n"
         );
@@ -115,6 +116,18 @@ impl Station {
             Self::Masq(masq) => masq.host.log(),
         }
     }
+}
+
+/// The first is the one that scenarios use.
+fn addresses(number: u8) -> anyhow::Result<Vec<IpNet>> {
+    let texts = [
+        format!("10.77.0.{number}/24"),
+        format!("fd77::{number:x}/64"),
+    ];
+    Ok(texts
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()?)
 }
 
 fn wait_in_guest(guest: &Guest, ready: Ready) -> anyhow::Result<()> {
