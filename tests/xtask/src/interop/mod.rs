@@ -40,8 +40,7 @@ pub(crate) struct InteropArgs {
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Which side is masq.
-    // Until masq speaks RoCEv2 on the wire.
-    #[arg(long, value_enum, default_values = ["rxe-rxe"])]
+    #[arg(long, value_enum, default_values = ["masq-rxe", "rxe-masq"])]
     sides: Vec<Sides>,
     /// Bytes of a packet on the wire between them.
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=9000))]
@@ -132,7 +131,7 @@ fn run_all(
         let starting = step(if masq { "masqd" } else { "a guest" });
         let station = if masq {
             let dir = binaries.as_ref().context("masq is not built")?;
-            Station::masq(Binaries::at(dir)?, &wire, number)?
+            Station::masq(Binaries::at(dir)?, &wire, number, 3 - number)?
         } else {
             Station::rxe(kit, &wire, number)?
         };

@@ -15,6 +15,25 @@ const LISTENS: Duration = Duration::from_secs(20);
 /// The endpoint as which masq's side runs.
 const ENDPOINT: &str = "blue/a";
 const GID_INDEX: &str = "3";
+const POLICY: &str = "
+version: 1
+hosts: { here: { address: HOST } }
+tenants:
+  blue:
+    # The partition of hosts that know of none.
+    pkey: 0xffff
+    endpoints:
+      a: { address: HOST, host: here }
+      peer: { outside: PEER }
+    rules:
+      - name: peer
+        from: a
+        to: peer
+        both_ways: true
+        qp_types: [RC, UC, UD]
+        service: [verbs, rdma_cm]
+        action: allow
+";
 
 pub(crate) enum Station {
     Rxe(Box<Guest>),
@@ -30,19 +49,27 @@ pub(crate) struct Masq {
 
 impl Station {
     pub(crate) fn rxe(kit: &Kit, wire: &Wire, number: u8) -> anyhow::Result<Self> {
-        let config = GuestConfig::with_addresses(wire, addresses(number)?)?;
+        let config = GuestConfig::with_addresses(wire, addresses_of(number)?)?;
         Ok(Self::Rxe(Box::new(Guest::boot(kit, &config)?)))
     }
 
-    /// With the endpoint's address the namespace's own.
-    pub(crate) fn masq(binaries: Binaries, wire: &Wire, number: u8) -> anyhow::Result<Self> {
-        let addresses = addresses(number)?;
+    /// Its endpoint has the host's address: programs tell their peers which address they
+    /// have, and a plain host has no way to another one. The peer is `number` `other`.
+    pub(crate) fn masq(
+        binaries: Binaries,
+        wire: &Wire,
+        number: u8,
+        other: u8,
+    ) -> anyhow::Result<Self> {
+        let addresses = addresses_of(number)?;
         let address = addresses.first().context("no address")?.addr();
         let namespace = wire.host(&addresses)?;
-        let policy = format!(
-            "version: 1\ntenants:\n  blue:\n    endpoints:\n      a: {{ address: {address} }}\n"
-        );
-        let host = namespace.inside(|| Host::launch(binaries, &policy, &[]))?;
+        let peers = addresses_of(other)?;
+        let peer = peers.first().context("no address")?.addr();
+        let policy = POLICY
+            .replace("HOST", &address.to_string())
+            .replace("PEER", &peer.to_string());
+        let host = namespace.inside(|| Host::launch(binaries, &policy, &["--host", "here"]))?;
         Ok(Self::Masq(Box::new(Masq {
             host,
             namespace,
@@ -119,7 +146,7 @@ impl Station {
 }
 
 /// The first is the one that scenarios use.
-fn addresses(number: u8) -> anyhow::Result<Vec<IpNet>> {
+fn addresses_of(number: u8) -> anyhow::Result<Vec<IpNet>> {
     let texts = [
         format!("10.77.0.{number}/24"),
         format!("fd77::{number:x}/64"),
