@@ -193,11 +193,14 @@ impl Session for SoftSession {
     }
 
     fn destroy_qp(&mut self, qp: Handle) -> Result<()> {
-        self.call(move |engine, s| {
+        let gone = self.call(move |engine, s| {
             engine.finish_datagrams(s, Some(qp))?;
             engine.destroy_qp(s, qp)
-        })?
-        .map(drop)
+        })??;
+        match gone.joined.is_empty() {
+            true => Ok(()),
+            false => self.path.watch_ports(),
+        }
     }
 
     fn create_ah(&mut self, ah: AhSpec) -> Result<()> {

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)] // a global allocator
 
 use super::harness::*;
-use masq_device::{Destination, EndpointKey};
 use masq_spec::queue::SendOpcode as Op;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -39,10 +38,19 @@ fn settle(w: &mut World) -> u64 {
 
 #[test]
 fn messages_between_mapped_memory_allocate_nothing() {
-    let mut w = World::pair_of_processes();
+    exchange(World::pair_of_processes());
+}
+
+#[test]
+fn nor_do_they_over_the_wire() {
+    exchange(World::pair_over_the_wire());
+}
+
+fn exchange(mut w: World) {
     let (mut a, mut b) = w.connected(QpOptions::of(RC));
     let (mut x, mut y) = w.connected(QpOptions::of(UD));
-    let ah = w.ah(0, 1, Destination::Endpoint(EndpointKey(2)));
+    let there = w.place(2);
+    let ah = w.ah(0, 1, there);
     let src = w.register(0, 1, 1 << 20, ALL);
     let dst = w.register(1, 1, 1 << 20, ALL);
     let mut counts = Vec::new();
@@ -76,6 +84,8 @@ fn messages_between_mapped_memory_allocate_nothing() {
         let mut count = settle(&mut w);
         if late {
             w.recv(&mut b, 1, &[]);
+            // Over the wire the sender asks again after the receiver's delay.
+            w.now += 10_000_000;
             count += settle(&mut w);
         }
         let done = (a.cq.drain().len(), b.rcq.drain().len(), y.rcq.drain().len());

@@ -123,8 +123,8 @@ impl Engine {
         change: QpChange,
     ) -> Result<State> {
         let q = self.qp_index(s, handle)?;
-        let has_wire = self.wire.is_some();
-        let partition = self.session(s)?.partition.filter(|_| has_wire);
+        let most = self.wire.as_ref().map(|wire| wire.mtu_code());
+        let partition = self.session(s)?.partition.filter(|_| most.is_some());
         let qp = self.qps.get_mut(q).ok_or(NO_OBJECT)?;
         let (mask, new) = (change.mask, change.attr);
         let to = if mask.contains(QpMask::STATE) {
@@ -141,6 +141,12 @@ impl Engine {
             DeviceError::Invalid("not allowed in this state, or attributes missing")
         })?;
         check_values(mask, &new)?;
+        if matches!(change.destination, Some(Destination::Host(_)))
+            && mask.contains(QpMask::PATH_MTU)
+            && most.is_some_and(|most| new.path_mtu > most)
+        {
+            return Err(DeviceError::Invalid("path_mtu above the port's active MTU"));
+        }
         if to == State::Reset {
             qp.reset();
             return Ok(to);
@@ -200,17 +206,16 @@ impl Engine {
         let mut attr = qp.attr;
         attr.qp_state = qp.state as u32;
         attr.cur_qp_state = qp.state as u32;
+        let mut counters = qp.counters;
         if let Some(link) = &qp.link {
-            let (sent, expected) = link.psns();
-            attr.sq_psn = sent.unwrap_or(attr.sq_psn);
-            attr.rq_psn = expected;
+            link.report(&mut attr, &mut counters);
         }
         Ok(QpReport {
             attr,
             qpn: qp.qpn,
             qp_type: qp.qp_type,
             send_queue: qp.posted(),
-            counters: qp.counters,
+            counters,
             cause: qp.cause,
         })
     }

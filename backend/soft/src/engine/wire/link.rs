@@ -4,10 +4,11 @@ use super::fetch::Fetch;
 use super::pending::{Backlog, Pending};
 use crate::engine::objects::{Current, Qp, Receive};
 use masq_connected::{Requester, RequesterConfig, Responder, ResponderConfig};
+use masq_device::QpCounters;
 use masq_port::Path;
 use masq_spec::verbs::{Access, AhAttr, QpAttr, QpType, State};
 use masq_transport::Nanos;
-use masq_wire::{Mtu, PKey, Psn, Qpn, TrafficClass};
+use masq_wire::{Ecn, Mtu, PKey, Psn, Qpn, TrafficClass};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
@@ -57,12 +58,21 @@ pub(super) fn path_to(to: IpAddr, ah: &AhAttr) -> Path {
     }
 }
 
+/// The same for a connection, which reacts to marks of congestion (RFC 3168).
+fn connected_path(to: IpAddr, ah: &AhAttr) -> Path {
+    let path = path_to(to, ah);
+    Path {
+        traffic_class: TrafficClass::new(path.traffic_class.dscp(), Ecn::Capable0),
+        ..path
+    }
+}
+
 impl Link {
     /// A queue pair's link in RTR.
     pub(crate) fn new(qp: &Qp, host: IpAddr, partition: PKey) -> Self {
         let attr = &qp.attr;
         Self {
-            path: path_to(host, &attr.ah),
+            path: connected_path(host, &attr.ah),
             partition,
             requester: None,
             responder: Responder::new(ResponderConfig {
@@ -92,7 +102,7 @@ impl Link {
         let access = Access::from_bits_truncate(attr.qp_access_flags);
         self.responder
             .set_attributes(access, attr.min_rnr_timer, attr.max_dest_rd_atomic);
-        self.path = path_to(self.path.to, &attr.ah);
+        self.path = connected_path(self.path.to, &attr.ah);
         match &mut self.requester {
             Some(requester) if !self.ended => {
                 requester.set_attributes(
@@ -118,7 +128,7 @@ impl Link {
 
     /// The peer is reached on another path (SQD).
     pub(crate) fn moved_to(&mut self, host: IpAddr, attr: &QpAttr) {
-        self.path = path_to(host, &attr.ah);
+        self.path = connected_path(host, &attr.ah);
     }
 
     /// The queue pair went to ERROR: what is not complete is to be flushed.
@@ -164,10 +174,15 @@ impl Link {
         fired
     }
 
-    /// `sq_psn` and `rq_psn` of a query.
-    pub(crate) fn psns(&self) -> (Option<u32>, u32) {
-        let next = self.requester.as_ref().map(|r| r.next_psn().get());
-        (next, self.responder.expected_psn().get())
+    /// Fills in what a query tells of it.
+    pub(crate) fn report(&self, attr: &mut QpAttr, counters: &mut QpCounters) {
+        attr.rq_psn = self.responder.expected_psn().get();
+        if let Some(requester) = &self.requester {
+            attr.sq_psn = requester.next_psn().get();
+            let own = requester.counters();
+            counters.rnr_waits += own.rnr_waits;
+            counters.retries += own.losses + own.silences;
+        }
     }
 }
 

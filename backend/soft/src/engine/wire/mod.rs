@@ -95,6 +95,11 @@ impl Wire {
         self.port.mtu().bytes() as u64
     }
 
+    /// The largest path MTU, by its `ibv_mtu` number.
+    pub(super) fn mtu_code(&self) -> u32 {
+        u32::from(self.port.mtu().code())
+    }
+
     /// Whether it is time to look at the port.
     fn is_due(&self, now: Nanos) -> bool {
         self.quiet < WARM_LOOKS || now >= self.look_at
