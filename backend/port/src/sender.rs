@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::sys::address::RawAddress;
 use crate::sys::control::Control;
-use crate::sys::{Outgoing, send_batch};
+use crate::sys::{Outgoing, send_batch, send_one};
 use crate::train;
 use crate::{Counters, MAX_PACKET, MIN_PACKET, Path, Place};
 
@@ -169,12 +169,16 @@ impl Sender {
         while let Some(rest) = self.trains.get(done..).filter(|rest| !rest.is_empty()) {
             counters.send_calls += 1;
             let arena = &self.arena;
-            let outgoing = rest.iter().map(|train| Outgoing {
+            let mut outgoing = rest.iter().map(|train| Outgoing {
                 bytes: piece(arena, train.start, train.len),
                 to: &train.to,
                 control: &train.control,
             });
-            let error = match send_batch(socket, outgoing) {
+            let sent = match (rest.len(), outgoing.next()) {
+                (1, Some(only)) => send_one(socket, only),
+                (_, first) => send_batch(socket, first.into_iter().chain(outgoing)),
+            };
+            let error = match sent {
                 Ok(sent @ 1..) => {
                     for train in rest.iter().take(sent) {
                         counters.sent.packets += train.count as u64;
@@ -236,7 +240,7 @@ impl Sender {
                 to: &to,
                 control: &control,
             };
-            match send_batch(socket, std::iter::once(outgoing)) {
+            match send_one(socket, outgoing) {
                 Ok(_) => {
                     counters.sent.add(packet.len());
                 }

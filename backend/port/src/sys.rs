@@ -8,7 +8,7 @@ mod ring;
 pub(crate) mod address;
 pub(crate) mod control;
 
-pub(crate) use batch::{Arrival, Outgoing, ReceiveBatch, send_batch};
+pub(crate) use batch::{Arrival, Outgoing, ReceiveBatch, send_batch, send_one};
 pub(crate) use options::{
     Filter, Instruction, attach_filter, attach_steering, dropped, interface_mtu, packet_drops, set,
 };

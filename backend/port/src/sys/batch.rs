@@ -20,6 +20,30 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) control: &'a Control,
 }
 
+/// Sends one datagram without waiting. Without control messages it is the
+/// cheapest call that there is.
+pub(crate) fn send_one(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>) -> io::Result<usize> {
+    if outgoing.control.len() != 0 {
+        return send_batch(socket, std::iter::once(outgoing));
+    }
+    // SAFETY: the kernel reads the bytes and the address during the call, of
+    // the lengths that they have.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            outgoing.bytes.as_ptr().cast(),
+            outgoing.bytes.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            outgoing.to.as_bytes().as_ptr().cast(),
+            outgoing.to.len(),
+        )
+    };
+    match sent {
+        0.. => Ok(1),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Sends datagrams without waiting; says how many were sent. The error is that
 /// of the first.
 pub(crate) fn send_batch<'a>(
@@ -86,6 +110,9 @@ pub(crate) struct ReceiveBatch {
     stride: usize,
     slots: Box<[Slot]>,
     count: usize,
+    /// How many the next call asks for. A call that finds fewer than it asks
+    /// for looks once more in vain, which a packet alone should not pay for.
+    ask: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -113,6 +140,7 @@ impl ReceiveBatch {
             stride,
             slots: vec![slot; RECEIVE].into_boxed_slice(),
             count: 0,
+            ask: 1,
         })
     }
 
@@ -120,11 +148,12 @@ impl ReceiveBatch {
     /// how many datagrams.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.count = 0;
+        let ask = std::mem::replace(&mut self.ask, 1);
         let mut pieces = [const { MaybeUninit::<libc::iovec>::uninit() }; RECEIVE];
         let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; RECEIVE];
         let mut room = 0;
         let buffers = self.arena.chunks_exact_mut(self.stride);
-        let slots = buffers.zip(&mut self.slots);
+        let slots = buffers.zip(&mut self.slots).take(ask);
         for (((buffer, slot), piece), header) in slots.zip(&mut pieces).zip(&mut headers) {
             let piece = piece.write(libc::iovec {
                 iov_base: buffer.as_mut_ptr().cast(),
@@ -159,6 +188,7 @@ impl ReceiveBatch {
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         self.count = received.min(room as usize);
+        self.ask = (2 * self.count).clamp(1, RECEIVE);
         for (slot, header) in self.slots.iter_mut().zip(&headers).take(self.count) {
             // SAFETY: no more than the first `room`, which were written.
             let header = unsafe { header.assume_init_ref() };
