@@ -280,6 +280,34 @@ fn groups_reach_those_that_joined() {
 }
 
 #[test]
+fn a_busy_host_does_not_shut_out_its_groups() {
+    for_all(1500, |[a, b], kind, v6| {
+        let groups = match v6 {
+            false => ["239.1.2.3", "239.1.2.4"],
+            true => ["ff0e::77", "ff0e::78"],
+        };
+        let groups = groups.map(|group| group.parse::<IpAddr>().unwrap());
+        let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
+        if !v6 {
+            a.command(&format!("ip route add 239.0.0.0/8 dev {VETH}"));
+        }
+        for group in groups {
+            b.run(|| to.join(group)).unwrap();
+            assert!(put(&mut *from, &path(group), 0xff_ffff, 1000, 64));
+        }
+        from.flush();
+        let mut arrived = 0;
+        for psn in 0..200 {
+            assert!(put(&mut *from, &path(to.host()), 7, psn, 64));
+            from.flush();
+            let packets = taken(&mut *to);
+            arrived += packets.iter().filter(|(psn, _)| *psn == 1000).count();
+        }
+        assert_eq!(arrived, 2);
+    });
+}
+
+#[test]
 fn a_smaller_interface_refuses_long_packets_and_says_so() {
     for_all(9000, |[a, b], kind, v6| {
         let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));

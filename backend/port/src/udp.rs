@@ -24,6 +24,8 @@ use crate::{Config, Counters, Incoming, Path, Place, Port, PortError};
 
 /// Room for any UDP datagram, aggregates included.
 const STRIDE: usize = 64 << 10;
+/// How often a group is looked at before the host is.
+const GROUP_FIRST: usize = 7;
 /// Packets of a batch at most.
 const ROOM: usize = 4096;
 
@@ -33,7 +35,7 @@ pub struct UdpPort {
     interface: Arc<Interface>,
     socket: OwnedFd,
     groups: Vec<Group>,
-    /// Whose turn it is: the host's at 0, then the groups'.
+    /// Counts calls, to give each group its turn.
     turn: usize,
     sender: Sender,
     batch: ReceiveBatch,
@@ -81,8 +83,9 @@ pub fn open_udp(config: &Config) -> Result<Vec<UdpPort>, PortError> {
 }
 
 impl UdpPort {
-    /// Receives from the host's socket, or from a group's.
-    fn receive_from(&mut self, group: Option<usize>) {
+    /// Receives from the host's socket, or from a group's; says how many
+    /// datagrams.
+    fn receive_from(&mut self, group: Option<usize>) -> usize {
         let (socket, address) = match group.and_then(|index| self.groups.get(index)) {
             Some(group) => (group.socket.as_fd(), group.address),
             None => (self.socket.as_fd(), self.config.host),
@@ -96,6 +99,7 @@ impl UdpPort {
                 judge(&mut self.desk, &arrival, address, group.is_some());
             }
         }
+        count
     }
 }
 
@@ -174,9 +178,18 @@ impl Port for UdpPort {
             self.receive_from(None);
             return self.desk.len();
         }
-        // The groups take turns with the host.
-        self.turn = (self.turn + 1) % (self.groups.len() + 1);
-        self.receive_from(self.turn.checked_sub(1));
+        // The groups take turns, each when the host has nothing; sometimes
+        // before that, so that a busy host does not shut them out.
+        self.turn = self.turn.wrapping_add(1);
+        let group = |turn| Some(turn % self.groups.len());
+        let (first, then) = if self.turn.is_multiple_of(GROUP_FIRST) {
+            (group(self.turn / GROUP_FIRST), None)
+        } else {
+            (None, group(self.turn))
+        };
+        if self.receive_from(first) == 0 {
+            self.receive_from(then);
+        }
         self.desk.len()
     }
 
