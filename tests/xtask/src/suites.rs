@@ -3,6 +3,7 @@
 use crate::build::{build, cargo};
 use crate::conformance::{self, ConformanceArgs};
 use crate::dist;
+use crate::interop;
 use crate::progress::{heading, say, step};
 use crate::setup;
 use anyhow::{Context as _, bail, ensure};
@@ -41,6 +42,8 @@ enum Suite {
     Conformance,
     /// The Debian package in a fresh Debian 12 (needs root).
     Package,
+    /// The kernel's rdma_rxe in User-Mode Linux as peer (needs root).
+    Interop,
 }
 
 impl Suite {
@@ -52,6 +55,7 @@ impl Suite {
             Self::Containers => "Real container runtimes",
             Self::Conformance => "rdma-core's own Python tests",
             Self::Package => "The package in a fresh Debian 12",
+            Self::Interop => "Linux's rdma_rxe as peer",
         }
     }
 }
@@ -72,6 +76,7 @@ pub(crate) fn test(args: &TestArgs) -> anyhow::Result<()> {
             Suite::Containers => containers(&bin_dir, args.filter.as_deref()),
             Suite::Conformance => conformance::suite(&bin_dir, &ConformanceArgs::default()),
             Suite::Package => dist::suite(),
+            Suite::Interop => interop::suite(),
         };
         results.push((suite.title(), result, since.elapsed()));
     }
