@@ -195,6 +195,9 @@ pub(crate) struct NewCq {
     pub(crate) flags: u32,
 }
 
+/// Entries of a completion queue at least: a page of them.
+const LEAST_CQE: u32 = 64;
+
 /// Creates a CQ whose extended part is still empty.
 ///
 /// # Safety
@@ -206,7 +209,10 @@ pub(crate) unsafe fn create(context: *mut ibv_context, new: NewCq) -> Result<Box
     if new.cqe == 0 || new.cqe > ctx.attr.max_cqe || new.comp_vector >= vectors {
         return Err(libc::EINVAL);
     }
-    let made = ring::allocate([Shape::new(new.cqe, CQE_LEN)]);
+    // Programs ask for one entry and post the next send when the first may still be
+    // unpolled; cards give more than is asked for, so they get away with it.
+    let cqe = new.cqe.max(LEAST_CQE).min(ctx.attr.max_cqe);
+    let made = ring::allocate([Shape::new(cqe, CQE_LEN)]);
     let (memory, [ring]) = made.map_err(|e| e.errno())?;
     let event_queue = if new.channel.is_null() {
         NO_EVENT_QUEUE
@@ -216,7 +222,7 @@ pub(crate) unsafe fn create(context: *mut ibv_context, new: NewCq) -> Result<Box
     };
     let request = CreateCq {
         ring: ring.describe(),
-        cqe: new.cqe,
+        cqe,
         event_queue,
         comp_vector: new.comp_vector,
         flags: new.flags,
@@ -231,7 +237,7 @@ pub(crate) unsafe fn create(context: *mut ibv_context, new: NewCq) -> Result<Box
     abi.channel = new.channel;
     abi.cq_context = new.cq_context;
     abi.handle = created.handle;
-    abi.cqe = new.cqe as c_int;
+    abi.cqe = cqe as c_int;
     let state = CqState {
         ring,
         memory,
