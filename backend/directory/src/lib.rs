@@ -15,7 +15,7 @@ mod local;
 mod view;
 
 pub use embedded::Embedded;
-pub use etcd::{AddressError, Etcd, EtcdConfig, SILENCE, TTL};
+pub use etcd::{AddressError, Etcd, EtcdConfig, SILENCE, TTL, Tls};
 pub use local::{HostError, LocalHost};
 pub use view::{Ignored, View};
 

@@ -49,10 +49,23 @@ pub struct Args {
     pub host: Option<String>,
 
     /// What tells hosts of each other's endpoints, besides the policy:
-    /// etcd://[USER@]HOST:PORT[,HOST:PORT]/PREFIX. USER's password is in the
-    /// environment, as MASQ_ETCD_PASSWORD
+    /// etcd://[USER@]HOST:PORT[,HOST:PORT]/PREFIX, or etcds:// with TLS. USER's
+    /// password is in the environment, as MASQ_ETCD_PASSWORD
     #[arg(long, value_name = "ADDRESS", requires = "host")]
     pub directory: Option<String>,
+
+    /// Authorities (PEM) that vouch for the directory's members, instead of
+    /// those that browsers know
+    #[arg(long, value_name = "FILE", requires = "directory")]
+    pub directory_ca: Option<PathBuf>,
+
+    /// Certificate (PEM) that this host shows to the directory
+    #[arg(long, value_name = "FILE", requires = "directory_key")]
+    pub directory_cert: Option<PathBuf>,
+
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "directory_cert")]
+    pub directory_key: Option<PathBuf>,
 
     /// How packets go to other hosts
     #[arg(long, value_enum, default_value_t = PortKind::Udp, requires = "host")]

@@ -8,7 +8,7 @@ use masq_container::Held;
 use masq_control::{
     DeviceIdentity, Directory, Embedded, LocalHost, Server, ServerConfig, ServerHandle,
 };
-use masq_directory::{Etcd, EtcdConfig};
+use masq_directory::{AddressError, Etcd, EtcdConfig, Tls};
 use masq_policy::Policy;
 use masq_port::Port;
 use masq_soft::{SoftConfig, SoftDevice};
@@ -121,10 +121,29 @@ fn directory(args: &Args, underlay: Option<&Underlay>) -> Result<Box<dyn Directo
         return Ok(Box::new(Embedded));
     };
     let password = std::env::var(ETCD_PASSWORD).ok();
-    let config = EtcdConfig::parse(address, password).context("--directory")?;
+    let mut config = EtcdConfig::parse(address, password).context("--directory")?;
+    let files = [
+        &args.directory_ca,
+        &args.directory_cert,
+        &args.directory_key,
+    ];
+    if config.tls.is_some() {
+        let [ca, cert, key] = files.map(|file| file.as_deref().map(read_file).transpose());
+        let (ca, cert, key) = (ca?, cert?, key?);
+        let client = cert.as_deref().zip(key.as_deref());
+        let tls = Tls::new(ca.as_deref(), client);
+        let flags = "--directory-ca, --directory-cert, --directory-key";
+        config.tls = Some(tls.context(flags)?);
+    } else if files.iter().any(|file| file.is_some()) {
+        return Err(AddressError::NotEncrypted).context("--directory");
+    }
     tracing::info!(directory = %config, "following");
     let etcd = Etcd::start(config, underlay.host.address).context("--directory: start")?;
     Ok(Box::new(etcd))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// None if this host is the only one.

@@ -19,6 +19,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3-pyverbs", "rdma-core's own tests"),
     ("dpkg-dev", "fetches and unpacks rdma-core's source"),
     ("etcd-server", "the directory of several hosts"),
+    ("openssl", "certificates for etcd in tests"),
     ("debootstrap", "the Debian that the package is tried in"),
     ("iproute2", "namespaces of the benchmark"),
     ("iperf3", "what bandwidth is compared with"),

@@ -162,7 +162,10 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(config: EtcdConfig) -> Self {
+        let tls = config.tls.as_ref().map(|tls| tls.config());
         let agent = Agent::config_builder()
+            .tls_config(tls.unwrap_or_default())
+            .https_only(config.tls.is_some())
             // What the environment says is for other programs.
             .proxy(None)
             .max_redirects(0)
@@ -258,9 +261,14 @@ impl Api {
             };
             ApiError::Unreachable { member, source }
         };
+        let scheme = if self.config.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         let mut request = self
             .agent
-            .post(format!("http://{member}/v3/{path}"))
+            .post(format!("{scheme}://{member}/v3/{path}"))
             .content_type("application/json")
             // A member that has lost the others is to say so.
             .header("Grpc-Metadata-hasleader", "true");

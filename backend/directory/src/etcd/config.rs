@@ -1,7 +1,8 @@
-//! `etcd://[USER@]HOST:PORT[,HOST:PORT]/PREFIX`.
+//! `etcd://[USER@]HOST:PORT[,HOST:PORT]/PREFIX`, or `etcds://` with TLS.
 
 use std::fmt;
 use std::time::Duration;
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 /// The port of etcd's clients.
 const PORT: u16 = 2379;
@@ -18,7 +19,7 @@ pub const TTL: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_secs(10);
 
 /// Where etcd is.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct EtcdConfig {
     /// `HOST:PORT` of members, IPv6 addresses in brackets.
     pub members: Vec<String>,
@@ -26,10 +27,59 @@ pub struct EtcdConfig {
     pub prefix: String,
     /// Who asks, if etcd wants to know.
     pub user: Option<(String, String)>,
+    /// How connections are encrypted, if they are.
+    pub tls: Option<Tls>,
     /// How long after its end this host's entries stay.
     pub ttl: Duration,
     /// A watch that is silent for so long is begun again where it was.
     pub silence: Duration,
+}
+
+/// Whom to believe, and by what to be believed.
+#[derive(Clone, Default)]
+pub struct Tls {
+    roots: Option<Vec<Certificate<'static>>>,
+    client: Option<ClientCert>,
+}
+
+impl Tls {
+    /// From PEM files: certificates of authorities instead of those that browsers know, and
+    /// the certificate and key by which this host is known.
+    ///
+    /// # Errors
+    /// Which of the files is none.
+    pub fn new(ca: Option<&[u8]>, client: Option<(&[u8], &[u8])>) -> Result<Self, AddressError> {
+        let roots = ca.map(|pem| certificates(pem).ok_or(AddressError::Pem("certificate")));
+        let client = client.map(|(chain, key)| {
+            let chain = certificates(chain).ok_or(AddressError::Pem("certificate"))?;
+            let key = PrivateKey::from_pem(key).map_err(|_| AddressError::Pem("key"))?;
+            Ok(ClientCert::new_with_certs(&chain, key))
+        });
+        Ok(Self {
+            roots: roots.transpose()?,
+            client: client.transpose()?,
+        })
+    }
+
+    pub(super) fn config(&self) -> TlsConfig {
+        let roots = match &self.roots {
+            Some(roots) => RootCerts::new_with_certs(roots),
+            None => RootCerts::WebPki,
+        };
+        TlsConfig::builder()
+            .root_certs(roots)
+            .client_cert(self.client.clone())
+            .build()
+    }
+}
+
+fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
+    let items = parse_pem(pem).collect::<Result<Vec<_>, _>>().ok()?;
+    let found = items.into_iter().filter_map(|item| match item {
+        PemItem::Certificate(certificate) => Some(certificate),
+        _ => None,
+    });
+    Some(found.collect()).filter(|found: &Vec<_>| !found.is_empty())
 }
 
 /// Why a text is no address of a directory.
@@ -59,18 +109,30 @@ pub enum AddressError {
         "a password does not belong there, where others see it; put it into MASQ_ETCD_PASSWORD"
     )]
     Password,
+    /// Not a PEM file with what belongs there.
+    #[error("there is no {0} in the file; expected PEM")]
+    Pem(&'static str),
+    /// Files for TLS, but no TLS.
+    #[error("certificates are for etcds://, which is encrypted")]
+    NotEncrypted,
     /// A user without a password.
     #[error("user `{0}` needs a password; put it into MASQ_ETCD_PASSWORD")]
     NoPassword(String),
 }
 
 impl EtcdConfig {
-    /// Reads an address; `password` is the named user's.
+    /// Reads an address; `password` is the named user's. With `etcds://`, the authorities
+    /// are those that browsers know, unless [`EtcdConfig::tls`] is replaced.
     ///
     /// # Errors
     /// [`AddressError`] says what was expected.
     pub fn parse(text: &str, password: Option<String>) -> Result<Self, AddressError> {
-        let rest = text.strip_prefix("etcd://").ok_or(AddressError::Scheme)?;
+        let (scheme, rest) = text.split_once("://").ok_or(AddressError::Scheme)?;
+        let tls = match scheme {
+            "etcd" => None,
+            "etcds" => Some(Tls::default()),
+            _ => return Err(AddressError::Scheme),
+        };
         let (authority, prefix) = rest.split_once('/').unwrap_or((rest, PREFIX));
         let (user, members) = match authority.rsplit_once('@') {
             Some((user, members)) => (Some(user), members),
@@ -103,6 +165,7 @@ impl EtcdConfig {
             members,
             prefix: prefix.to_owned(),
             user,
+            tls,
             ttl: TTL,
             silence: SILENCE,
         })
@@ -136,7 +199,9 @@ impl fmt::Display for EtcdConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.user.as_ref();
         let user = user.map_or(String::new(), |(user, _)| format!("{user}@"));
-        write!(f, "etcd://{user}{}/{}", self.members.join(","), self.prefix)
+        let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
+        let members = self.members.join(",");
+        write!(f, "{scheme}://{user}{members}/{}", self.prefix)
     }
 }
 
@@ -155,6 +220,7 @@ mod tests {
         for (text, reads) in [
             ("etcd://a", "etcd://a:2379/masq"),
             ("etcd://a:1,b:2/x/y/", "etcd://a:1,b:2/x/y"),
+            ("etcds://a", "etcds://a:2379/masq"),
             ("etcd://[fd00::1]", "etcd://[fd00::1]:2379/masq"),
             ("etcd://[fd00::1]:4/", "etcd://[fd00::1]:4/masq"),
             ("etcd://me@127.0.0.1:2379/p", "etcd://me@127.0.0.1:2379/p"),

@@ -15,7 +15,7 @@ mod record;
 mod registrar;
 mod watcher;
 
-pub use config::{AddressError, EtcdConfig, SILENCE, TTL};
+pub use config::{AddressError, EtcdConfig, SILENCE, TTL, Tls};
 
 use crate::{Change, Claim, Conflict, Directory, Entry, Slot, State};
 use api::{Api, ApiError};

@@ -405,3 +405,31 @@ fn a_user_shows_a_password() {
         assert_eq!(stranger.holder("10.0.0.1"), None);
     }
 }
+
+#[test]
+fn both_sides_of_an_encrypted_connection_show_certificates() {
+    let server = Server::with_tls();
+    let text = format!("etcds://127.0.0.1:{}/test", server.client);
+    let with = |ca: Option<&str>, client: bool| {
+        let read = |name: &str| server.pem(name);
+        let (ca, chain, key) = (ca.map(read), read("client.pem"), read("client.key"));
+        let client = client.then_some((&chain[..], &key[..]));
+        EtcdConfig {
+            tls: Some(Tls::new(ca.as_deref(), client).unwrap()),
+            ..EtcdConfig::parse(&text, None).unwrap()
+        }
+    };
+    let alpha = Host::with(with(Some("ca.pem"), true), ALPHA);
+    alpha.etcd.announce(claim("a", &["10.0.0.1"]));
+    let mut beta = Host::with(with(Some("ca.pem"), true), BETA);
+    beta.wait("registered", PATIENCE, |b| b.holder("10.0.0.1").is_some());
+    // Nobody, a host that nobody vouches for, and one that believes others.
+    let plain = config(server.client);
+    for config in [plain, with(Some("ca.pem"), false), with(None, true)] {
+        let mut stranger = Host::with(config, GAMMA);
+        stranger.wait("refused", PATIENCE, |s| s.etcd.state().error.is_some());
+        assert_eq!(stranger.holder("10.0.0.1"), None);
+    }
+    let no_key = Tls::new(None, Some((b"", b"")));
+    assert!(no_key.is_err());
+}

@@ -20,22 +20,41 @@ pub(super) struct Server {
     dir: tempfile::TempDir,
     pub(super) client: u16,
     peer: u16,
+    tls: bool,
     child: Child,
 }
 
 impl Server {
     pub(super) fn start() -> Self {
+        Self::with(false)
+    }
+
+    /// One that encrypts, and wants to see a certificate.
+    pub(super) fn with_tls() -> Self {
+        Self::with(true)
+    }
+
+    fn with(tls: bool) -> Self {
         let (client, peer) = (free_port(), free_port());
         let dir = tempfile::tempdir().unwrap();
-        let child = spawn(dir.path(), client, peer);
+        if tls {
+            make_certificates(dir.path());
+        }
+        let child = spawn(dir.path(), client, peer, tls);
         let mut server = Self {
             dir,
             client,
             peer,
+            tls,
             child,
         };
         server.wait();
         server
+    }
+
+    /// A file that `openssl` made.
+    pub(super) fn pem(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.dir.path().join(name)).unwrap()
     }
 
     pub(super) fn kill(&mut self) {
@@ -49,7 +68,7 @@ impl Server {
             let data = self.dir.path().join("data");
             std::fs::remove_dir_all(data).unwrap();
         }
-        self.child = spawn(self.dir.path(), self.client, self.peer);
+        self.child = spawn(self.dir.path(), self.client, self.peer, self.tls);
         self.wait();
     }
 
@@ -62,6 +81,9 @@ impl Server {
             if text.is_ok_and(|text| text.contains("true")) {
                 return;
             }
+            if self.tls && TcpStream::connect(("127.0.0.1", self.client)).is_ok() {
+                return;
+            }
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("etcd ended: {status}");
             }
@@ -71,12 +93,41 @@ impl Server {
     }
 }
 
-fn spawn(dir: &std::path::Path, client: u16, peer: u16) -> Child {
+/// An authority, and what it vouches for: `server` and `client`.
+fn make_certificates(dir: &std::path::Path) {
+    let script = "
+        set -e
+        new='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2'
+        openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=ca
+        for name in server client; do
+            openssl req $new -keyout $name.key -out $name.csr -subj /CN=$name
+            echo 'subjectAltName=IP:127.0.0.1' > $name.ext
+            openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+                -days 2 -extfile $name.ext -out $name.pem
+        done";
+    let made = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(dir)
+        .output();
+    let made = made.expect("no shell");
+    let words = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "openssl: {words}");
+}
+
+fn spawn(dir: &std::path::Path, client: u16, peer: u16, tls: bool) -> Child {
+    let scheme = if tls { "https" } else { "http" };
     let (client, peer) = (
-        format!("http://127.0.0.1:{client}"),
+        format!("{scheme}://127.0.0.1:{client}"),
         format!("http://127.0.0.1:{peer}"),
     );
-    Command::new("etcd")
+    let mut command = Command::new("etcd");
+    if tls {
+        command.arg("--cert-file").arg(dir.join("server.pem"));
+        command.arg("--key-file").arg(dir.join("server.key"));
+        command.arg("--trusted-ca-file").arg(dir.join("ca.pem"));
+        command.arg("--client-cert-auth");
+    }
+    command
         .arg("--data-dir")
         .arg(dir.join("data"))
         .args(["--name", "one"])
