@@ -29,7 +29,7 @@ pub use etcd::Etcd;
 pub use host::{Host, Place};
 pub use inside::{Inside, containers, register, wait_for_containers};
 pub use meeting::{Meeting, listeners, wait_for_listeners, wait_for_words};
-pub use netns::Netns;
+pub use netns::{Netns, THREAD_NET, own_network};
 pub use pair::{Pair, PairOutput};
 pub use ports::{free_port, wait_for_listener, wait_for_listener_in};
 pub use preload::{LIBRSPRELOAD, start_over_rdma};

@@ -4,7 +4,9 @@
 use crate::host::Host;
 use crate::meeting::wait_for_words;
 use crate::process::{Running, spawn};
+use anyhow::Context as _;
 use std::process::Command;
+use std::time::Duration;
 
 /// `sh -c SCRIPT sh ADDRESS…`
 const SCRIPT: &str = r#"
@@ -14,6 +16,28 @@ ip link set lo up
 echo ready
 exec sleep 1000
 "#;
+
+/// Gives this thread, and what it starts from now on, a network of its own, whose loopback
+/// interface has these addresses (and their prefix lengths). A test's thread ends with the
+/// test. Ports in it are [`wait_for_listener_in`](crate::wait_for_listener_in)
+/// [`THREAD_NET`].
+///
+/// # Errors
+/// This user is not root.
+pub fn own_network(addresses: &[&str]) -> anyhow::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+        .context("no network namespace; run the test as root")?;
+    let mut command = Command::new("sh");
+    let script = SCRIPT.replace("exec sleep 1000", "");
+    command.args(["-c", &script, "sh"]).args(addresses);
+    spawn(command)?.wait(PATIENCE)?.success()?;
+    Ok(())
+}
+
+/// The tables of the calling thread's network.
+pub const THREAD_NET: &str = "/proc/thread-self/net";
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The namespace; it ends with it.
 #[derive(Debug)]

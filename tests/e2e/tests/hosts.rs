@@ -3,60 +3,60 @@
 
 use anyhow::{Context as _, bail};
 use masq_admin::Overview;
-use masq_e2e::{Binaries, Etcd, Host, Inside, Running, free_port, wait_for_listener};
-use std::net::IpAddr;
+use masq_e2e::{
+    Binaries, Etcd, Host, Inside, Running, THREAD_NET, free_port, own_network, wait_for_listener_in,
+};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn policy(net: u8) -> String {
-    format!(
-        "
+const POLICY: &str = "
 version: 1
 hosts:
-  alpha: {{ address: 127.93.{net}.1 }}
-  beta: {{ address: 127.93.{net}.2 }}
+  alpha: { address: 192.0.2.1 }
+  beta: { address: 192.0.2.2 }
 tenants:
   blue:
     pkey: 0xffff
     addresses: [10.0.0.0/16, 10.88.0.0/16]
     endpoints:
-      a: {{ address: 10.0.0.1, host: alpha }}
-      b: {{ address: 10.0.0.2, host: beta }}
-      roams: {{ address: 10.0.0.3 }}
-      filer: {{ outside: 192.0.2.9 }}
-      worker: {{ address: auto }}
-      far: {{ address: auto, host: beta }}
+      a: { address: 10.0.0.1, host: alpha }
+      b: { address: 10.0.0.2, host: beta }
+      roams: { address: 10.0.0.3 }
+      filer: { outside: 192.0.2.9 }
+      worker: { address: auto }
+      far: { address: auto, host: beta }
     rules:
-      - {{ from: any, to: any, action: allow }}
-"
-    )
-}
+      - { from: any, to: any, action: allow }
+";
+const ALPHA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const BETA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
-/// Two hosts; addresses of loopback stand for those of a network.
+/// Two hosts on one network.
 struct Two {
     alpha: Host,
     beta: Host,
-    net: u8,
 }
 
 impl Two {
-    fn start(net: u8, directory: Option<&str>) -> anyhow::Result<Self> {
+    fn start(directory: Option<&str>) -> anyhow::Result<Self> {
         let start = |name: &str| {
             let mut args = vec!["--host", name];
             args.extend(directory.into_iter().flat_map(|d| ["--directory", d]));
-            Host::launch(Binaries::find()?, &policy(net), &args)
+            Host::launch(Binaries::find()?, POLICY, &args)
         };
         Ok(Self {
             alpha: start("alpha")?,
             beta: start("beta")?,
-            net,
         })
     }
+}
 
-    fn address(&self, last: u8) -> IpAddr {
-        [127, 93, self.net, last].into()
-    }
+/// A network for both hosts; first of all.
+fn network() -> anyhow::Result<()> {
+    own_network(&["192.0.2.1/32", "192.0.2.2/32"])
 }
 
 /// The host where an endpoint lives, as a host sees it; the inner one is `None` if it
@@ -92,14 +92,16 @@ fn program(host: &Host, endpoint: &str) -> anyhow::Result<Running> {
     let port = free_port()?;
     let words = ["-g", "3", "-p", &port.to_string()];
     let mut server = host.start_as(endpoint, "ibv_rc_pingpong", words)?;
-    wait_for_listener(port, PATIENCE, || server.is_running()).context("pingpong")?;
+    let net = Path::new(THREAD_NET);
+    wait_for_listener_in(net, port, PATIENCE, || server.is_running()).context("pingpong")?;
     Ok(server)
 }
 
 #[test]
 fn an_endpoint_of_another_host_has_no_socket_here_and_is_said_to_live_there() -> anyhow::Result<()>
 {
-    let two = Two::start(1, None)?;
+    network()?;
+    let two = Two::start(None)?;
     let socket = |host: &Host, name: &str| {
         let dir = host.run_dir().join("endpoints/blue").join(name);
         dir.join("masq.sock").exists()
@@ -111,14 +113,14 @@ fn an_endpoint_of_another_host_has_no_socket_here_and_is_said_to_live_there() ->
     let run = |endpoint| refused(&two.alpha, &["run", "--endpoint", endpoint, "--", "true"]);
     let words = run("blue/b")?;
     assert!(
-        words.contains("blue/b lives on host beta (127.93.1.2)"),
+        words.contains("blue/b lives on host beta (192.0.2.2)"),
         "{words}"
     );
     let words = run("blue/filer")?;
     assert!(words.contains("no masqd watches over"), "{words}");
     let overview = two.alpha.overview()?;
     assert_eq!(host_of(&overview, "blue/a"), Some(None));
-    assert_eq!(host_of(&overview, "blue/b"), Some(Some(two.address(2))));
+    assert_eq!(host_of(&overview, "blue/b"), Some(Some(BETA)));
     let filer = "192.0.2.9".parse()?;
     assert_eq!(host_of(&overview, "blue/filer"), Some(Some(filer)));
     let hosts = two.alpha.masq_output(["hosts"])?.success()?.output;
@@ -137,13 +139,14 @@ fn an_endpoint_of_another_host_has_no_socket_here_and_is_said_to_live_there() ->
 
 #[test]
 fn a_container_starts_on_the_host_that_the_policy_names() -> anyhow::Result<()> {
-    let two = Two::start(2, None)?;
+    network()?;
+    let two = Two::start(None)?;
     let inside = Inside::with_addresses(&["10.88.0.1/32"])?;
     let error = inside
         .register(&two.alpha, "c", "blue", Some("far"))
         .unwrap_err();
     let words = error.to_string();
-    assert!(words.contains("lives on host beta (127.93.2.2)"), "{words}");
+    assert!(words.contains("lives on host beta (192.0.2.2)"), "{words}");
     assert!(words.contains("this is alpha"), "{words}");
     inside.register(&two.beta, "c", "blue", Some("far"))?;
     Ok(())
@@ -151,12 +154,13 @@ fn a_container_starts_on_the_host_that_the_policy_names() -> anyhow::Result<()> 
 
 #[test]
 fn masqd_says_which_hosts_there_are_if_it_is_not_told_which_one_it_is() -> anyhow::Result<()> {
+    network()?;
     let start = |args: &[&str]| {
-        let started = Host::launch(Binaries::find()?, &policy(3), args);
+        let started = Host::launch(Binaries::find()?, POLICY, args);
         anyhow::Ok(started.err().context("it started")?.to_string())
     };
     let words = start(&[])?;
-    assert!(words.contains("alpha (127.93.3.1), beta"), "{words}");
+    assert!(words.contains("alpha (192.0.2.1), beta"), "{words}");
     let words = start(&["--host", "gamma"])?;
     assert!(words.contains("no such host; it has: alpha"), "{words}");
     let words = start(&["--host", "alpha", "--directory", "http://x"])?;
@@ -168,7 +172,8 @@ fn masqd_says_which_hosts_there_are_if_it_is_not_told_which_one_it_is() -> anyho
 
 #[test]
 fn a_reload_moves_endpoints_between_hosts_and_keeps_the_host_its_address() -> anyhow::Result<()> {
-    let two = Two::start(4, None)?;
+    network()?;
+    let two = Two::start(None)?;
     let running = program(&two.alpha, "blue/a")?;
     let change = |host: &Host, from: &str, to: &str| {
         let text = std::fs::read_to_string(host.policy_file())?;
@@ -181,33 +186,30 @@ fn a_reload_moves_endpoints_between_hosts_and_keeps_the_host_its_address() -> an
     change(&two.beta, to_beta.0, to_beta.1)?.success()?;
     let socket = |host: &Host| host.run_dir().join("endpoints/blue/a/masq.sock").exists();
     assert!(!socket(&two.alpha) && socket(&two.beta));
-    assert_eq!(
-        host_of(&two.alpha.overview()?, "blue/a"),
-        Some(Some(two.address(2)))
-    );
+    assert_eq!(host_of(&two.alpha.overview()?, "blue/a"), Some(Some(BETA)));
     wait(&two.alpha, "its sessions end", |overview| {
         overview.sessions.is_empty()
     })?;
     drop(running);
-    let out = change(&two.alpha, "127.93.4.1", "127.93.4.7")?;
+    let out = change(&two.alpha, "192.0.2.1", "192.0.2.7")?;
     assert!(!out.status.success(), "{out}");
-    assert!(out.output.contains("another address: 127.93.4.7"), "{out}");
+    assert!(out.output.contains("another address: 192.0.2.7"), "{out}");
     Ok(())
 }
 
 #[test]
 fn hosts_hear_of_programs_and_containers_of_each_other() -> anyhow::Result<()> {
+    network()?;
     let etcd = Etcd::start()?;
-    let two = Two::start(5, Some(&etcd.address()))?;
-    let alpha = two.address(1);
+    let two = Two::start(Some(&etcd.address()))?;
     let running = program(&two.alpha, "blue/roams")?;
     wait(&two.beta, "the program", |overview| {
-        host_of(overview, "blue/roams") == Some(Some(alpha))
+        host_of(overview, "blue/roams") == Some(Some(ALPHA))
     })?;
     let inside = Inside::with_addresses(&["10.88.0.7/32"])?;
     let report = inside.register(&two.alpha, "c", "blue", Some("worker"))?;
     wait(&two.beta, "the container", |overview| {
-        host_of(overview, &report.endpoint) == Some(Some(alpha))
+        host_of(overview, &report.endpoint) == Some(Some(ALPHA))
     })?;
     let explain = |to: &str| {
         let words = ["policy", "explain", "--from", "blue/b", "--to", to];
@@ -216,7 +218,7 @@ fn hosts_hear_of_programs_and_containers_of_each_other() -> anyhow::Result<()> {
     for to in ["blue/roams", "10.0.0.3", &report.endpoint, "10.88.0.7"] {
         let words = explain(to)?;
         assert!(words.contains("lives on"), "{words}");
-        assert!(words.contains("127.93.5.1"), "{words}");
+        assert!(words.contains("192.0.2.1"), "{words}");
     }
     drop(running);
     wait(&two.beta, "the program's end", |overview| {
@@ -230,12 +232,12 @@ fn hosts_hear_of_programs_and_containers_of_each_other() -> anyhow::Result<()> {
 
 #[test]
 fn a_host_that_is_killed_is_forgotten_and_one_that_stops_at_once() -> anyhow::Result<()> {
+    network()?;
     let etcd = Etcd::start()?;
-    let mut two = Two::start(6, Some(&etcd.address()))?;
-    let alpha = two.address(1);
+    let mut two = Two::start(Some(&etcd.address()))?;
     let inside = Inside::with_addresses(&["10.88.0.7/32"])?;
     let report = inside.register(&two.alpha, "c", "blue", Some("worker"))?;
-    let known = |overview: &Overview| host_of(overview, &report.endpoint) == Some(Some(alpha));
+    let known = |overview: &Overview| host_of(overview, &report.endpoint) == Some(Some(ALPHA));
     wait(&two.beta, "known", known)?;
     two.alpha.kill();
     wait(&two.beta, "forgotten", |overview| !known(overview))?;
@@ -248,8 +250,9 @@ fn a_host_that_is_killed_is_forgotten_and_one_that_stops_at_once() -> anyhow::Re
 
 #[test]
 fn an_address_of_two_hosts_is_the_firsts_and_a_conflict_of_the_other() -> anyhow::Result<()> {
+    network()?;
     let etcd = Etcd::start()?;
-    let two = Two::start(7, Some(&etcd.address()))?;
+    let two = Two::start(Some(&etcd.address()))?;
     let conflicts = |overview: &Overview| {
         let hosts = overview.hosts.as_ref();
         hosts.map_or(0, |hosts| hosts.directory.conflicts.len())
@@ -268,7 +271,7 @@ fn an_address_of_two_hosts_is_the_firsts_and_a_conflict_of_the_other() -> anyhow
     assert!(shown.contains("blue/worker.first on alpha"), "{shown}");
     first.kill();
     wait(&two.alpha, "settled", |overview| {
-        host_of(overview, &of_beta.endpoint) == Some(Some(two.address(2)))
+        host_of(overview, &of_beta.endpoint) == Some(Some(BETA))
     })?;
     wait(&two.beta, "no conflict", |overview| {
         conflicts(overview) == 0
@@ -277,11 +280,11 @@ fn an_address_of_two_hosts_is_the_firsts_and_a_conflict_of_the_other() -> anyhow
 
 #[test]
 fn what_is_known_goes_on_counting_without_etcd() -> anyhow::Result<()> {
+    network()?;
     let mut etcd = Etcd::start()?;
-    let two = Two::start(8, Some(&etcd.address()))?;
-    let alpha = two.address(1);
+    let two = Two::start(Some(&etcd.address()))?;
     let running = program(&two.alpha, "blue/roams")?;
-    let known = |overview: &Overview| host_of(overview, "blue/roams") == Some(Some(alpha));
+    let known = |overview: &Overview| host_of(overview, "blue/roams") == Some(Some(ALPHA));
     wait(&two.beta, "known", known)?;
     etcd.kill()?;
     let away = |overview: &Overview| {
