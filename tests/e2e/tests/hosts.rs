@@ -305,3 +305,37 @@ fn what_is_known_goes_on_counting_without_etcd() -> anyhow::Result<()> {
         !away(overview) && !known(overview)
     })
 }
+
+/// A client on `from` meets a server that is `blue/roams` on `to`.
+fn meet(from: (&Host, &str), to: &Host) -> anyhow::Result<()> {
+    let port = free_port()?.to_string();
+    let words = ["-g", "3", "-p", &port, "-n", "100"];
+    let mut server = to.start_as("blue/roams", "ibv_rc_pingpong", words)?;
+    let net = Path::new(THREAD_NET);
+    wait_for_listener_in(net, port.parse()?, PATIENCE, || server.is_running())?;
+    let client = from.0.run_as(
+        from.1,
+        "ibv_rc_pingpong",
+        [&words[..], &["127.0.0.1"]].concat(),
+    );
+    let server = server.wait(PATIENCE)?;
+    let client = client?
+        .success()
+        .with_context(|| format!("the server: {server}"))?;
+    anyhow::ensure!(client.output.contains("100 iters"), "{client}");
+    server.success()?;
+    Ok(())
+}
+
+#[test]
+fn peers_reach_an_endpoint_where_it_is_and_again_where_it_has_moved() -> anyhow::Result<()> {
+    network()?;
+    let etcd = Etcd::start()?;
+    let two = Two::start(Some(&etcd.address()))?;
+    for round in 0..3 {
+        let rounds = || format!("round {round}");
+        meet((&two.beta, "blue/b"), &two.alpha).with_context(rounds)?;
+        meet((&two.alpha, "blue/a"), &two.beta).with_context(rounds)?;
+    }
+    Ok(())
+}

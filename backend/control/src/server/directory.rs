@@ -8,18 +8,34 @@ use masq_policy::{Endpoint, EndpointId, Policy, TenantName};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// Who is announced stays so for at least this long: programs that start one after
-/// another, each for a moment, are no news to other hosts.
-const LEAST: Duration = Duration::from_secs(1);
+/// An endpoint that comes and goes more often than this within [`WINDOW`] is no news to
+/// other hosts each time: its withdrawal waits for a second.
+const OFTEN: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// What this host has announced.
 #[derive(Default)]
 pub(super) struct Announced {
-    claims: HashMap<EndpointId, (Claim, Instant)>,
+    claims: HashMap<EndpointId, Claim>,
+    /// How often endpoints were withdrawn since a time.
+    withdrawn: HashMap<EndpointId, (Instant, u32)>,
     /// To be looked at again.
     later: HashSet<EndpointId>,
     /// Entries that are not believed, so that each is logged once.
     ignored: BTreeSet<Slot>,
+}
+
+impl Announced {
+    /// Counts a withdrawal, unless there were too many.
+    fn may_withdraw(&mut self, id: &EndpointId) -> bool {
+        let now = Instant::now();
+        let (since, count) = self.withdrawn.entry(id.clone()).or_insert((now, 0));
+        if since.elapsed() >= WINDOW {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= OFTEN
+    }
 }
 
 impl Server {
@@ -30,24 +46,23 @@ impl Server {
         }
         let endpoint = self.world.policy.endpoint(id);
         let claim = endpoint.filter(|e| self.is_to_be_announced(e)).map(claim);
-        let before = self.announced.claims.get(id);
+        let before = self.announced.claims.get(id).cloned();
         match (before, claim) {
-            (Some((before, _)), Some(claim)) if *before == claim => {
+            (Some(before), Some(claim)) if before == claim => {
                 self.announced.later.remove(id);
             }
             (_, Some(claim)) => {
                 self.announced.later.remove(id);
                 self.world.directory.announce(claim.clone());
-                let entry = (claim, Instant::now());
-                self.announced.claims.insert(id.clone(), entry);
+                self.announced.claims.insert(id.clone(), claim);
             }
-            (Some((_, since)), None) if since.elapsed() < LEAST => {
-                self.announced.later.insert(id.clone());
-            }
-            (Some(_), None) => {
+            (Some(_), None) if self.announced.may_withdraw(id) => {
                 self.announced.later.remove(id);
                 self.announced.claims.remove(id);
                 self.world.directory.withdraw(id);
+            }
+            (Some(_), None) => {
+                self.announced.later.insert(id.clone());
             }
             (None, None) => {}
         }
@@ -62,6 +77,8 @@ impl Server {
 
     /// Announces what had to wait.
     pub(super) fn announce_later(&mut self) {
+        let withdrawn = &mut self.announced.withdrawn;
+        withdrawn.retain(|_, (since, _)| since.elapsed() < WINDOW);
         for id in std::mem::take(&mut self.announced.later) {
             self.announce(&id);
         }
@@ -145,5 +162,22 @@ fn claim(endpoint: &Endpoint) -> Claim {
         id: endpoint.id().clone(),
         class: endpoint.class().cloned(),
         addresses: endpoint.addresses().iter().map(|a| a.ip()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_and_goes_all_the_time_is_withdrawn_ever_later() {
+        let mut announced = Announced::default();
+        let (busy, other) = ("t/a".parse().unwrap(), "t/b".parse().unwrap());
+        let at_once = (0..1000).filter(|_| announced.may_withdraw(&busy)).count();
+        assert_eq!(at_once, OFTEN as usize);
+        assert!(announced.may_withdraw(&other));
+        let long_ago = Instant::now().checked_sub(WINDOW).unwrap();
+        announced.withdrawn.insert(busy.clone(), (long_ago, 1000));
+        assert!(announced.may_withdraw(&busy));
     }
 }
