@@ -33,7 +33,20 @@ pub(super) enum Side {
     Answer,
 }
 
+/// Bytes that are sent together: what one train carries, and what the caches
+/// still hold when the kernel copies it.
+const TRAIN: usize = 60 << 10;
+
 impl Wire {
+    /// Sends what was gathered.
+    #[inline]
+    pub(super) fn flush(&mut self) {
+        if self.gathered > 0 {
+            self.gathered = 0;
+            self.port.flush();
+        }
+    }
+
     /// Writes a packet to the batch; `fill` writes its payload, or gives up.
     /// A packet for which there is no room is lost.
     pub(super) fn write<E>(
@@ -48,7 +61,7 @@ impl Wire {
         };
         let len = usize::from(emitted.packet_len());
         if self.port.place(path, len).is_none() {
-            self.port.flush();
+            self.flush();
         }
         let Some(place) = self.port.place(path, len) else {
             return Ok(());
@@ -60,6 +73,10 @@ impl Wire {
             icrc.update(body.get(emitted.as_bytes().len()..).unwrap_or_default());
             *trailer = icrc.finish();
             self.port.commit();
+            self.gathered += len;
+            if self.gathered >= TRAIN {
+                self.flush();
+            }
         }
         Ok(())
     }

@@ -55,6 +55,8 @@ pub(crate) struct Wire {
     look_at: Nanos,
     /// PSN of the next management datagram.
     management_psn: u32,
+    /// Bytes of packets that are written and not sent.
+    gathered: usize,
     pub(crate) counters: WireCounters,
 }
 
@@ -86,6 +88,7 @@ impl Wire {
             quiet: 0,
             look_at: 0,
             management_psn: 0,
+            gathered: 0,
             counters: WireCounters::default(),
         }
     }
@@ -188,7 +191,7 @@ impl Engine {
     #[inline]
     pub(super) fn flush_port(&mut self) {
         if let Some(wire) = &mut self.wire {
-            wire.port.flush();
+            wire.flush();
         }
     }
 
@@ -203,7 +206,7 @@ impl Engine {
             return false;
         };
         let sent = wire.send_management(to, partition, mad);
-        wire.port.flush();
+        wire.flush();
         sent
     }
 }
