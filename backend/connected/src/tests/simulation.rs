@@ -7,9 +7,7 @@ use masq_spec::verbs::QpType;
 use masq_transport::ack_timeout;
 use masq_wire::Mtu;
 
-fn seeds() -> u64 {
-    if cfg!(debug_assertions) { 300 } else { 10_000 }
-}
+const SEEDS: u64 = 10_000;
 
 fn run(setup: Setup) -> World {
     let mut world = World::new(setup);
@@ -31,7 +29,7 @@ fn run(setup: Setup) -> World {
 
 /// Names the seed of a failure.
 fn each_seed(make: impl Fn(u64) -> Setup + std::panic::RefUnwindSafe) {
-    for seed in 0..seeds() {
+    for seed in 0..SEEDS {
         let outcome = std::panic::catch_unwind(|| {
             run(make(seed));
         });
@@ -65,7 +63,7 @@ fn a_fault_on_a_good_network_has_its_own_status() {
 
 #[test]
 fn a_peer_that_vanishes_ends_the_connection_in_the_time_that_the_attributes_say() {
-    for seed in 0..seeds() / 4 {
+    for seed in 0..SEEDS / 4 {
         let setup = Setup {
             dead_at: Some(seed * 997 % 2_000_000),
             timeout: 10,
@@ -92,7 +90,7 @@ fn a_peer_that_vanishes_ends_the_connection_in_the_time_that_the_attributes_say(
 #[test]
 fn receives_that_never_come_end_the_connection() {
     let mut ended = 0;
-    for seed in 0..seeds() / 4 {
+    for seed in 0..SEEDS / 4 {
         let setup = Setup {
             rnr_retry: (seed % 3) as u8,
             late: true,
@@ -109,7 +107,7 @@ fn receives_that_never_come_end_the_connection() {
 #[test]
 fn an_unreliable_message_arrives_whole_or_not_at_all() {
     let (mut sent, mut arrived) = (0, 0);
-    for seed in 0..seeds() {
+    for seed in 0..SEEDS {
         let setup = Setup {
             qp_type: QpType::Uc,
             faulty: [false; 2],
