@@ -363,8 +363,12 @@ impl World {
 
     /// Connects the engine to a network where it meets itself.
     pub(crate) fn wire_up(&mut self, seed: u64) {
+        self.wire_up_with(seed, masq_wire::Mtu::B4096);
+    }
+
+    pub(crate) fn wire_up_with(&mut self, seed: u64, mtu: masq_wire::Mtu) {
         let network = masq_port::memory::Network::new(Default::default(), seed);
-        let port = network.port(HOST, masq_wire::Mtu::B4096).unwrap();
+        let port = network.port(HOST, mtu).unwrap();
         let inbox = Arc::new(Inbox::new().unwrap());
         let wire = Wire::new(Box::new(port), Arc::clone(&inbox));
         self.engine.connect_to(wire, 0, 1);

@@ -491,3 +491,48 @@ fn groups_span_hosts_within_a_tenant() {
     w.settle();
     assert!(b.rcq.poll().is_none());
 }
+
+#[test]
+fn a_connection_stays_where_it_is_and_within_the_networks_mtu() {
+    use masq_spec::verbs::{QpAttr, QpMask};
+    let mut w = World::new();
+    w.wire_up_with(1, Mtu::B1024);
+    w.spawn(1, 1);
+    let o = QpOptions::of(RC);
+    let a = w.qp(0, o);
+    w.enter_init(&a, o);
+    let to_rtr = QpMask::STATE
+        | QpMask::AV
+        | QpMask::PATH_MTU
+        | QpMask::DEST_QPN
+        | QpMask::RQ_PSN
+        | QpMask::MAX_DEST_RD_ATOMIC
+        | QpMask::MIN_RNR_TIMER;
+    let attr = QpAttr {
+        qp_state: State::Rtr as u32,
+        path_mtu: 5,
+        ..QpAttr::default()
+    };
+    let there = Some(Destination::Host(HOST));
+    assert!(w.modify(&a, to_rtr, attr, there).is_err(), "4096 on 1024");
+    assert_eq!(w.state(&a), State::Init);
+    let attr = QpAttr {
+        path_mtu: 3,
+        ..attr
+    };
+    w.modify(&a, to_rtr, attr, there).unwrap();
+    w.enter_rts(&a, o);
+    w.enter(&a, State::Sqd).unwrap();
+    let here = Some(Destination::Endpoint(EndpointKey(1)));
+    let moved = w.modify(&a, QpMask::STATE | QpMask::AV, attr_in(State::Sqd), here);
+    assert!(moved.is_err());
+    w.modify(&a, QpMask::STATE | QpMask::AV, attr_in(State::Sqd), there)
+        .unwrap();
+}
+
+fn attr_in(state: State) -> masq_spec::verbs::QpAttr {
+    masq_spec::verbs::QpAttr {
+        qp_state: state as u32,
+        ..Default::default()
+    }
+}

@@ -14,6 +14,7 @@ use masq_spec::doorbell::MAX_SLOTS;
 use masq_spec::event::AsyncEvent;
 use masq_spec::verbs::{QpAttr, QpMask, QpType, State};
 use masq_transport::{KeyScope, Retry, check_transition};
+use masq_wire::PKey;
 use rustc_hash::FxHashSet;
 
 impl Engine {
@@ -141,12 +142,7 @@ impl Engine {
             DeviceError::Invalid("not allowed in this state, or attributes missing")
         })?;
         check_values(mask, &new)?;
-        if matches!(change.destination, Some(Destination::Host(_)))
-            && mask.contains(QpMask::PATH_MTU)
-            && most.is_some_and(|most| new.path_mtu > most)
-        {
-            return Err(DeviceError::Invalid("path_mtu above the port's active MTU"));
-        }
+        check_peer(qp, &change, partition, most)?;
         if to == State::Reset {
             qp.reset();
             return Ok(to);
@@ -156,31 +152,7 @@ impl Engine {
             return Ok(to);
         }
         qp.apply(mask, &new);
-        if qp.qp_type != QpType::Ud {
-            match change.destination {
-                Some(Destination::Endpoint(endpoint)) => {
-                    qp.peer = Some((endpoint, qp.attr.dest_qp_num));
-                    (qp.peer_index, qp.link) = (None, None);
-                }
-                Some(Destination::Host(host)) => {
-                    qp.peer = None;
-                    match (&mut qp.link, partition) {
-                        (Some(link), _) => link.moved_to(host, &qp.attr),
-                        (None, Some(partition)) => {
-                            let link = Link::new(qp, host, partition);
-                            qp.link = Some(Box::new(link));
-                        }
-                        (None, None) => {
-                            return Err(DeviceError::Unsupported("a peer on another host"));
-                        }
-                    }
-                }
-                Some(Destination::Multicast(_)) | None => {}
-            }
-            if let Some(link) = &mut qp.link {
-                link.modified(qp.qp_type, &qp.attr, to);
-            }
-        }
+        qp.connect(change.destination, partition, to);
         if to == State::Sqd && qp.state == State::Rts {
             qp.attr.sq_draining = 1;
         }
@@ -274,5 +246,57 @@ impl Engine {
             KeyKind::Region { .. } => None,
         };
         self.unbound(parent);
+    }
+}
+
+/// Whether a queue pair can have this peer; nothing is changed if not.
+fn check_peer(
+    qp: &Qp,
+    change: &QpChange,
+    partition: Option<PKey>,
+    most: Option<u32>,
+) -> Result<()> {
+    let to_host = match change.destination {
+        Some(Destination::Host(_)) => true,
+        Some(Destination::Endpoint(_)) => false,
+        Some(Destination::Multicast(_)) | None => return Ok(()),
+    };
+    if to_host && partition.is_none() {
+        return Err(DeviceError::Unsupported("a peer on another host"));
+    }
+    let is_connected = qp.state != State::Init;
+    if is_connected && to_host != qp.link.is_some() {
+        return Err(DeviceError::Unsupported(
+            "moving a connection to another host",
+        ));
+    }
+    let mtu = change.attr.path_mtu;
+    let too_large = most.is_some_and(|most| mtu > most);
+    if to_host && change.mask.contains(QpMask::PATH_MTU) && too_large {
+        return Err(DeviceError::Invalid("path_mtu above the port's active MTU"));
+    }
+    Ok(())
+}
+
+impl Qp {
+    /// Takes over where the peer is, and tells the link of what has changed.
+    fn connect(&mut self, destination: Option<Destination>, partition: Option<PKey>, to: State) {
+        if self.qp_type == QpType::Ud {
+            return;
+        }
+        match (destination, &mut self.link, partition) {
+            (Some(Destination::Endpoint(endpoint)), ..) => {
+                self.peer = Some((endpoint, self.attr.dest_qp_num));
+                self.peer_index = None;
+            }
+            (Some(Destination::Host(host)), Some(link), _) => link.moved_to(host, &self.attr),
+            (Some(Destination::Host(host)), None, Some(partition)) => {
+                self.link = Some(Box::new(Link::new(self, host, partition)));
+            }
+            _ => {}
+        }
+        if let Some(link) = &mut self.link {
+            link.modified(self.qp_type, &self.attr, to);
+        }
     }
 }
