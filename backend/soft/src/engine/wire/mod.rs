@@ -126,6 +126,12 @@ impl Engine {
         self.numbers = super::Numbers { number, threads };
     }
 
+    /// Whether each turn looks at the port, because packets came of late.
+    pub(crate) fn looks_at_port(&self) -> bool {
+        let wire = self.wire.as_ref();
+        wire.is_some_and(|wire| wire.quiet < WARM_LOOKS)
+    }
+
     /// The next turn looks at the port: the thread was woken, perhaps by it.
     pub(crate) fn look_at_port(&mut self) {
         if let Some(wire) = &mut self.wire {
