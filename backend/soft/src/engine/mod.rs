@@ -205,9 +205,15 @@ impl Engine {
     }
 
     /// When the next timer fires.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn next_timer(&self) -> Option<Nanos> {
         self.timers.next()
+    }
+
+    /// Whose a queue pair is.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn endpoint_of(&self, qpn: u32) -> Option<EndpointKey> {
+        Some(self.qps.get(*self.qpns.get(&qpn)?)?.endpoint)
     }
 
     /// Tells every driver whether it must kick.
@@ -447,11 +453,6 @@ impl Engine {
             self.groups.len() + self.qpns.len(),
             self.lanes.len() + self.sessions.len() + self.hot.len(),
         )
-    }
-
-    /// Whose a queue pair is.
-    pub(crate) fn endpoint_of(&self, qpn: u32) -> Option<EndpointKey> {
-        Some(self.qps.get(*self.qpns.get(&qpn)?)?.endpoint)
     }
 
     pub(crate) fn timers_len(&self) -> usize {
