@@ -29,6 +29,7 @@
 
 mod congestion;
 mod memory;
+mod message;
 mod request;
 mod requester;
 mod responder;
@@ -37,7 +38,8 @@ mod sequence;
 mod transmit;
 
 pub use memory::{Landing, Memory};
-pub use request::Request;
+pub use message::Message;
+pub use request::{READ_SEGMENT, Request};
 pub use requester::{Completion, Counters, Full, Requester, RequesterConfig};
 pub use responder::{Arrival, Delivery, Failure, Responder, ResponderConfig};
 pub use transmit::{Fate, Payload, Transmit};

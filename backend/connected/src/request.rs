@@ -15,7 +15,7 @@ pub(crate) const MAX_MESSAGE: u32 = 1 << 31;
 /// the PSNs are the same. So what a READ has under way is bounded, and a loss
 /// costs no more than that. The cuts never move, because a responder may refuse
 /// to repeat what crosses the end of what it was asked for at first.
-pub(crate) const READ_SEGMENT: u64 = 64;
+pub const READ_SEGMENT: u64 = 64;
 
 /// A work request, as it was taken off the send queue.
 #[derive(Clone, Copy, Debug)]

@@ -8,9 +8,11 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod network;
 mod spec;
 
+pub use capture::{Capture, CaptureSpec, CaptureView, CapturedPacket, MAX_SNAP, MIN_SNAP};
 pub use network::{Arrival, MAD_LEN, Network, Sender, SenderKey, WireReport};
 pub use spec::{
     AhSpec, CqSpec, Destination, DomainKey, EndpointKey, Grants, Handle, MrSpec, MwSpec, QpChange,
@@ -90,6 +92,14 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// [`DeviceError::Exhausted`] or [`DeviceError::Gone`].
     fn open(&self, spec: SessionSpec) -> Result<Box<dyn Session>>;
+    /// Shows an endpoint's traffic from now on, whether it has sessions or not.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] or [`DeviceError::Gone`].
+    fn capture(&self, spec: CaptureSpec) -> Result<Box<dyn Capture>> {
+        let _ = spec;
+        Err(DeviceError::Unsupported("captures"))
+    }
 }
 
 /// One frontend process on a device. Dropping it closes it: every object is

@@ -1,13 +1,15 @@
 //! The control side's view: [`Device`] and [`Session`] by calls into engines.
 
+use crate::capture::SoftCapture;
 use crate::config::SoftConfig;
 use crate::engine::{Engine, Inbox, Wire};
 use crate::limits;
 use crate::network::SoftNetwork;
 use crate::thread::DataPath;
 use masq_device::{
-    AhSpec, CqSpec, Device, DeviceError, EndpointKey, Grants, Handle, MrSpec, MwSpec, Network,
-    QpChange, QpReport, QpSpec, Result, Session, SessionSpec, SrqSpec,
+    AhSpec, Capture, CaptureSpec, CqSpec, Device, DeviceError, DomainKey, EndpointKey, Grants,
+    Handle, MrSpec, MwSpec, Network, QpChange, QpReport, QpSpec, Result, Session, SessionSpec,
+    SrqSpec,
 };
 use masq_memory::{MappedRing, Region};
 use masq_port::Port;
@@ -58,6 +60,12 @@ impl SoftDevice {
         });
         Ok(Self { paths, network })
     }
+
+    /// The data-path thread of a tenant.
+    fn path_of(&self, domain: DomainKey) -> Result<&Arc<DataPath>> {
+        let number = domain.0 as usize % self.paths.len().max(1);
+        self.paths.get(number).ok_or(DeviceError::Gone)
+    }
 }
 
 impl Device for SoftDevice {
@@ -78,9 +86,13 @@ impl Device for SoftDevice {
         Some(Arc::clone(network) as Arc<dyn Network>)
     }
 
+    fn capture(&self, spec: CaptureSpec) -> Result<Box<dyn Capture>> {
+        let path = self.path_of(spec.domain)?;
+        Ok(Box::new(SoftCapture::begin(path, &spec)?))
+    }
+
     fn open(&self, spec: SessionSpec) -> Result<Box<dyn Session>> {
-        let number = spec.domain.0 as usize % self.paths.len().max(1);
-        let path = self.paths.get(number).ok_or(DeviceError::Gone)?;
+        let path = self.path_of(spec.domain)?;
         let kick = Arc::clone(&spec.kick);
         path.watch(kick.as_fd())
             .map_err(|_| DeviceError::Exhausted("descriptors"))?;

@@ -13,6 +13,7 @@
 //!    means that the data path has let go.
 //! 4. Memory that can block is touched by helper threads only, one a session.
 
+mod capture;
 mod client;
 mod config;
 mod courtesy;

@@ -5,6 +5,7 @@
 //! each says all that the ones before it did.
 
 use super::{Arrival, Executed, Responder};
+use crate::message::read_response;
 use crate::sequence::Seq;
 use crate::{Payload, Transmit};
 use masq_transport::ResponderFault;
@@ -276,12 +277,7 @@ impl Data {
             Executed::Atomic { original, .. } => return original.map(Answer::Atomic),
             Executed::Read(reth) => reth,
         };
-        let opcode = match (self.next == self.start, self.next.plus(1) >= self.end) {
-            (true, true) => Opcode::RcReadResponseOnly,
-            (true, false) => Opcode::RcReadResponseFirst,
-            (false, true) => Opcode::RcReadResponseLast,
-            (false, false) => Opcode::RcReadResponseMiddle,
-        };
+        let opcode = read_response(self.next == self.start, self.next.plus(1) >= self.end);
         let mtu = mtu.bytes() as u64;
         let offset = self.next.since(self.first) * mtu;
         let len = u64::from(length).saturating_sub(offset).min(mtu);

@@ -195,17 +195,13 @@ impl Engine {
     /// Copies what `from` lists from `offset` on. False: a part of it lies in a
     /// process only, or is not there.
     pub(super) fn load_mapped(&self, offset: u64, out: &mut [u8]) -> bool {
-        let mut loaded = 0;
-        for_each_part(&self.from, offset, out.len() as u64, |piece, at| {
-            if let (Target::Mapped(ptr), Some(out)) =
-                (piece.target, out.get_mut(at..at + piece.len as usize))
-            {
-                // SAFETY: as in `transfer`.
-                unsafe { load_bytes(ptr, out) };
-                loaded += out.len();
-            }
-        });
-        loaded == out.len()
+        load_pieces(&self.from, offset, out)
+    }
+
+    /// The same of either list: `to` if `of_to`.
+    pub(super) fn load_of(&self, of_to: bool, offset: u64, out: &mut [u8]) -> bool {
+        let pieces = if of_to { &self.to } else { &self.from };
+        load_pieces(pieces, offset, out)
     }
 
     /// Stores bytes at `offset` of what `to` lists, the last one after all
@@ -302,6 +298,21 @@ impl Engine {
     ) -> Option<JobId> {
         self.send_job(q, session as usize, JobKind::Atomic { addr, op })
     }
+}
+
+/// Copies what `pieces`, a list of the engine of this turn, hold from `offset` on.
+fn load_pieces(pieces: &[Piece], offset: u64, out: &mut [u8]) -> bool {
+    let mut loaded = 0;
+    for_each_part(pieces, offset, out.len() as u64, |piece, at| {
+        if let (Target::Mapped(ptr), Some(out)) =
+            (piece.target, out.get_mut(at..at + piece.len as usize))
+        {
+            // SAFETY: as in `transfer`.
+            unsafe { load_bytes(ptr, out) };
+            loaded += out.len();
+        }
+    });
+    loaded == out.len()
 }
 
 /// Calls `f` with the pieces of `[offset, offset + len)` of a message, each

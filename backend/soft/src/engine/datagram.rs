@@ -3,12 +3,14 @@
 use super::completion::GRH_LEN;
 use super::objects::{Ah, Current, Qp};
 use super::remote::Deferred;
+use super::tap::Seen;
 use super::{Engine, Step};
 use masq_device::{Destination, DomainKey};
 use masq_memory::{Piece, Target};
 use masq_spec::queue::{Cqe, SendFlags, WcFlags, WcOpcode, WcStatus};
 use masq_spec::verbs::{AhAttr, Gid, QpType};
 use masq_transport::{Need, OpcodeRules, can_receive};
+use masq_wire::{Bth, Deth, Extended, Headers, ImmDt, Opcode, PKey, Psn, QKey, Qpn};
 use std::ptr::NonNull;
 
 /// Largest datagram: the MTU of the port.
@@ -113,11 +115,26 @@ impl Engine {
                     Some(p) if self.lacks_receive(p, qkey) && self.may_hold(p, &cur) => {
                         return self.hold(q, p, cur);
                     }
-                    Some(p) => self.datagram_to(q, p, &cur, &ah, qkey, rules),
-                    None => self.count_dropped(q),
+                    found => {
+                        if self.taps.is_some() {
+                            let seen = Seen::Both(found);
+                            self.show_local_datagram(q, seen, &cur, &ah, qkey, rules);
+                            self.note_datagram(q);
+                        }
+                        match found {
+                            Some(p) => self.datagram_to(q, p, &cur, &ah, qkey, rules),
+                            None => self.count_dropped(q),
+                        }
+                    }
                 }
             }
             Destination::Multicast(group) if qpn == MULTICAST_QPN => {
+                // Another host's copy is shown as it leaves.
+                let is_shown = self.taps.is_some() && self.wire.is_none();
+                if is_shown && cur.offset == 0 {
+                    let seen = Seen::Both(None);
+                    self.show_local_datagram(q, seen, &cur, &ah, qkey, rules);
+                }
                 // The offset counts members: a large group takes several turns.
                 while let Some(p) = self.member(domain, group, cur.offset) {
                     if *bytes == 0 {
@@ -126,15 +143,22 @@ impl Engine {
                     *bytes = bytes.saturating_sub(cur.total.max(MEMBER_COST));
                     cur.offset += 1;
                     if self.may_reach(session, p) {
+                        if self.taps.is_some() {
+                            let seen = Seen::Member(p, cur.offset - 1);
+                            self.show_local_datagram(q, seen, &cur, &ah, qkey, rules);
+                        }
                         self.datagram_to(q, p, &cur, &ah, qkey, rules);
                     }
+                }
+                if is_shown {
+                    self.note_datagram(q);
                 }
                 self.multicast_out(q, &cur, &ah, &group, qkey, rules);
             }
             Destination::Multicast(_) => self.count_dropped(q),
             Destination::Host(to) => {
                 *bytes = bytes.saturating_sub(cur.total);
-                self.datagram_out(q, &cur, &ah, to, qpn, qkey, rules);
+                self.datagram_out(q, &cur, &ah, to, qkey, rules);
             }
         }
         if cur.datagram.capacity() > 0 {
@@ -336,6 +360,35 @@ impl Engine {
             self.fail(p, "a receive names memory it may not write", None);
         }
     }
+}
+
+/// The headers of the datagram that queue pair `qp` sends next.
+pub(super) fn datagram_headers(
+    qp: &Qp,
+    cur: &Current,
+    partition: PKey,
+    qkey: u32,
+    rules: OpcodeRules,
+) -> Headers {
+    let opcode = match rules.immediate {
+        true => Opcode::UdSendOnlyImm,
+        false => Opcode::UdSendOnly,
+    };
+    let flags = SendFlags::from_bits_truncate(cur.wqe.flags);
+    let to = Qpn::new(cur.wqe.compare_add as u32 & 0xff_ffff);
+    let mut bth = Bth::new(opcode, to, Psn::new(qp.attr.sq_psn));
+    bth.pkey = partition;
+    bth.solicited = flags.contains(SendFlags::SOLICITED);
+    bth.mig_req = true;
+    let deth = Deth {
+        qkey: QKey(qkey),
+        src_qpn: Qpn::new(qp.qpn),
+    };
+    let extended = match rules.immediate {
+        true => Extended::DethImm(deth, ImmDt(cur.wqe.imm_data.to_ne_bytes())),
+        false => Extended::Deth(deth),
+    };
+    Headers { bth, extended }
 }
 
 /// Whether a queue pair takes datagrams with this Q_Key (IBA 10.2.5).

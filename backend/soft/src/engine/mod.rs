@@ -28,10 +28,12 @@ mod objects;
 mod receive;
 mod remote;
 mod send;
+mod tap;
 mod timers;
 mod wire;
 
 pub(crate) use remote::RemotePort;
+pub(crate) use tap::{Kept, Shape, Tap};
 pub(crate) use wire::{Inbox, Wire};
 
 use completion::GRH_LEN;
@@ -45,6 +47,8 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
+use tap::Taps;
 use timers::Timers;
 
 /// Work requests that a queue pair may execute before others of its tenant.
@@ -86,6 +90,8 @@ pub(crate) struct Engine {
     /// The way to other hosts; taken out while it is worked on.
     wire: Option<Box<Wire>>,
     numbers: Numbers,
+    /// Captures, while there are any.
+    taps: Option<Arc<Taps>>,
     lanes: Slab<Lane>,
     lane_of: FxHashMap<DomainKey, usize>,
     /// Lanes with queue pairs that want a turn.

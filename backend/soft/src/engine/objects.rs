@@ -2,6 +2,7 @@
 
 use super::keys::PdKey;
 use super::remote::{Helper, JobId, Stage};
+use super::tap::Noted;
 use super::wire::Link;
 use masq_device::{Destination, DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
 use masq_memory::{DoorbellPage, MappedRing, Region};
@@ -265,6 +266,8 @@ pub(crate) struct Qp {
     /// The flush of the receive queue ended with its event.
     pub(crate) flushed: bool,
     pub(crate) counters: QpCounters,
+    /// For captures.
+    pub(crate) noted: Noted,
     pub(crate) cause: Option<&'static str>,
 }
 

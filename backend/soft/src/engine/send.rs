@@ -195,6 +195,7 @@ impl Engine {
         }
         let mut resolved = false;
         if !cur.admitted {
+            self.show_begun(q);
             match self.admit(p, &mut cur, rules) {
                 Ok(has_pieces) => resolved = has_pieces,
                 Err(refusal) => return self.refused(q, p, cur, refusal),
@@ -204,11 +205,15 @@ impl Engine {
         if !resolved && let Err(fault) = self.responder_pieces(p, &cur, rules.kind) {
             return self.refused(q, p, cur, Refusal::Fault(fault));
         }
+        let before = cur.offset;
         let moved = if rules.kind == Kind::Atomic {
             self.atomic(q, &mut cur)
         } else {
             self.transfer(q, &mut cur, bytes)
         };
+        if self.taps.is_some() {
+            self.show_moved(q, p, &cur, before, moved);
+        }
         match moved {
             Ok(Step::Done) => {}
             Ok(step) => return self.keep(q, cur, step),
@@ -223,6 +228,9 @@ impl Engine {
         }
         if let Err(fault) = self.deliver(p, &cur, rules) {
             return self.refused(q, p, cur, Refusal::Fault(fault));
+        }
+        if self.taps.is_some() {
+            self.show_delivered(q, p, &cur);
         }
         self.complete(q, cur, WcStatus::Success)
     }
@@ -379,6 +387,9 @@ impl Engine {
 
     /// Nobody answers: UC and UD do not mind, RC tries again.
     fn unanswered(&mut self, q: usize, mut cur: Box<Current>) -> Step {
+        if self.taps.is_some() {
+            self.show_unanswered(q, &cur);
+        }
         let Some(qp) = self.qps.get_mut(q) else {
             return Step::Done;
         };
@@ -421,12 +432,18 @@ impl Engine {
             if matches!(nak, Some(Nak::ReceiverNotReady(_))) && self.may_hold(p, &cur) {
                 return self.hold(q, p, cur);
             }
+            if self.taps.is_some() {
+                self.show_refused(q, p, &cur, None);
+            }
             self.count_dropped(q);
             return self.complete(q, cur, WcStatus::Success);
         }
         let Some(nak) = nak else {
             return self.unanswered(q, cur);
         };
+        if self.taps.is_some() {
+            self.show_refused(q, p, &cur, Some(nak));
+        }
         cur.restart();
         let Some(qp) = self.qps.get_mut(q) else {
             return Step::Done;

@@ -1,6 +1,7 @@
 //! Attributes of queue pairs (IBA 11.2.4.2).
 
 use crate::engine::objects::{Qp, Waiting};
+use crate::engine::tap::Noted;
 use crate::limits::MAX_QPN;
 use masq_device::{DeviceError, Result};
 use masq_spec::verbs::{Access, QpAttr, QpMask, State};
@@ -44,6 +45,7 @@ impl Qp {
         self.held = None;
         self.established = false;
         self.flushed = false;
+        self.noted = Noted::default();
         self.cause = None;
     }
 

@@ -4,6 +4,7 @@ use super::NO_OBJECT;
 use super::attributes::check_values;
 use crate::engine::keys::KeyKind;
 use crate::engine::objects::{Qp, ReceiveQueue, Waiting};
+use crate::engine::tap::Noted;
 use crate::engine::wire::Link;
 use crate::engine::{Engine, Numbers};
 use crate::limits::MAX_QPN;
@@ -88,6 +89,7 @@ impl Engine {
             established: false,
             flushed: false,
             counters: QpCounters::default(),
+            noted: Noted::default(),
             cause: None,
         });
         self.qpns.insert(qpn, index);

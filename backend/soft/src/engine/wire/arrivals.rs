@@ -51,15 +51,25 @@ impl Engine {
             desk.counters.wrong_host += 1;
         } else if !link.partition.matches(incoming.packet.bth().pkey()) {
             desk.counters.wrong_partition += 1;
-        } else if link.pending.is_some() || !link.backlog.is_empty() {
+        } else {
+            if self.taps.is_some() {
+                self.show_arrival(q, incoming);
+            }
+            self.matched(q, &mut link, desk, incoming);
+        }
+        self.put_back(q, link);
+    }
+
+    /// A packet is of the connection of its queue pair.
+    fn matched(&mut self, q: usize, link: &mut Link, desk: &mut Desk<'_>, incoming: &Incoming<'_>) {
+        if link.pending.is_some() || !link.backlog.is_empty() {
             if !link.backlog.push(incoming) {
                 desk.counters.no_room += 1;
             }
         } else {
-            self.connected_in(q, &mut link, desk, incoming);
+            self.connected_in(q, link, desk, incoming);
             self.enqueue(q);
         }
-        self.put_back(q, link);
     }
 
     /// A packet of the peer.

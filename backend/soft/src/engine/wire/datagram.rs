@@ -5,17 +5,14 @@ use super::arrivals::Desk;
 use super::link::path_to;
 use super::senders::{Held, Whose};
 use crate::engine::Engine;
-use crate::engine::datagram::{Datagram, multicast_v4};
+use crate::engine::datagram::{Datagram, datagram_headers, multicast_v4};
 use crate::engine::objects::{Ah, Current};
 use masq_device::{Arrival, DomainKey, MAD_LEN, Sender, SenderKey};
 use masq_memory::{Piece, Target};
 use masq_port::{Incoming, Path};
-use masq_spec::queue::SendFlags;
 use masq_spec::verbs::{AhAttr, Gid};
 use masq_transport::OpcodeRules;
-use masq_wire::{
-    Bth, Deth, Extended, Headers, ImmDt, Opcode, PKey, Packet, Psn, QKey, Qpn, TrafficClass,
-};
+use masq_wire::{Bth, Deth, Extended, Headers, Opcode, PKey, Packet, Psn, QKey, Qpn, TrafficClass};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr::NonNull;
@@ -48,7 +45,7 @@ impl Wire {
             bth,
             extended: Extended::Deth(deth),
         };
-        self.write(&path, &headers, mad.len(), |out| {
+        self.write(&path, &headers, mad.len(), None, |out| {
             out.copy_from_slice(mad);
             Ok::<(), Infallible>(())
         })
@@ -57,7 +54,7 @@ impl Wire {
 }
 
 /// The IP address of a group: what a multicast GID stands for.
-fn group_address(group: &Gid) -> IpAddr {
+pub(in crate::engine) fn group_address(group: &Gid) -> IpAddr {
     match multicast_v4(group) {
         Some(v4) => IpAddr::V4(Ipv4Addr::from(v4)),
         None => IpAddr::V6(Ipv6Addr::from(*group)).to_canonical(),
@@ -85,14 +82,12 @@ pub(super) fn management(desk: &mut Desk<'_>, incoming: &Incoming<'_>) {
 
 impl Engine {
     /// Sends the datagram that `from` holds to another host.
-    #[allow(clippy::too_many_arguments)] // one datagram
     pub(in crate::engine) fn datagram_out(
         &mut self,
         q: usize,
         cur: &Current,
         ah: &Ah,
         to: IpAddr,
-        qpn: u32,
         qkey: u32,
         rules: OpcodeRules,
     ) {
@@ -104,28 +99,13 @@ impl Engine {
             .get(q)
             .and_then(|qp| self.sessions.get(qp.session)?.partition);
         if let (Some(partition), Some(qp)) = (partition, self.qps.get_mut(q)) {
-            let opcode = match rules.immediate {
-                true => Opcode::UdSendOnlyImm,
-                false => Opcode::UdSendOnly,
-            };
-            let flags = SendFlags::from_bits_truncate(cur.wqe.flags);
-            let mut bth = Bth::new(opcode, Qpn::new(qpn), Psn::new(qp.attr.sq_psn));
-            qp.attr.sq_psn = qp.attr.sq_psn.wrapping_add(1) & 0xff_ffff;
-            bth.pkey = partition;
-            bth.solicited = flags.contains(SendFlags::SOLICITED);
-            bth.mig_req = true;
-            let deth = Deth {
-                qkey: QKey(qkey),
-                src_qpn: Qpn::new(qp.qpn),
-            };
-            let extended = match rules.immediate {
-                true => Extended::DethImm(deth, ImmDt(cur.wqe.imm_data.to_ne_bytes())),
-                false => Extended::Deth(deth),
-            };
+            let headers = datagram_headers(qp, cur, partition, qkey, rules);
+            qp.attr.sq_psn = Psn::new(qp.attr.sq_psn).next().get();
             let path = path_to(to, &ah.attr);
-            let headers = Headers { bth, extended };
             // Read into the request before, if it was not mapped.
-            let written = wire.write(&path, &headers, cur.total as usize, |out| {
+            let watch = self.watch(q, Some(ah), to);
+            let len = cur.total as usize;
+            let written = wire.write(&path, &headers, len, watch.as_ref(), |out| {
                 match self.load_mapped(0, out) {
                     true => Ok(()),
                     false => Err(()),
@@ -152,7 +132,7 @@ impl Engine {
     ) {
         if self.wire.is_some() {
             let to = group_address(group);
-            self.datagram_out(q, cur, ah, to, Qpn::MULTICAST.get(), qkey, rules);
+            self.datagram_out(q, cur, ah, to, qkey, rules);
         }
     }
 
@@ -272,6 +252,9 @@ impl Engine {
                 datagram.to_group = Some(group);
                 let reached = self.qps.get(p).is_some_and(|qp| who.reaches(qp.endpoint));
                 if reached && self.is_of(p, partition) {
+                    if self.taps.is_some() {
+                        self.show_member_datagram(p, at, who.gid, group, incoming);
+                    }
                     taken |= self.deliver_datagram(p, &datagram);
                 }
             }
@@ -279,6 +262,9 @@ impl Engine {
             && self.is_of(p, partition)
             && (who.trusted || self.qps.get(p).is_some_and(|qp| who.reaches(qp.endpoint)))
         {
+            if self.taps.is_some() {
+                self.show_datagram(p, who.gid, incoming);
+            }
             taken = self.deliver_datagram(p, &datagram);
         }
         if !taken {

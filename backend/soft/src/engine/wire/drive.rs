@@ -282,7 +282,11 @@ fn spend(bytes: &mut u64, payload: u32) {
 
 /// A work request, as the requester sees it. What was found wrong with it is
 /// told by `reject`.
-fn describe(id: u64, opcode: Option<SendOpcode>, request: &Current) -> Request {
+pub(in crate::engine) fn describe(
+    id: u64,
+    opcode: Option<SendOpcode>,
+    request: &Current,
+) -> Request {
     let wqe = &request.wqe;
     let flags = SendFlags::from_bits_truncate(wqe.flags);
     Request {

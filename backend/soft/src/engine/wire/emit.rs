@@ -3,6 +3,7 @@
 use super::fetch::{CHUNK, Source};
 use super::{Link, Wire};
 use crate::engine::Engine;
+use crate::engine::tap::Watch;
 use masq_connected::{Payload, Transmit};
 use masq_port::Path;
 use masq_spec::queue::WcStatus;
@@ -48,12 +49,14 @@ impl Wire {
     }
 
     /// Writes a packet to the batch; `fill` writes its payload, or gives up.
+    /// `watch` is shown what leaves.
     /// A packet for which there is no room is lost.
     pub(super) fn write<E>(
         &mut self,
         path: &Path,
         headers: &Headers,
         payload: usize,
+        watch: Option<&Watch>,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let Ok(emitted) = headers.emit(payload) else {
@@ -72,6 +75,9 @@ impl Wire {
             let mut icrc = Icrc::of_headers(&flow, ip_id, &emitted);
             icrc.update(body.get(emitted.as_bytes().len()..).unwrap_or_default());
             *trailer = icrc.finish();
+            if let Some(watch) = watch {
+                watch.sent(flow, ip_id, path, place.buffer);
+            }
             self.port.commit();
             self.gathered += len;
             if self.gathered >= TRAIN {
@@ -114,7 +120,8 @@ impl Engine {
         headers.bth.pkey = link.partition;
         let path = link.path;
         let len = packet.payload.len() as usize;
-        let written = wire.write(&path, &headers, len, |out| {
+        let watch = self.watch(q, None, path.to);
+        let written = wire.write(&path, &headers, len, watch.as_ref(), |out| {
             if out.is_empty() {
                 return Ok(());
             }

@@ -46,7 +46,7 @@ pub(crate) struct Link {
 }
 
 /// How packets travel to a host, by the address vector.
-pub(super) fn path_to(to: IpAddr, ah: &AhAttr) -> Path {
+pub(in crate::engine) fn path_to(to: IpAddr, ah: &AhAttr) -> Path {
     Path {
         to,
         traffic_class: TrafficClass(ah.traffic_class),
@@ -186,7 +186,7 @@ impl Link {
     }
 }
 
-fn mtu(attr: &QpAttr) -> Mtu {
+pub(in crate::engine) fn mtu(attr: &QpAttr) -> Mtu {
     u8::try_from(attr.path_mtu)
         .ok()
         .and_then(Mtu::from_code)

@@ -24,8 +24,11 @@ mod pending;
 mod report;
 mod senders;
 
+pub(super) use datagram::group_address;
+pub(super) use drive::describe;
 pub(crate) use inbox::Inbox;
 pub(crate) use link::Link;
+pub(super) use link::{mtu as mtu_of, path_to};
 
 use super::Engine;
 use masq_device::{MAD_LEN, WireReport};
