@@ -43,13 +43,19 @@ pub fn call(run_dir: &Path, request: &Request) -> Result<Answer, AdminError> {
     }
 }
 
-fn exchange(path: &Path, request: &Request) -> io::Result<String> {
+/// Sends a request.
+pub(crate) fn send(path: &Path, request: &Request) -> io::Result<UnixStream> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.set_write_timeout(Some(Duration::from_secs(10)))?;
     let mut text = serde_json::to_string(request)?;
     text.push('\n');
     (&stream).write_all(text.as_bytes())?;
+    Ok(stream)
+}
+
+fn exchange(path: &Path, request: &Request) -> io::Result<String> {
+    let stream = send(path, request)?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
     Ok(line)

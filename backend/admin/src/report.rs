@@ -1,5 +1,6 @@
 //! Requests and reports. Counts are of now; `_total` only ever grows.
 
+use crate::CaptureView;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,6 +37,15 @@ pub enum Request {
     },
     /// The containers that are registered.
     Containers,
+    /// The packets of an endpoint, from now on: see [`capture`](crate::capture()).
+    Capture {
+        /// `tenant/name`.
+        endpoint: String,
+        /// Bytes of a packet that are kept, within [`SNAP`](crate::SNAP).
+        snap: u32,
+        /// By which addresses.
+        view: CaptureView,
+    },
 }
 
 /// What a runtime's hook tells of a container before its program starts. All of it but
@@ -88,6 +98,8 @@ pub enum Answer {
     Unregistered(bool),
     /// To [`Request::Containers`].
     Containers(Vec<ContainerReport>),
+    /// To [`Request::Capture`]: records follow.
+    Capturing,
     /// In words.
     Error(String),
 }

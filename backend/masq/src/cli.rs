@@ -6,6 +6,7 @@ use masq_container::Device;
 use masq_policy::{EndpointId, QpType, Service};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where masqd's run directory is, unless somebody says otherwise.
 pub const RUN_DIR: &str = "/run/masq";
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     /// Say what this host can and cannot do: exit status 1 if something does not work.
     #[command(after_long_help = "Examples:\n  masq doctor\n  masq doctor --json")]
     Doctor(DoctorArgs),
+    /// Write an endpoint's RDMA traffic to a file that Wireshark reads.
+    #[command(long_about = CAPTURE_ABOUT, after_long_help = CAPTURE_EXAMPLES)]
+    Capture(CaptureArgs),
     /// List the hosts, what lives on each, and how the directory fares.
     #[command(after_long_help = "Examples:\n  masq hosts\n  masq hosts --json")]
     Hosts,
@@ -147,6 +151,76 @@ pub(crate) struct RunArgs {
         value_hint = ValueHint::CommandWithArguments
     )]
     pub(crate) command: Vec<OsString>,
+}
+
+const CAPTURE_ABOUT: &str = "\
+Write an endpoint's RDMA traffic to a file that Wireshark reads.
+
+The packets that the endpoint sends and gets, as RoCEv2 over UDP port 4791, with payload.
+Peers on the same host exchange no packets: their messages are shown as the packets that
+they would have been. Nothing of other endpoints is in it. Whoever may talk to masqd's own
+socket may capture, and sees what the programs send, and their keys.
+
+Programs are not slowed down by a slow reader: packets that find no room are lost from the
+file, and the summary says how many. Ctrl-C ends the capture.";
+
+const CAPTURE_EXAMPLES: &str = "\
+Addresses are the tenant's (--virtual), because only these tell endpoints apart and
+same-host peers have no others. --wire shows the hosts' addresses instead, and only what
+travels between hosts, as it was on the network.
+
+Wireshark takes UDP port 4791 for RoCEv2 by itself. Useful filters:
+  infiniband.bth.destqp == 0x12ab       one direction of a connection
+  infiniband.aeth.syndrome.opcode == 3  refusals (NAK)
+  infiniband.bth.opcode == 12           RDMA READ requests
+
+Examples:
+  masq capture --endpoint blue/a -w a.pcap
+  masq capture --endpoint blue/a -w a.pcap --snap 128 --duration 10
+  masq capture --endpoint blue/a -w - | tshark -r -
+  masq capture --endpoint blue/a -w - | wireshark -k -i -
+  masq capture --endpoint blue/a -w a.pcap --wire --count 1000";
+
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    /// Endpoint, as TENANT/NAME.
+    #[arg(short, long, value_name = "TENANT/NAME")]
+    pub(crate) endpoint: EndpointId,
+    /// File to write, replaced if it exists; `-` for standard output.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) write: PathBuf,
+    /// Keep so many bytes of each packet, from the IP header on; else all.
+    #[arg(
+        short,
+        long,
+        value_name = "BYTES",
+        default_value_t = *masq_admin::SNAP.end(),
+        hide_default_value = true,
+        value_parser = clap::value_parser!(u32)
+            .range(i64::from(*masq_admin::SNAP.start())..=i64::from(*masq_admin::SNAP.end()))
+    )]
+    pub(crate) snap: u32,
+    /// End after so many packets.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// Show the tenant's addresses; the default.
+    #[arg(long = "virtual", overrides_with = "wire")]
+    pub(crate) by_virtual: bool,
+    /// Show the hosts' addresses, and only what travels between hosts.
+    #[arg(long)]
+    pub(crate) wire: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    match duration.is_zero() {
+        true => Err("expected more than nothing".to_owned()),
+        false => Ok(duration),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,17 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// masqd went away in the middle.
+    #[error("masqd is gone: {0}\n  what was captured until then is in the file")]
+    Interrupted(io::Error),
     /// A policy file has mistakes; the text shows them.
     #[error("{0}")]
     Policy(String),

@@ -1,6 +1,7 @@
 //! The `masq` command as a library, so that its manual pages and completions
 //! can be made, and its parts tested, without the binary.
 
+mod capture;
 mod cdi;
 mod cli;
 mod completions;
@@ -41,6 +42,7 @@ pub fn execute(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Reload => reload::reload(&cli.run_dir, &out),
         Command::Policy(args) => policy::execute(&cli.run_dir, args, &out),
         Command::Doctor(args) => doctor::examine(&cli.run_dir, args, &out),
+        Command::Capture(args) => capture::capture(&cli.run_dir, args, &out),
         Command::Hosts => hosts::print(&cli.run_dir, &out),
         Command::Containers => containers::print(&cli.run_dir, &out),
         Command::Cdi(args) => cdi::execute(&cli.run_dir, args, &out),

@@ -1,5 +1,6 @@
 //! Operators: a socket, a thread that serves it, and the answers.
 
+use super::capture::Captures;
 use super::{Message, Server, ServerError, ServerHandle};
 use crate::container::Prepared;
 use crate::ledger::Kind;
@@ -17,11 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// Longest request.
-/// A container's annotations may be long.
+/// Longest request: a container's annotations may be long.
 const MAX_REQUEST: u64 = 1 << 20;
 /// How long an operator's program may take to ask or to listen.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens the socket, for its owner only, and serves it.
 pub(super) fn serve(run_dir: &Path, server: ServerHandle) -> Result<(), ServerError> {
@@ -36,8 +36,9 @@ pub(super) fn serve(run_dir: &Path, server: ServerHandle) -> Result<(), ServerEr
     let listener = UnixListener::bind(&path).map_err(failed)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     let serve = move || {
+        let captures = Captures::default();
         for stream in listener.incoming().flatten() {
-            if let Err(error) = answer(&stream, &server) {
+            if let Err(error) = answer(&stream, &server, &captures) {
                 tracing::debug!(%error, "an operator's request was not answered");
             }
         }
@@ -49,18 +50,29 @@ pub(super) fn serve(run_dir: &Path, server: ServerHandle) -> Result<(), ServerEr
     Ok(())
 }
 
-fn answer(stream: &UnixStream, server: &ServerHandle) -> std::io::Result<()> {
+fn answer(stream: &UnixStream, server: &ServerHandle, captures: &Captures) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_REQUEST)).read_line(&mut line)?;
     let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(Request::Capture {
+            endpoint,
+            snap,
+            view,
+        }) => match captures.begin(stream, server, &endpoint, snap, view) {
+            Ok(()) => return Ok(()),
+            Err(reason) => Answer::Error(reason),
+        },
         Err(error) => Answer::Error(format!("not a request: {error}")),
         Ok(request) => ask(request, server),
     };
-    let mut text = serde_json::to_string(&answer)?;
+    write_answer(stream, &answer)
+}
+
+pub(super) fn write_answer(mut stream: &UnixStream, answer: &Answer) -> std::io::Result<()> {
+    let mut text = serde_json::to_string(answer)?;
     text.push('\n');
-    let mut stream = stream;
     stream.write_all(text.as_bytes())
 }
 
@@ -117,6 +129,7 @@ impl Server {
             Request::Unregister { container, pid } => {
                 Answer::Unregistered(self.unregister_by_id(container, *pid))
             }
+            Request::Capture { .. } => Answer::Error("a capture has a connection".into()),
             Request::Containers => Answer::Containers(self.containers.reports(&self.world.policy)),
         }
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod back_channel;
+mod capture;
 mod connection;
 mod containers;
 mod directory;
@@ -106,6 +107,7 @@ enum Message {
     Parsed(Box<Result<Policy, String>>, Option<Sender<Answer>>),
     Register(Box<Prepared>, Sender<Answer>),
     Addresses(u64, Vec<IpAddr>),
+    Capture(String, Sender<Result<capture::Site, String>>),
     Shutdown,
 }
 
@@ -398,6 +400,9 @@ impl Server {
             }
             Message::Addresses(key, addresses) => {
                 self.on_addresses(ContainerKey::from_raw(key), addresses);
+            }
+            Message::Capture(endpoint, answer) => {
+                let _ = answer.send(self.capture_site(&endpoint));
             }
             Message::Shutdown => self.begin_shutdown(),
         }
