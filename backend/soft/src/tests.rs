@@ -6,6 +6,7 @@
 use crate::harness;
 
 mod allocation;
+mod capture;
 mod control;
 mod datagram;
 mod hostile;

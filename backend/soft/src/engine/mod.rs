@@ -461,6 +461,11 @@ impl Engine {
         )
     }
 
+    /// Whether anything is captured.
+    pub(crate) fn is_tapped(&self) -> bool {
+        self.taps.is_some()
+    }
+
     pub(crate) fn timers_len(&self) -> usize {
         self.timers.len()
     }

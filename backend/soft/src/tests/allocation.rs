@@ -2,9 +2,12 @@
 #![allow(unsafe_code)] // a global allocator
 
 use super::harness::*;
+use crate::engine::Tap;
+use masq_device::{CaptureView, EndpointKey};
 use masq_spec::queue::SendOpcode as Op;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
@@ -44,6 +47,20 @@ fn messages_between_mapped_memory_allocate_nothing() {
 #[test]
 fn nor_do_they_over_the_wire() {
     exchange(World::pair_over_the_wire());
+}
+
+#[test]
+fn nor_while_they_are_captured() {
+    for mut w in [World::pair_of_processes(), World::pair_over_the_wire()] {
+        let tap = Tap::with_places(EndpointKey(1), CaptureView::Virtual, 5000, 100);
+        let tap = Arc::new(tap);
+        w.engine.tap(Arc::clone(&tap));
+        exchange(w);
+        assert!(
+            tap.take().is_some() && tap.lost() > 0,
+            "it was on, and full"
+        );
+    }
 }
 
 fn exchange(mut w: World) {
