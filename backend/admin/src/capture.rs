@@ -11,6 +11,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Least and most bytes of a packet that a capture keeps.
@@ -84,17 +85,21 @@ impl CaptureRecord {
 #[derive(Debug)]
 pub struct Capturing {
     reader: BufReader<UnixStream>,
-    socket: Arc<UnixStream>,
+    end: EndCapture,
 }
 
 /// Ends a capture from another thread.
 #[derive(Clone, Debug)]
-pub struct EndCapture(Arc<UnixStream>);
+pub struct EndCapture {
+    socket: Arc<UnixStream>,
+    was_asked: Arc<AtomicBool>,
+}
 
 impl EndCapture {
     /// Has masqd send what it has, and end.
     pub fn end(&self) {
-        let _ = self.0.shutdown(Shutdown::Write);
+        self.was_asked.store(true, Ordering::Relaxed);
+        let _ = self.socket.shutdown(Shutdown::Write);
     }
 }
 
@@ -109,7 +114,9 @@ pub fn capture(run_dir: &Path, request: &Request) -> Result<Capturing, AdminErro
         let mut reader = BufReader::with_capacity(CHUNK, socket.try_clone()?);
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        Ok((Capturing { reader, socket }, line))
+        let was_asked = Arc::default();
+        let end = EndCapture { socket, was_asked };
+        Ok((Capturing { reader, end }, line))
     };
     let (capturing, line) = begin().map_err(|source| AdminError::Unreachable {
         path: path.clone(),
@@ -127,7 +134,7 @@ pub fn capture(run_dir: &Path, request: &Request) -> Result<Capturing, AdminErro
 impl Capturing {
     /// What ends it.
     pub fn ender(&self) -> EndCapture {
-        EndCapture(Arc::clone(&self.socket))
+        self.end.clone()
     }
 
     /// Whether the next record is here already, so that reading it does not wait.
@@ -135,7 +142,7 @@ impl Capturing {
         !self.reader.buffer().is_empty()
     }
 
-    /// Reads a record, and its packet into `packet`. None: it has ended.
+    /// Reads a record, and its packet into `packet`. None: it has ended, as was asked.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`]: nothing came for `patience`. Others: masqd is
@@ -145,13 +152,16 @@ impl Capturing {
         packet: &mut Vec<u8>,
         patience: Duration,
     ) -> io::Result<Option<CaptureRecord>> {
-        self.socket.set_read_timeout(Some(patience))?;
+        self.end.socket.set_read_timeout(Some(patience))?;
         if self.reader.fill_buf()?.is_empty() {
-            return Ok(None);
+            return match self.end.was_asked.load(Ordering::Relaxed) {
+                true => Ok(None),
+                false => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
         }
         // The rest of a record comes with it.
-        self.socket
-            .set_read_timeout(Some(Duration::from_secs(10)))?;
+        let rest = Some(Duration::from_secs(10));
+        self.end.socket.set_read_timeout(rest)?;
         let mut head = [0; CaptureRecord::LEN];
         self.reader.read_exact(&mut head)?;
         let record = CaptureRecord::from_bytes(&head);

@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "namespaces of the benchmark"),
     ("iperf3", "what bandwidth is compared with"),
     ("sockperf", "what latency is compared with"),
+    ("tshark", "reads what masq capture writes"),
     ("strace", "counts system calls on the data path"),
     ("util-linux", "unshare, for namespaces of single tests"),
     ("memcached", "a TCP program that is run over RDMA"),

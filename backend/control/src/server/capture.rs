@@ -34,7 +34,11 @@ pub(super) struct Site {
 }
 
 impl Server {
-    pub(super) fn capture_site(&mut self, endpoint: &str) -> Result<Site, String> {
+    pub(super) fn capture_site(
+        &mut self,
+        endpoint: &str,
+        view: CaptureView,
+    ) -> Result<Site, String> {
         let id = endpoint.parse::<EndpointId>().ok();
         let found = id.filter(|id| self.world.policy.endpoint(id).is_some());
         let id = found.ok_or_else(|| format!("the policy has no endpoint {endpoint}"))?;
@@ -44,6 +48,13 @@ impl Server {
                 "{id} lives on host {host}\n  \
                  capture there, or here the endpoint that it talks to"
             ));
+        }
+        if view == CaptureView::Wire && self.world.this.is_none() {
+            return Err(
+                "this masqd serves one host only: nothing travels between hosts\n  \
+                 without --wire, what endpoints of this host say to each other is shown"
+                    .to_owned(),
+            );
         }
         Ok(Site {
             device: Arc::clone(&self.world.device),
@@ -78,7 +89,7 @@ impl Captures {
             ));
         }
         let (sender, receiver) = channel();
-        server.send(Message::Capture(endpoint.to_owned(), sender));
+        server.send(Message::Capture(endpoint.to_owned(), view, sender));
         let site = receiver.recv_timeout(PATIENCE);
         let site = site.map_err(|_| "masqd is busy; try again")??;
         let spec = CaptureSpec {

@@ -107,7 +107,11 @@ enum Message {
     Parsed(Box<Result<Policy, String>>, Option<Sender<Answer>>),
     Register(Box<Prepared>, Sender<Answer>),
     Addresses(u64, Vec<IpAddr>),
-    Capture(String, Sender<Result<capture::Site, String>>),
+    Capture(
+        String,
+        masq_admin::CaptureView,
+        Sender<Result<capture::Site, String>>,
+    ),
     Shutdown,
 }
 
@@ -401,8 +405,8 @@ impl Server {
             Message::Addresses(key, addresses) => {
                 self.on_addresses(ContainerKey::from_raw(key), addresses);
             }
-            Message::Capture(endpoint, answer) => {
-                let _ = answer.send(self.capture_site(&endpoint));
+            Message::Capture(endpoint, view, answer) => {
+                let _ = answer.send(self.capture_site(&endpoint, view));
             }
             Message::Shutdown => self.begin_shutdown(),
         }

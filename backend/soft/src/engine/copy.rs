@@ -111,6 +111,10 @@ impl Engine {
             Stage::Failed { reading } => return Err(reading),
             _ => {}
         }
+        // The result of an atomic is known without.
+        if self.taps.is_some() && cur.fetched.is_none() {
+            self.note_bytes(q, cur.offset, buffer);
+        }
         let len = buffer.len() as u64;
         let ends = cur.offset + len == cur.total;
         let mut remote = None;
@@ -198,10 +202,35 @@ impl Engine {
         load_pieces(&self.from, offset, out)
     }
 
-    /// The same of either list: `to` if `of_to`.
-    pub(super) fn load_of(&self, of_to: bool, offset: u64, out: &mut [u8]) -> bool {
+    /// Copies what `from`, or `to` if `of_to`, list from `offset` on; what lies in a
+    /// process only is asked of `other`. Returns how many bytes there are up to the
+    /// first that is missing.
+    pub(super) fn load_front(
+        &self,
+        of_to: bool,
+        offset: u64,
+        out: &mut [u8],
+        other: impl Fn(u64, &mut [u8]) -> bool,
+    ) -> usize {
         let pieces = if of_to { &self.to } else { &self.from };
-        load_pieces(pieces, offset, out)
+        let mut loaded = 0;
+        for_each_part(pieces, offset, out.len() as u64, |piece, at| {
+            let Some(out) = out.get_mut(at..at + piece.len as usize) else {
+                return;
+            };
+            let there = match piece.target {
+                Target::Mapped(ptr) => {
+                    // SAFETY: as in `transfer`.
+                    unsafe { load_bytes(ptr, out) };
+                    true
+                }
+                Target::Remote { .. } => other(offset + at as u64, out),
+            };
+            if there && loaded == at {
+                loaded += out.len();
+            }
+        });
+        loaded
     }
 
     /// Stores bytes at `offset` of what `to` lists, the last one after all

@@ -1,13 +1,15 @@
 //! Memory that lies in a process only.
 
 use super::harness::*;
+use crate::engine::Tap;
 use crossbeam_channel::{Sender, unbounded};
-use masq_device::DeviceError;
+use masq_device::{CaptureView, DeviceError, EndpointKey};
 use masq_memory::RemoteMemory;
 use masq_spec::queue::{SendOpcode as Op, WcStatus::*};
 use masq_spec::verbs::{Segment, SegmentKind, State};
 use rustix::process::{PidfdFlags, getpid, getuid, pidfd_open};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 fn own_memory() -> RemoteMemory {
     let pid = getpid();
@@ -77,6 +79,17 @@ fn completed(qp: &TestQp) -> impl FnMut(&mut World) -> bool + use<> {
     move |_| cq.poll().is_some()
 }
 
+/// What a capture shows of one message.
+fn payload(tap: &Tap) -> Vec<u8> {
+    let packets = crate::capture::collect(tap).into_iter();
+    let read = |bytes: Vec<u8>| {
+        let datagram = masq_wire::Datagram::parse(&bytes).unwrap();
+        assert!(datagram.icrc_is_right());
+        datagram.packet().payload().to_vec()
+    };
+    packets.flat_map(read).collect()
+}
+
 const LEN: usize = 700_000;
 
 #[test]
@@ -106,8 +119,14 @@ fn every_opcode_reaches_it_on_either_side() {
                 Op::RdmaRead => wr.sge(dst.sge(0, LEN as u32)).remote(src.addr, src.key),
                 _ => wr.sge(src.sge(0, LEN as u32)).remote(dst.addr, dst.key),
             };
+            let tap = Tap::new(EndpointKey(1), CaptureView::Virtual, 5000);
+            let tap = Arc::new(tap);
+            w.engine.tap(Arc::clone(&tap));
             w.post(&mut a, &wr);
             w.wait_for(completed(&a));
+            if !super::WIRED {
+                assert!(payload(&tap) == data, "{op:?} {src_remote} {dst_remote}");
+            }
             assert_eq!(a.cq.results(), [(1, Success)]);
             let got = match dst_remote {
                 true => sink.get()[..LEN].to_vec(),

@@ -90,7 +90,9 @@ impl Engine {
         };
         let len = usize::from(emitted.packet_len());
         taps.show(self.now, &trip, len, |out| {
-            lay_out(&emitted, payload, out, |out| self.load_mapped(0, out))
+            lay_out(&emitted, payload, out, |out| {
+                self.load_front(false, 0, out, |_, _| false)
+            })
         });
         Some(())
     }

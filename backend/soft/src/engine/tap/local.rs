@@ -20,7 +20,7 @@ use masq_wire::{
 use std::sync::Arc;
 
 /// What was shown of a queue pair; it counts while somebody looks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Noted {
     /// Numbers that its requests have taken.
     psns: u32,
@@ -28,12 +28,36 @@ pub(crate) struct Noted {
     shown: u64,
     /// Messages that it has completed as a responder.
     msn: u32,
+    /// Bytes of the present message that lie in a process only: they went through
+    /// a buffer. And where they begin.
+    bytes: Vec<u8>,
+    bytes_at: u64,
+}
+
+impl Noted {
+    /// Fills `out` with the bytes at `offset`, if they were noted.
+    fn load(&self, offset: u64, out: &mut [u8]) -> bool {
+        let start = offset.checked_sub(self.bytes_at);
+        let start = start.and_then(|start| usize::try_from(start).ok());
+        let bytes = start.and_then(|start| self.bytes.get(start..)?.get(..out.len()));
+        bytes.map(|bytes| out.copy_from_slice(bytes)).is_some()
+    }
+
+    /// What was shown need not be kept.
+    fn forget_before(&mut self, offset: u64) {
+        let past = offset
+            .saturating_sub(self.bytes_at)
+            .min(self.bytes.len() as u64);
+        self.bytes.drain(..past as usize);
+        self.bytes_at += past;
+    }
 }
 
 /// A message that somebody watches.
 struct Talk {
     taps: Arc<Taps>,
     time: u64,
+    requester: usize,
     forth: Trip,
     message: Message,
     kind: Kind,
@@ -52,7 +76,7 @@ impl Talk {
         trip: &Trip,
         mut headers: Headers,
         payload: u32,
-        load: impl Fn(&mut [u8]) -> bool,
+        load: impl Fn(&mut [u8]) -> usize,
     ) {
         headers.bth.pkey = self.partition;
         let payload = payload as usize;
@@ -69,7 +93,7 @@ impl Talk {
         back.renamed = reversed(back.renamed);
         let mut bth = Bth::new(opcode, self.back, psn);
         bth.mig_req = true;
-        self.show(&back, Headers { bth, extended }, 0, |_| true);
+        self.show(&back, Headers { bth, extended }, 0, |_| 0);
     }
 
     fn aeth(&self, syndrome: Syndrome, completed: u32) -> Aeth {
@@ -86,7 +110,26 @@ impl Engine {
             && let Some(qp) = self.qps.get_mut(q)
         {
             qp.noted.shown = 0;
+            qp.noted.bytes.clear();
         }
+    }
+
+    /// Bytes at `offset` of a message pass through a buffer.
+    #[cold]
+    pub(in crate::engine) fn note_bytes(&mut self, q: usize, offset: u64, bytes: &[u8]) {
+        let Some(qp) = self.qps.get(q) else { return };
+        let peer = qp.peer.map(|(endpoint, _)| endpoint);
+        let own = self.taps_of(qp.endpoint).is_some();
+        let is_watched = own || peer.is_some_and(|peer| self.taps_of(peer).is_some());
+        let Some(qp) = self.qps.get_mut(q).filter(|_| is_watched) else {
+            return;
+        };
+        let noted = &mut qp.noted;
+        if noted.bytes_at + noted.bytes.len() as u64 != offset {
+            noted.bytes.clear();
+            noted.bytes_at = offset;
+        }
+        noted.bytes.extend_from_slice(bytes);
     }
 
     /// The request came from `before` to its present offset, and no further if it
@@ -117,6 +160,8 @@ impl Engine {
         }
         if let Some(qp) = self.qps.get_mut(q) {
             qp.noted.shown = end.max(talk.shown);
+            let mtu = mtu_of_message(&talk.message);
+            qp.noted.forget_before(qp.noted.shown * mtu);
         }
     }
 
@@ -151,7 +196,7 @@ impl Engine {
             return;
         };
         if talk.shown == 0 {
-            self.show_request(&talk, cur, 0);
+            self.show_request(&talk, 0);
         }
         let Some(nak) = nak else {
             return self.note_passed(q, talk.message.packets());
@@ -175,7 +220,7 @@ impl Engine {
             return;
         };
         if talk.shown == 0 {
-            self.show_request(&talk, cur, 0);
+            self.show_request(&talk, 0);
         }
         if talk.qp_type != QpType::Rc {
             self.note_passed(q, talk.message.packets());
@@ -187,6 +232,7 @@ impl Engine {
             // The low 24 bits count.
             qp.noted.psns = qp.noted.psns.wrapping_add(packets as u32);
             qp.noted.shown = 0;
+            qp.noted.bytes = Vec::new();
         }
     }
 
@@ -209,6 +255,7 @@ impl Engine {
         Some(Talk {
             taps,
             time: self.now,
+            requester: q,
             forth: Trip {
                 ends: [Some(qp.endpoint), there],
                 renamed: pair(src, dst),
@@ -232,7 +279,7 @@ impl Engine {
             Kind::Read => {
                 let (first, _) = message.asked_at(index);
                 if index == first {
-                    self.show_request(talk, cur, index);
+                    self.show_request(talk, index);
                 }
                 let completed = (first / masq_connected::READ_SEGMENT) as u32 + 1;
                 let aeth = talk.aeth(Syndrome::ACK, completed);
@@ -241,39 +288,46 @@ impl Engine {
                 let mut back = talk.forth;
                 back.renamed = reversed(back.renamed);
                 talk.show(&back, headers, len, |out| {
-                    self.load_either(true, offset, out)
+                    self.load_either(talk, true, offset, out)
                 });
             }
             Kind::Atomic => {
-                self.show_request(talk, cur, index);
+                self.show_request(talk, index);
                 let original = cur.fetched.unwrap_or_default();
                 let aeth = talk.aeth(Syndrome::ACK, 1);
                 let extended = Extended::AtomicAck(aeth, AtomicAckEth { original });
                 talk.answer(Opcode::RcAtomicAcknowledge, message.psn(index), extended);
             }
-            Kind::Send | Kind::Write => self.show_request(talk, cur, index),
+            Kind::Send | Kind::Write => self.show_request(talk, index),
             Kind::Local => {}
         }
     }
 
     /// Shows a packet of the requester.
-    fn show_request(&self, talk: &Talk, _cur: &Current, index: u64) {
+    fn show_request(&self, talk: &Talk, index: u64) {
         let headers = talk.message.headers(index);
         let (offset, len) = match talk.kind {
             Kind::Send | Kind::Write => talk.message.piece(index),
             _ => (0, 0),
         };
         talk.show(&talk.forth, headers, len, |out| {
-            self.load_either(false, offset, out)
+            self.load_either(talk, false, offset, out)
         });
     }
 }
 
 impl Engine {
-    /// Reads what is mapped of either side, the requester's first.
-    fn load_either(&self, own_is_to: bool, offset: u32, out: &mut [u8]) -> bool {
-        let offset = u64::from(offset);
-        self.load_of(own_is_to, offset, out) || self.load_of(!own_is_to, offset, out)
+    /// Reads the requester's side, or the other one if less of that is missing.
+    /// Returns how many bytes there are up to the first that is missing.
+    fn load_either(&self, talk: &Talk, own_is_to: bool, offset: u32, out: &mut [u8]) -> usize {
+        let (offset, whole) = (u64::from(offset), out.len());
+        let noted = self.qps.get(talk.requester).map(|qp| &qp.noted);
+        let other = |at: u64, out: &mut [u8]| noted.is_some_and(|noted| noted.load(at, out));
+        let loaded = self.load_front(own_is_to, offset, out, other);
+        if loaded == whole {
+            return whole;
+        }
+        self.load_front(!own_is_to, offset, out, other)
     }
 }
 
@@ -282,12 +336,13 @@ fn mtu_of_message(message: &Message) -> u64 {
 }
 
 /// Fills the front of a packet: headers, payload, padding, and zeros for the
-/// ICRC. Returns how much of it is there.
+/// ICRC. `load` says how much of the payload there is. Returns how much of the
+/// packet there is.
 pub(super) fn lay_out(
     headers: &HeaderBytes,
     payload: usize,
     out: &mut [u8],
-    load: impl Fn(&mut [u8]) -> bool,
+    load: impl Fn(&mut [u8]) -> usize,
 ) -> usize {
     let bytes = headers.as_bytes();
     let (whole, head) = (out.len(), bytes.len().min(out.len()));
@@ -297,8 +352,8 @@ pub(super) fn lay_out(
     front.copy_from_slice(bytes.get(..head).unwrap_or_default());
     let (body, end) = rest.split_at_mut(payload.min(rest.len()));
     end.fill(0);
-    match body.is_empty() || load(body) {
-        true => whole,
-        false => head,
+    match load(body) {
+        all if all == body.len() => whole,
+        front => head + front,
     }
 }
