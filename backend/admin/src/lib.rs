@@ -18,5 +18,5 @@ pub use process::ProcessId;
 pub use report::{
     Answer, CmIdReport, ConflictReport, ContainerReport, CqReport, DirectoryReport, EndpointReport,
     HostsReport, IgnoredReport, MrReport, Overview, PeerReport, QpReport, QuotaUse, Refusal,
-    RefusalCount, Registration, ReloadReport, Request, SessionDetail, SessionReport,
+    RefusalCount, Registration, ReloadReport, Request, SessionDetail, SessionReport, WireReport,
 };

@@ -135,6 +135,26 @@ pub struct HostsReport {
     pub names: BTreeMap<String, IpAddr>,
     /// The directory.
     pub directory: DirectoryReport,
+    /// Packets to and from other hosts.
+    #[serde(default)]
+    pub wire: WireReport,
+}
+
+/// Packets to and from other hosts since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireReport {
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Their bytes, from BTH to ICRC.
+    pub sent_bytes: u64,
+    /// Packets received whole.
+    pub received_packets: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Packets that were not sent, by the reason.
+    pub not_sent: BTreeMap<String, u64>,
+    /// Packets that were dropped on arrival, by the reason.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 impl HostsReport {

@@ -2,7 +2,7 @@
 
 use crate::output::{BAD, DIM, GOOD, HEAD, Output, WARN, age, printable, table};
 use crate::{CliError, ps};
-use masq_admin::{DirectoryReport, EndpointReport, HostsReport, Overview};
+use masq_admin::{DirectoryReport, EndpointReport, HostsReport, Overview, WireReport};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -44,7 +44,26 @@ fn render(overview: &Overview) -> String {
     };
     let mut out = listed(overview, hosts);
     directory(&mut out, hosts);
+    wire(&mut out, &hosts.wire);
     out
+}
+
+/// What went over the wire; of reasons only those that there were.
+fn wire(out: &mut String, report: &WireReport) {
+    let _ = write!(
+        out,
+        "\n\n{HEAD}packets{HEAD:#}  {} sent, {} received",
+        report.sent_packets, report.received_packets
+    );
+    for (what, reasons) in [("not sent", &report.not_sent), ("dropped", &report.dropped)] {
+        let reasons = reasons.iter().filter(|(_, count)| **count > 0);
+        let words: Vec<_> = reasons
+            .map(|(reason, count)| format!("{count} {}", reason.replace('_', " ")))
+            .collect();
+        if !words.is_empty() {
+            let _ = write!(out, "\n{WARN}{what}{WARN:#}  {}", words.join(", "));
+        }
+    }
 }
 
 fn listed(overview: &Overview, hosts: &HostsReport) -> String {
@@ -181,6 +200,12 @@ mod tests {
                     place: "etcd://e:2379/masq".into(),
                     ..Default::default()
                 },
+                wire: WireReport {
+                    sent_packets: 7,
+                    received_packets: 9,
+                    dropped: [("bad_icrc".to_owned(), 2), ("overrun".to_owned(), 0)].into(),
+                    ..Default::default()
+                },
             }),
             ..Default::default()
         }
@@ -226,6 +251,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn packets_that_were_dropped_are_counted_by_the_reason() {
+        let text = text(&overview());
+        assert!(text.contains("packets  7 sent, 9 received"), "{text}");
+        assert!(text.contains("dropped  2 bad icrc\n") || text.ends_with("dropped  2 bad icrc"));
+        assert!(!text.contains("not sent"), "{text}");
     }
 
     #[test]

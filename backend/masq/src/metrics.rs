@@ -2,7 +2,7 @@
 
 use crate::output::Output;
 use crate::{CliError, ps};
-use masq_admin::{DirectoryReport, Overview};
+use masq_admin::{DirectoryReport, Overview, WireReport};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,6 +31,11 @@ struct Refusal {
     endpoint: String,
     verb: String,
     rule: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: String,
 }
 
 pub(crate) fn print(run_dir: &Path, out: &Output) -> Result<ExitCode, CliError> {
@@ -109,6 +114,7 @@ fn exposition(overview: &Overview) -> String {
     registry.register("refusals", "Refused commands", refusals);
     if let Some(hosts) = &overview.hosts {
         directory(&mut registry, &hosts.directory);
+        wire(&mut registry, &hosts.wire);
     }
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -152,6 +158,54 @@ fn directory(registry: &mut Registry, report: &DirectoryReport) {
     }
 }
 
+fn wire(registry: &mut Registry, report: &WireReport) {
+    for (name, help, value) in [
+        (
+            "wire_sent_packets",
+            "Packets sent to other hosts",
+            report.sent_packets,
+        ),
+        (
+            "wire_received_packets",
+            "Packets received from other hosts",
+            report.received_packets,
+        ),
+        (
+            "wire_sent_bytes",
+            "Bytes sent, from BTH to ICRC",
+            report.sent_bytes,
+        ),
+        (
+            "wire_received_bytes",
+            "Bytes received, from BTH to ICRC",
+            report.received_bytes,
+        ),
+    ] {
+        let metric = Counter::<u64>::default();
+        metric.inc_by(value);
+        registry.register(name, help, metric);
+    }
+    for (name, help, reasons) in [
+        (
+            "wire_not_sent",
+            "Packets that were not sent",
+            &report.not_sent,
+        ),
+        (
+            "wire_dropped",
+            "Packets that were dropped on arrival",
+            &report.dropped,
+        ),
+    ] {
+        let family = Family::<Reason, Counter>::default();
+        for (reason, count) in reasons {
+            let reason = reason.clone();
+            family.get_or_create(&Reason { reason }).inc_by(*count);
+        }
+        registry.register(name, help, family);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +242,11 @@ mod tests {
                     malformed_total: 2,
                     ..Default::default()
                 },
+                wire: WireReport {
+                    sent_packets: 11,
+                    dropped: [("bad_icrc".to_owned(), 2)].into(),
+                    ..Default::default()
+                },
                 ..Default::default()
             }),
             ..Default::default()
@@ -203,6 +262,8 @@ mod tests {
             "masq_quota_limit{tenant=\"blue\",endpoint=\"a\",quota=\"qps\"} 128",
             "masq_refusals_total{tenant=\"red\",endpoint=\"b\",verb=\"modify_qp\",rule=\"default deny\"} 5",
             "# TYPE masq_refusals counter",
+            "masq_wire_sent_packets_total 11",
+            "masq_wire_dropped_total{reason=\"bad_icrc\"} 2",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

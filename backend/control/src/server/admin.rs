@@ -4,10 +4,11 @@ use super::capture::Captures;
 use super::{Message, Server, ServerError, ServerHandle};
 use crate::container::Prepared;
 use crate::ledger::Kind;
+use crate::underlay::UnderlayCounters;
 use crate::world::VERSION;
 use masq_admin::{
     Answer, ConflictReport, DirectoryReport, EndpointReport, HostsReport, IgnoredReport, Overview,
-    QuotaUse, Request, SOCKET_NAME,
+    QuotaUse, Request, SOCKET_NAME, WireReport,
 };
 use masq_policy::{Endpoint, EndpointId};
 use std::collections::BTreeMap;
@@ -197,7 +198,30 @@ impl Server {
                 malformed_total: state.malformed_total,
                 losses_total: state.losses_total,
             },
+            wire: self.wire_report(),
         })
+    }
+
+    /// What the device counted, and what control did.
+    fn wire_report(&self) -> WireReport {
+        let network = self.world.network();
+        let counted = network.map(|network| network.report()).unwrap_or_default();
+        let named = |reasons: BTreeMap<&str, u64>| -> BTreeMap<String, u64> {
+            let reasons = reasons.into_iter();
+            reasons.map(|(name, n)| (name.to_owned(), n)).collect()
+        };
+        let mut dropped = named(counted.dropped);
+        let UnderlayCounters { unknown, misplaced } = self.world.underlay;
+        dropped.insert("unknown_management".to_owned(), unknown);
+        dropped.insert("misplaced".to_owned(), misplaced);
+        WireReport {
+            sent_packets: counted.sent_packets,
+            sent_bytes: counted.sent_bytes,
+            received_packets: counted.received_packets,
+            received_bytes: counted.received_bytes,
+            not_sent: named(counted.not_sent),
+            dropped,
+        }
     }
 
     fn endpoint_report(&self, id: &EndpointId) -> EndpointReport {
