@@ -137,6 +137,27 @@ fn every_opcode_reaches_it_on_either_side() {
     }
 }
 
+/// UC waits for no acknowledgement, but for the bytes that it sends.
+#[test]
+fn an_unreliable_message_is_complete_when_its_bytes_are_read() {
+    for len in [100, 5000, LEN] {
+        for op in [Op::Send, Op::RdmaWriteWithImm] {
+            let mut w = world();
+            let (mut a, mut b) = w.connected(QpOptions::of(UC));
+            let mut source = Private::new(len);
+            let data = source.fill(5);
+            let src = source.register(&mut w, 0);
+            let dst = w.register(1, 1, len as u64, ALL);
+            w.recv(&mut b, 7, &[dst.all()]);
+            let wr = Wr::new(op, 1).sge(src.sge(0, len as u32));
+            w.post(&mut a, &wr.remote(dst.addr, dst.key));
+            w.wait_for(completed(&a));
+            w.wait_for(move |_| b.rcq.poll().is_some());
+            assert!(w.read(1, dst.addr, len) == data[..len], "{op:?} of {len}");
+        }
+    }
+}
+
 #[test]
 fn atomics_reach_it_on_either_side() {
     for (cell_remote, result_remote) in [(true, false), (false, true), (true, true)] {

@@ -209,11 +209,13 @@ impl Engine {
     /// turn.
     fn complete_requests(&mut self, q: usize, link: &mut Link) -> bool {
         let mut completed = false;
-        // The bytes of answers are where they belong before they are told of.
+        // The bytes of answers are where they belong before they are told of, and a packet
+        // that waits for its bytes keeps its request: UC has no acknowledgement to wait for.
         while !link
             .pending
             .as_ref()
             .is_some_and(Pending::holds_completions)
+            && !link.first_waits()
         {
             let Some(requester) = &mut link.requester else {
                 break;

@@ -3,7 +3,7 @@
 use super::fetch::Fetch;
 use super::pending::{Backlog, Pending};
 use crate::engine::objects::{Current, Qp, Receive};
-use masq_connected::{Requester, RequesterConfig, Responder, ResponderConfig};
+use masq_connected::{Payload, Requester, RequesterConfig, Responder, ResponderConfig};
 use masq_device::QpCounters;
 use masq_port::Path;
 use masq_spec::verbs::{Access, AhAttr, QpAttr, QpType, State};
@@ -158,6 +158,12 @@ impl Link {
         self.posted
             .get(usize::try_from(at).ok()?)
             .map(|boxed| &**boxed)
+    }
+
+    /// Whether a packet of the oldest request waits to be written.
+    pub(super) fn first_waits(&self) -> bool {
+        let payload = self.requests.waiting.as_ref().map(|packet| packet.payload);
+        matches!(payload, Some(Payload::Request { id, .. }) if id == self.first)
     }
 
     /// Whether timer `serial` is its own.
