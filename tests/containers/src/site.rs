@@ -57,7 +57,7 @@ impl Site {
     pub fn with(binaries: Binaries, policy: &str, args: &[&str]) -> anyhow::Result<Self> {
         let place = Place {
             parent: memory(),
-            owner: None,
+            ..Place::default()
         };
         Self::around(Host::launch_at(binaries, place, policy, args)?)
     }

@@ -77,6 +77,7 @@ impl User {
         let place = Place {
             owner: Some((self.uid, self.gid)),
             parent: crate::site::memory(),
+            ..Place::default()
         };
         Host::launch_at(Binaries::at(&dir)?, place, policy, &[])
     }

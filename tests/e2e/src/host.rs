@@ -1,6 +1,7 @@
 //! A masqd of its own for each test.
 
 use crate::binaries::{Binaries, workspace};
+use crate::namespace::Namespace;
 use crate::process::{Finished, Running, spawn};
 use anyhow::{Context as _, bail};
 use masq_admin::{Answer, EndpointReport, Overview, Request, SessionDetail};
@@ -32,12 +33,15 @@ pub struct Place<'p> {
     pub parent: Option<&'p Path>,
     /// User and group; else those of this process.
     pub owner: Option<(u32, u32)>,
+    /// Network namespace of masqd and of its programs; else that of this thread.
+    pub namespace: Option<&'p Namespace>,
 }
 
 /// How masqd is started.
 #[derive(Debug)]
 struct Start {
     owner: Option<(u32, u32)>,
+    namespace: Option<Namespace>,
     args: Vec<String>,
 }
 
@@ -51,7 +55,14 @@ impl Start {
         if let Some((uid, gid)) = self.owner {
             command.uid(uid).gid(gid);
         }
-        spawn(command)
+        self.spawn(command)
+    }
+
+    fn spawn(&self, command: Command) -> anyhow::Result<Running> {
+        match &self.namespace {
+            Some(namespace) => namespace.inside(|| spawn(command)),
+            None => spawn(command),
+        }
     }
 }
 
@@ -93,7 +104,11 @@ impl Host {
         policy: &str,
         args: &[&str],
     ) -> anyhow::Result<Self> {
-        let Place { parent, owner } = place;
+        let Place {
+            parent,
+            owner,
+            namespace,
+        } = place;
         let mut builder = tempfile::Builder::new();
         builder.prefix("masq-");
         let dir = match parent {
@@ -107,6 +122,7 @@ impl Host {
         }
         let start = Start {
             owner,
+            namespace: namespace.map(Namespace::entrance).transpose()?,
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         };
         let mut host = Self {
@@ -163,6 +179,12 @@ impl Host {
         &self.binaries
     }
 
+    /// The tables of its network (`/proc/net`).
+    pub(crate) fn network_tables(&self) -> PathBuf {
+        let namespace = self.start.namespace.as_ref();
+        namespace.map_or_else(|| "/proc/net".into(), Namespace::tables)
+    }
+
     /// masqd's process id.
     pub fn pid(&self) -> u32 {
         self.masqd.pid()
@@ -208,7 +230,7 @@ impl Host {
     ) -> anyhow::Result<Finished> {
         let mut command = self.masq();
         command.args(args);
-        spawn(command)?.wait(PATIENCE)
+        self.start.spawn(command)?.wait(PATIENCE)
     }
 
     /// The command that runs `program` as `endpoint`.
@@ -232,7 +254,7 @@ impl Host {
     ) -> anyhow::Result<Running> {
         let mut command = self.command(endpoint, program);
         command.args(args);
-        spawn(command)
+        self.start.spawn(command)
     }
 
     /// Runs `program ARGS` as `endpoint` to its end.

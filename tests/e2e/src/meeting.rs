@@ -2,7 +2,7 @@
 //! client. No host port is involved, so masqd is asked whether one listens.
 
 use crate::host::Host;
-use crate::pair::{PairOutput, tail};
+use crate::pair::{PairOutput, logs, tail};
 use crate::process::{Finished, Running};
 use anyhow::{Context as _, anyhow, bail};
 use std::time::{Duration, Instant};
@@ -86,16 +86,24 @@ impl Meeting {
     /// # Errors
     /// One failed or hung; the error holds both outputs and masqd's log.
     pub fn run(&self, host: &Host) -> anyhow::Result<PairOutput> {
-        let done = self.outcome(host)?;
+        self.run_across(host, host)
+    }
+
+    /// The same with the server on one host and the client on another.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_across(&self, server: &Host, client: &Host) -> anyhow::Result<PairOutput> {
+        let done = self.outcome_across(server, client)?;
         let server_ok = self.stays || done.server.status.success();
         if server_ok && done.client.status.success() {
             return Ok(done);
         }
         Err(anyhow!(
-            "client {}server {}masqd:\n{}",
+            "client {}server {}{}",
             done.client,
             done.server,
-            tail(&host.log())
+            logs(server, client)
         ))
     }
 
@@ -106,9 +114,23 @@ impl Meeting {
     /// A side hung, or could not be started, or a server that should stay did
     /// not.
     pub fn outcome(&self, host: &Host) -> anyhow::Result<PairOutput> {
-        let mut server = self.start_server(host)?;
-        let client = self.client.start(host)?.wait(self.limit).with_context(|| {
-            format!("server:\n{}masqd:\n{}", server.output(), tail(&host.log()))
+        self.outcome_across(host, host)
+    }
+
+    /// The same between two hosts, as [`Self::run_across`].
+    ///
+    /// # Errors
+    /// As [`Self::outcome`].
+    pub fn outcome_across(
+        &self,
+        server_host: &Host,
+        client_host: &Host,
+    ) -> anyhow::Result<PairOutput> {
+        let mut server = self.start_server(server_host)?;
+        let client = self.client.start(client_host)?.wait(self.limit);
+        let client = client.with_context(|| {
+            let logs = logs(server_host, client_host);
+            format!("server:\n{}{logs}", server.output())
         })?;
         if self.stays && !server.is_running() {
             bail!("the server did not stay:\n{}", server.output());
@@ -119,7 +141,7 @@ impl Meeting {
         }
         let server = server
             .wait(self.limit)
-            .with_context(|| format!("client {client}masqd:\n{}", tail(&host.log())))?;
+            .with_context(|| format!("client {client}{}", logs(server_host, client_host)))?;
         Ok(PairOutput { server, client })
     }
 

@@ -3,12 +3,10 @@
 use crate::channel::{Channel, JobId, Stream};
 use crate::gid::{self, GidIndex, GidTable};
 use crate::kit::{Kind, Kit};
-use crate::namespace::Namespace;
 use crate::watch::end_of;
-use crate::wire::{Wire, addresses_of};
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
-use masq_e2e::{Running, spawn};
+use masq_e2e::{Namespace, Running, Wire, addresses_of, spawn};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -22,16 +22,13 @@ mod channel;
 mod gid;
 mod guest;
 mod kit;
-mod namespace;
 mod qemu;
 mod root;
 mod uml;
 mod watch;
-mod wire;
 
 pub use cache::CACHE_DIR;
 pub use gid::{Gid, GidIndex, GidTable};
 pub use guest::{Guest, GuestConfig, Interface, Job, Output};
 pub use kit::{Kind, Kit};
-pub use namespace::Namespace;
-pub use wire::Wire;
+pub use masq_e2e::{Namespace, Wire};

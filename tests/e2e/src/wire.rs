@@ -78,7 +78,7 @@ impl Wire {
 }
 
 /// The script that brings an interface up with these addresses, usable at once.
-pub(crate) fn addresses_of(interface: &str, addresses: &[IpNet]) -> String {
+pub fn addresses_of(interface: &str, addresses: &[IpNet]) -> String {
     let mut script = format!("ip link set {interface} up\n");
     for address in addresses {
         let at_once = if address.addr().is_ipv6() {

@@ -1,13 +1,17 @@
 //! Network namespaces.
 
-use crate::watch::output_of;
+use crate::meeting::wait_for_words;
+use crate::process::{Running, spawn};
 use anyhow::Context as _;
-use masq_e2e::{Running, spawn, wait_for_words};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
+/// For a short script, with room for a loaded machine.
+const SOON: Duration = Duration::from_secs(60);
 const SCRIPT: &str = "ip link set lo up && echo ready && exec sleep infinity";
 
 /// A network namespace. One that was made here ends with this and with what still runs
@@ -79,7 +83,26 @@ impl Namespace {
     pub fn shell(&self, script: &str) -> anyhow::Result<String> {
         let mut shell = Command::new("sh");
         shell.args(["-ec", script]);
-        self.inside(|| output_of(shell))
+        let shell = self.inside(|| spawn(shell))?;
+        Ok(shell.wait(SOON)?.success()?.output)
+    }
+
+    /// Another hold on it, which does not keep it alive.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn entrance(&self) -> anyhow::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            pid: self.pid,
+            _holder: None,
+        })
+    }
+
+    /// Where its tables are, as [`wait_for_listener_in`](crate::wait_for_listener_in) wants
+    /// it.
+    pub fn tables(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/net", self.pid))
     }
 }
 

@@ -1,0 +1,315 @@
+//! Several hosts: network namespaces on a network of their own, each with a masqd.
+
+use crate::binaries::Binaries;
+use crate::host::{Host, Place};
+use crate::hub::Hub;
+use crate::meeting::Meeting;
+use crate::namespace::Namespace;
+use crate::pair::{Pair, PairOutput};
+use crate::wire::Wire;
+use anyhow::Context as _;
+use ipnet::IpNet;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+/// Names of hosts, in order.
+pub const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+
+/// `blue/a` on alpha, 10.0.0.1, and `blue/b` on beta, 10.0.0.2, who may do all.
+const POLICY: &str = "
+version: 1
+hosts: HOSTS
+tenants:
+  blue:
+    endpoints:
+      a: { address: 10.0.0.1, host: alpha }
+      b: { address: 10.0.0.2, host: beta }
+    rules:
+      - { name: a-and-b, from: a, to: b, both_ways: true, action: allow }
+";
+
+/// What joins the hosts.
+#[derive(Debug)]
+pub enum Network {
+    /// The kernel's bridge and veths.
+    Bridge(Wire),
+    /// Our switch in user space.
+    Hub(Hub),
+}
+
+/// How hosts are set up.
+#[derive(Clone, Debug)]
+pub struct HostsConfig {
+    /// How many, of [`NAMES`].
+    pub count: usize,
+    /// Bytes of a packet between them.
+    pub mtu: u32,
+    /// Whether their addresses are of IPv6.
+    pub ipv6: bool,
+    /// Whether a [`Hub`] joins them.
+    pub hub: bool,
+    /// Their policy; `HOSTS` stands for their names and addresses.
+    pub policy: String,
+    /// Arguments of each masqd.
+    pub args: Vec<String>,
+}
+
+impl Default for HostsConfig {
+    fn default() -> Self {
+        Self {
+            count: 2,
+            mtu: 1500,
+            ipv6: false,
+            hub: false,
+            policy: POLICY.to_owned(),
+            args: Vec::new(),
+        }
+    }
+}
+
+impl HostsConfig {
+    /// Joined by a [`Hub`].
+    pub fn at_hub() -> Self {
+        Self {
+            hub: true,
+            ..Self::default()
+        }
+    }
+
+    /// With this MTU.
+    #[must_use]
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = mtu;
+        self
+    }
+
+    /// With addresses of IPv6.
+    #[must_use]
+    pub fn ipv6(mut self) -> Self {
+        self.ipv6 = true;
+        self
+    }
+
+    /// With this policy.
+    #[must_use]
+    pub fn policy(mut self, policy: &str) -> Self {
+        policy.clone_into(&mut self.policy);
+        self
+    }
+
+    /// With these further arguments of masqd.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Starts them.
+    ///
+    /// # Errors
+    /// Not root, or a masqd does not come up.
+    pub fn start(self) -> anyhow::Result<Hosts> {
+        let network = match self.hub {
+            true => Network::Hub(Hub::new(self.mtu)?),
+            false => Network::Bridge(Wire::new(self.mtu)?),
+        };
+        let mut hosts = Hosts {
+            hosts: Vec::new(),
+            namespaces: Vec::new(),
+            network,
+            config: self,
+        };
+        let names = NAMES.iter().take(hosts.config.count);
+        for (at, name) in names.enumerate() {
+            let mut nets = vec![hosts.config.net(at), out_of_band(at)];
+            nets.dedup();
+            let namespace = hosts.network.host(&nets)?;
+            let host = hosts.config.launch(name, &namespace)?;
+            hosts.hosts.push(host);
+            hosts.namespaces.push(namespace);
+        }
+        Ok(hosts)
+    }
+
+    fn net(&self, at: usize) -> IpNet {
+        match self.ipv6 {
+            false => out_of_band(at),
+            true => {
+                let address = [0x2001, 0xdb8, 0, 0, 0, 0, 0, number(at).into()];
+                IpNet::new_assert(address.into(), 64)
+            }
+        }
+    }
+
+    fn launch(&self, name: &str, namespace: &Namespace) -> anyhow::Result<Host> {
+        let place = Place {
+            namespace: Some(namespace),
+            ..Place::default()
+        };
+        let mut args = vec!["--host", name];
+        args.extend(self.args.iter().map(String::as_str));
+        let policy = self.filled(&self.policy);
+        Host::launch_at(Binaries::find()?, place, &policy, &args)
+    }
+
+    fn filled(&self, policy: &str) -> String {
+        let mut hosts = "{ ".to_owned();
+        for (at, name) in NAMES.iter().take(self.count).enumerate() {
+            let address = self.net(at).addr();
+            let _ = write!(hosts, "{name}: {{ address: \"{address}\" }}, ");
+        }
+        policy.replace("HOSTS", &(hosts + "}"))
+    }
+}
+
+/// Where programs meet to tell each other of their queue pairs: some do so by IPv4 only.
+fn out_of_band(at: usize) -> IpNet {
+    IpNet::new_assert([192, 0, 2, number(at)].into(), 24)
+}
+
+fn number(at: usize) -> u8 {
+    u8::try_from(at + 1).unwrap_or(u8::MAX)
+}
+
+impl Network {
+    /// A new namespace at the network.
+    ///
+    /// # Errors
+    /// Not root, or the kernel lacks something.
+    pub fn host(&self, addresses: &[IpNet]) -> anyhow::Result<Namespace> {
+        match self {
+            Self::Bridge(wire) => wire.host(addresses),
+            Self::Hub(hub) => hub.host(addresses),
+        }
+    }
+}
+
+/// Running hosts; all ends with them.
+#[derive(Debug)]
+pub struct Hosts {
+    // Ended in this order.
+    hosts: Vec<Host>,
+    namespaces: Vec<Namespace>,
+    network: Network,
+    config: HostsConfig,
+}
+
+impl Hosts {
+    /// Two at a bridge, with `blue/a` on alpha and `blue/b` on beta.
+    ///
+    /// # Errors
+    /// As [`HostsConfig::start`].
+    pub fn two() -> anyhow::Result<Self> {
+        HostsConfig::default().start()
+    }
+
+    /// The first, alpha.
+    pub fn alpha(&self) -> &Host {
+        self.at(0)
+    }
+
+    /// The second, beta.
+    pub fn beta(&self) -> &Host {
+        self.at(1)
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub fn at(&self, at: usize) -> &Host {
+        &self.hosts[at]
+    }
+
+    /// The same, to be killed and restarted.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub fn at_mut(&mut self, at: usize) -> &mut Host {
+        &mut self.hosts[at]
+    }
+
+    /// Where one of them is.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub fn namespace(&self, at: usize) -> &Namespace {
+        &self.namespaces[at]
+    }
+
+    /// The address of one of them.
+    pub fn address(&self, at: usize) -> IpAddr {
+        self.config.net(at).addr()
+    }
+
+    /// Where programs on alpha listen for those elsewhere, to tell them of their queue
+    /// pairs: of IPv4 always.
+    pub fn meeting_point(&self) -> IpAddr {
+        out_of_band(0).addr()
+    }
+
+    /// What joins them.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The switch.
+    ///
+    /// # Errors
+    /// A bridge joins them.
+    pub fn hub(&self) -> anyhow::Result<&Hub> {
+        match &self.network {
+            Network::Hub(hub) => Ok(hub),
+            Network::Bridge(_) => None.context("they are at a bridge"),
+        }
+    }
+
+    /// Runs a program, split at blanks, as server on alpha and as client on beta.
+    ///
+    /// # Errors
+    /// One failed or hung.
+    pub fn pair(&self, line: &str) -> anyhow::Result<PairOutput> {
+        pair(line)
+            .run_across(self.alpha(), self.meeting_point(), self.beta())
+            .with_context(|| line.to_owned())
+    }
+
+    /// Runs two command lines that meet by rdma_cm: a server on alpha, a client on beta.
+    ///
+    /// # Errors
+    /// One failed or hung.
+    pub fn meet(&self, server: &str, client: &str) -> anyhow::Result<PairOutput> {
+        Meeting::new(server, client)
+            .run_across(self.alpha(), self.beta())
+            .with_context(|| client.to_owned())
+    }
+
+    /// Waits until nothing is left of any program, on all hosts.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub fn wait_until_empty(&self) -> anyhow::Result<()> {
+        self.hosts.iter().try_for_each(Host::wait_until_empty)
+    }
+
+    /// Puts another policy into force on one host.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn reload(&self, at: usize, policy: &str) -> anyhow::Result<()> {
+        let host = self.at(at);
+        std::fs::write(host.policy_file(), self.config.filled(policy))?;
+        host.masq_output(["reload"])?.success()?;
+        Ok(())
+    }
+}
+
+/// The two runs of a command line that is split at blanks.
+///
+/// # Panics
+/// The line is empty.
+pub fn pair(line: &str) -> Pair {
+    let mut words = line.split_ascii_whitespace();
+    let program = words.next().expect("a program");
+    Pair::new(program).args(words)
+}
