@@ -161,15 +161,17 @@ Peers on the same host exchange no packets: their messages are shown as the pack
 they would have been. Nothing of other endpoints is in it. Whoever may talk to masqd's own
 socket may capture, and sees what the programs send, and their keys.
 
-Programs are not slowed down by a slow reader: packets that find no room are lost from the
-file, and the summary says how many. Ctrl-C ends the capture.";
+A capture costs the copy of what it keeps, so --snap makes it cheaper. Programs never wait
+for a slow reader: packets that find no room are lost from the file, and the summary says
+how many. Ctrl-C ends the capture.";
 
 const CAPTURE_EXAMPLES: &str = "\
 Addresses are the tenant's (--virtual), because only these tell endpoints apart and
 same-host peers have no others. --wire shows the hosts' addresses instead, and only what
 travels between hosts, as it was on the network.
 
-Wireshark takes UDP port 4791 for RoCEv2 by itself. Useful filters:
+Wireshark takes UDP port 4791 for RoCEv2 by itself. Of packets that were cut (--snap), its
+Info column says \"Invalid Packet Length\"; their headers are right. Useful filters:
   infiniband.bth.destqp == 0x12ab       one direction of a connection
   infiniband.aeth.syndrome.opcode == 3  refusals (NAK)
   infiniband.bth.opcode == 12           RDMA READ requests
