@@ -8,8 +8,9 @@ use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 use serde::Serialize;
 use std::cell::RefCell;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -121,7 +122,7 @@ pub(crate) fn capture(
     };
     let file: Box<dyn Write> = match to_stdout {
         true => Box::new(io::stdout()),
-        false => Box::new(File::create(&args.write).map_err(failed)?),
+        false => Box::new(create(&args.write).map_err(failed)?),
     };
     anstream::eprintln!("capturing {}; Ctrl-C ends it", args.endpoint);
     let mut summary = Summary::default();
@@ -138,6 +139,13 @@ pub(crate) fn capture(
         }
         other => other.map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// What tenants send is for the eyes of whoever captures it.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)
 }
 
 fn copy<W: Write>(

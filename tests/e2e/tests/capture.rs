@@ -287,6 +287,28 @@ fn a_reader_that_sleeps_costs_packets_and_stops_nobody() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_was_captured_stays_when_masqd_dies() -> anyhow::Result<()> {
+    let mut host = Host::start()?;
+    let capture = Capture::of(&host, "blue/a", &[])?;
+    pingpong(&host, "ibv_rc_pingpong", &["-n", "5", "-s", "10"])?;
+    let written = || std::fs::metadata(&capture.file).map_or(0, |file| file.len());
+    let end = Instant::now() + PATIENCE;
+    // The header of the file, and twenty packets.
+    while written() < 24 + 20 * 64 {
+        ensure!(Instant::now() < end, "{} bytes", written());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mode = std::fs::metadata(&capture.file)?.permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    host.kill();
+    let done = capture.masq.wait(PATIENCE)?;
+    assert_eq!(done.status.code(), Some(1), "{done}");
+    assert!(done.output.contains("masqd is gone"), "{done}");
+    assert_eq!(dissect(&capture.file)?.len(), 20);
+    Ok(())
+}
+
 const TWO_HOSTS: &str = "
 version: 1
 hosts:
