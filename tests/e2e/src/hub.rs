@@ -236,6 +236,7 @@ impl State {
             if let Some(byte) = frame.get_mut(at / 8) {
                 *byte ^= 1 << (at % 8);
             }
+            without_checksum(frame);
         }
         if self.chance(faults.repeated) {
             self.happened.repeated += 1;
@@ -297,6 +298,15 @@ fn stations(frame: &[u8]) -> Option<([u8; 6], [u8; 6])> {
     let destination = frame.first_chunk()?;
     let source = frame.get(6..)?.first_chunk()?;
     Some((*destination, *source))
+}
+
+/// Removes UDP's checksum, which IPv4 leaves to the sender: the ICRC is to find what is
+/// wrong, not the kernel.
+fn without_checksum(frame: &mut [u8]) {
+    let is_ipv4 = frame.get(12..14) == Some(&[0x08, 0x00]);
+    if let Some(sum) = frame.get_mut(40..42).filter(|_| is_ipv4) {
+        sum.fill(0);
+    }
 }
 
 /// Whether a frame is a UDP datagram for port 4791.
