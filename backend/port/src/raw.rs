@@ -124,7 +124,10 @@ impl RawPort {
         let to = self.copies.get_mut(from..from + COPY)?;
         self.desk.counters.receive_calls += 1;
         let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-        let (_, len) = recv(self.ring.socket(), &mut *to, flags).ok()?;
+        let mut take = || recv(self.ring.socket(), &mut *to, flags);
+        // An interface that goes down leaves an error, which is told instead of the frame;
+        // if the frame stayed in the queue, each later one would be taken for the next.
+        let (_, len) = take().or_else(|_| take()).ok()?;
         frame.truncated = len > to.len();
         let (offload, _) = Offload::read_from_prefix(to).ok()?;
         frame.offload = offload;

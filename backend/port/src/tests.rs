@@ -390,6 +390,26 @@ fn an_interface_that_went_down_keeps_nobody_awake_and_comes_back() {
     }
 }
 
+/// What is told of the interface must not take the place of a train.
+#[test]
+fn trains_arrive_in_step_after_an_interface_went_down() {
+    for kind in PortKind::ALL {
+        let Some([a, b]) = two_hosts(9000) else {
+            return;
+        };
+        let (mut from, mut to) = (open(kind, &a, false), open(kind, &b, false));
+        exchange(&mut *from, &mut *to, &[4096; 60]);
+        b.command(&format!("ip link set {VETH} down"));
+        b.command(&format!("ip link set {VETH} up"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        // Nobody has looked since.
+        for _ in 0..3 {
+            exchange(&mut *from, &mut *to, &[4096; 60]);
+        }
+        assert_eq!(to.counters().truncated, 0, "{kind}");
+    }
+}
+
 #[test]
 fn without_a_route_packets_are_lost_and_counted() {
     let Some([a, _b]) = two_hosts(1500) else {
