@@ -101,7 +101,7 @@ fn a_rule_that_either_side_lacks_refuses_and_is_counted_there() -> anyhow::Resul
 #[test]
 fn rules_that_go_cut_the_connection_on_both_hosts() -> anyhow::Result<()> {
     let hosts = Hosts::two()?;
-    let pair = pair("ibv_rc_pingpong -g 3 -n 100000000 -e");
+    let pair = pair("ib_write_bw -x 3 -F -n 100000000 -u 14");
     let (server, port) = pair.start_server(hosts.alpha())?;
     let mut client = pair.start_client(hosts.beta(), hosts.meeting_point(), port)?;
     std::thread::sleep(Duration::from_millis(300));
