@@ -88,7 +88,7 @@ pub struct ContainerReport {
 #[allow(clippy::large_enum_variant)] // one a request, never kept
 pub enum Answer {
     /// To [`Request::Overview`].
-    Overview(Overview),
+    Overview(Box<Overview>),
     /// To [`Request::Session`] and [`Request::Endpoint`].
     Detail(Vec<SessionDetail>, Option<EndpointReport>),
     /// To [`Request::Reload`].

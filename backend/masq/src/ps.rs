@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// Asks masqd for everything in short.
 pub(crate) fn overview(run_dir: &Path) -> Result<Overview, CliError> {
     match masq_admin::call(run_dir, &Request::Overview)? {
-        Answer::Overview(overview) => Ok(overview),
+        Answer::Overview(overview) => Ok(*overview),
         _ => Err(CliError::WrongAnswer),
     }
 }

@@ -1,7 +1,7 @@
 //! `masq run` against a stand-in for masqd's admin socket.
 
 use assert_cmd::Command;
-use masq_admin::{Answer, Overview, SOCKET_NAME};
+use masq_admin::{Answer, SOCKET_NAME};
 use predicates::str::contains;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixListener;
@@ -21,7 +21,7 @@ fn stand_in() -> TempDir {
         for stream in admin.incoming().flatten() {
             let mut line = String::new();
             let _ = BufReader::new(&stream).read_line(&mut line);
-            let answer = Answer::Overview(Overview::default());
+            let answer = Answer::Overview(Box::default());
             let _ = writeln!(&stream, "{}", serde_json::to_string(&answer).unwrap());
         }
     });

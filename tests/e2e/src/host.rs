@@ -276,7 +276,7 @@ impl Host {
     /// masqd does not answer.
     pub fn overview(&self) -> anyhow::Result<Overview> {
         match masq_admin::call(&self.run_dir(), &Request::Overview)? {
-            Answer::Overview(overview) => Ok(overview),
+            Answer::Overview(overview) => Ok(*overview),
             other => bail!("not an overview: {other:?}"),
         }
     }

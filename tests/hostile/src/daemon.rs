@@ -173,7 +173,7 @@ impl Masqd {
     /// Its overview.
     pub fn overview(&self) -> Overview {
         match self.ask(&Request::Overview) {
-            Ok(Answer::Overview(overview)) => overview,
+            Ok(Answer::Overview(overview)) => *overview,
             other => panic!("no overview: {other:?}"),
         }
     }

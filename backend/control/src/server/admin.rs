@@ -94,7 +94,7 @@ fn ask(request: Request, server: &ServerHandle) -> Answer {
 impl Server {
     pub(super) fn answer(&mut self, request: &Request) -> Answer {
         match request {
-            Request::Overview => Answer::Overview(self.overview()),
+            Request::Overview => Answer::Overview(Box::new(self.overview())),
             Request::Session { id } => {
                 let world = &self.world;
                 let found = self
