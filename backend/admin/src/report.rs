@@ -85,7 +85,6 @@ pub struct ContainerReport {
 /// An answer of masqd.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer", content = "body")]
-#[allow(clippy::large_enum_variant)] // one a request, never kept
 pub enum Answer {
     /// To [`Request::Overview`].
     Overview(Box<Overview>),
