@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(super) const DEADLINE: Nanos = 1_000_000_000;
 /// Datagrams that may wait for one helper; further ones are dropped. Other jobs
 /// are at most one a queue pair.
-const BACKLOG: usize = 256;
+const BACKLOG: usize = 2048;
 
 /// Names a job; the serial of its timer.
 pub(crate) type JobId = u64;
