@@ -1,7 +1,7 @@
 //! Two hosts on a network that loses, repeats, reorders and damages packets. Programs over
 //! UC and UD, which cannot do without a packet, are left out.
 
-use masq_e2e::{Faults, Hosts, HostsConfig, compile};
+use masq_e2e::{Faults, Hosts, HostsConfig, compile, pair};
 
 const BAD: Faults = Faults {
     seed: 5,
@@ -43,12 +43,31 @@ const MEETINGS: [(&str, &str); 4] = [
     ),
 ];
 
+/// A pair, again if one side was content and gone while the acknowledgement of the other's
+/// last message was lost: pingpongs do not take leave of each other, so on any device the
+/// one that is left repeats its message to nobody.
+fn run(hosts: &Hosts, line: &str) -> anyhow::Result<()> {
+    const LEFT_ALONE: &str = "transport retry counter exceeded (12)";
+    for _ in 0..3 {
+        let (alpha, at, beta) = (hosts.alpha(), hosts.meeting_point(), hosts.beta());
+        let out = pair(line).outcome_across(alpha, at, beta)?;
+        let sides = [&out.server, &out.client];
+        let failed: Vec<_> = sides.iter().filter(|s| !s.status.success()).collect();
+        match failed.as_slice() {
+            [] => return Ok(()),
+            [one] if line.contains("pingpong") && one.output.contains(LEFT_ALONE) => {}
+            _ => break,
+        }
+    }
+    hosts.pair(line).map(drop)
+}
+
 /// All of them, whose contents must be right; then, that the network was as bad as meant.
 fn survive(config: HostsConfig) -> anyhow::Result<()> {
     let hosts = config.start()?;
     hosts.hub()?.set_faults(BAD);
     for line in PAIRS {
-        hosts.pair(line)?;
+        run(&hosts, line)?;
     }
     for (server, client) in MEETINGS {
         hosts.meet(server, client)?;
@@ -94,7 +113,7 @@ fn the_icrc_finds_what_the_network_damaged() -> anyhow::Result<()> {
             ..Faults::default()
         });
         for line in PAIRS.iter().take(3) {
-            hosts.pair(line)?;
+            run(&hosts, line)?;
         }
         let found: u64 = [hosts.alpha(), hosts.beta()]
             .map(|host| dropped(host, "bad_icrc"))
@@ -125,9 +144,9 @@ fn transfers_end_and_repeat_little_where_a_twentieth_is_lost() -> anyhow::Result
         ..Faults::default()
     });
     let before = sent(&hosts);
-    hosts.pair("ib_write_bw -x 3 -F -n 100 -s 1048576")?;
-    hosts.pair("ib_read_bw -x 3 -F -n 100 -s 1048576")?;
-    hosts.pair("ibv_rc_pingpong -g 3 -c -s 100001 -n 50")?;
+    run(&hosts, "ib_write_bw -x 3 -F -n 100 -s 1048576")?;
+    run(&hosts, "ib_read_bw -x 3 -F -n 100 -s 1048576")?;
+    run(&hosts, "ibv_rc_pingpong -g 3 -c -s 100001 -n 50")?;
     let packets = sent(&hosts) - before;
     // 1024 bytes each, and an acknowledgement for each at most: it would be twice this if
     // every packet were repeated.
