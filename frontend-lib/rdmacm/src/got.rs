@@ -168,12 +168,13 @@ impl Object {
         is_rdmacm.then_some(object)
     }
 
-    /// Some loaders write the address over the offset.
+    /// Some loaders write the address over the offset. An object may be linked at an address
+    /// above the one where it lies (the vDSO of User-Mode Linux), so that its base wraps.
     fn address(&self, value: u64) -> u64 {
-        if value < self.base {
-            self.base.wrapping_add(value)
-        } else {
+        if self.span.contains(&value) {
             value
+        } else {
+            self.base.wrapping_add(value)
         }
     }
 
