@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use masq_e2e::{Namespace, Running, Wire, addresses_of, spawn};
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use tempfile::TempDir;
 
 /// A quick answer of a guest, with room for a loaded machine.
 const SOON: Duration = Duration::from_secs(30);
+
+/// Where a guest sees the directory that it was given.
+pub const SHARE: &str = "/run/share";
 
 /// What a guest has.
 #[derive(Clone, Debug)]
@@ -26,6 +30,9 @@ pub struct GuestConfig<'n> {
     pub interfaces: Vec<Interface>,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// A directory that the guest sees, read-only, as [`SHARE`]; as it is when the guest
+    /// boots.
+    pub share: Option<PathBuf>,
 }
 
 /// An interface of a guest.
@@ -61,6 +68,7 @@ impl<'n> GuestConfig<'n> {
                 mtu: wire.mtu(),
             }],
             memory_mib: 512,
+            share: None,
         })
     }
 }
@@ -138,7 +146,7 @@ impl Guest {
         let since = Instant::now();
         let scratch = tempfile::Builder::new().prefix("masq-guest-").tempdir()?;
         let channel = Channel::new()?;
-        let command = kit.command(config, channel.path(), scratch.path());
+        let command = kit.command(config, channel.path(), scratch.path())?;
         let kernel = config.namespace.inside(|| spawn(command))?;
         let mut guest = Self {
             channel,
@@ -153,6 +161,11 @@ impl Guest {
             .channel
             .wait_until_ready(limit, || guest.is_alive())
             .with_context(|| format!("console:\n{}", end_of(&guest.console())))?;
+        if config.share.is_some() {
+            guest
+                .run(&mount_share(kit.kind(), config), limit)?
+                .success()?;
+        }
         for (n, interface) in config.interfaces.iter().enumerate() {
             guest
                 .run(&format!("set -e\n{}", interface.set_up(n)), limit)?
@@ -250,6 +263,16 @@ impl Drop for Guest {
             }
         }
     }
+}
+
+/// The script that mounts what the machine shares.
+fn mount_share(kind: Kind, config: &GuestConfig<'_>) -> String {
+    let dir = config.share.as_deref().unwrap_or(Path::new("/"));
+    let mount = match kind {
+        Kind::Uml => format!("mount -t hostfs -o '{}' none {SHARE}", dir.display()),
+        Kind::Qemu => format!("mount -t ext4 -o ro /dev/vdb {SHARE}"),
+    };
+    format!("mkdir -p {SHARE} && {mount}")
 }
 
 /// A script that runs in a guest; dropped, it is killed.

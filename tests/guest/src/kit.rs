@@ -112,14 +112,20 @@ impl Kit {
         config: &GuestConfig<'_>,
         channel: &str,
         scratch: &Path,
-    ) -> Command {
-        match &self.0 {
+    ) -> anyhow::Result<Command> {
+        Ok(match &self.0 {
             Parts::Uml {
                 kernel,
                 root,
                 agent,
             } => uml::command((kernel, root, agent), config, channel, scratch),
-            Parts::Qemu { kernel, image } => qemu::command((kernel, image), config, channel),
-        }
+            Parts::Qemu { kernel, image } => {
+                let shared = match &config.share {
+                    Some(dir) => Some(root::image_of(dir, scratch)?),
+                    None => None,
+                };
+                qemu::command((kernel, image), shared.as_deref(), config, channel)
+            }
+        })
     }
 }

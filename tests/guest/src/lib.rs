@@ -29,6 +29,6 @@ mod watch;
 
 pub use cache::CACHE_DIR;
 pub use gid::{Gid, GidIndex, GidTable};
-pub use guest::{Guest, GuestConfig, Interface, Job, Output};
+pub use guest::{Guest, GuestConfig, Interface, Job, Output, SHARE};
 pub use kit::{Kind, Kit};
 pub use masq_e2e::{Namespace, Wire};

@@ -139,24 +139,32 @@ fn copy_module(file: &Path, dir: &Path, number: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Carry-less multiplication is emulated bit by bit: with it, checksums by tables, as the
+/// guest's kernel computes them, would be the faster ones.
+const CPU: &str = "max,pclmulqdq=off";
+
 /// The command that runs a guest whose channel is the terminal `channel`.
 pub(crate) fn command(
     (kernel, image): (&Path, &Path),
+    shared: Option<&Path>,
     config: &GuestConfig<'_>,
     channel: &str,
 ) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+    command.args(["-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2"]);
     command.args(["-m", &config.memory_mib.to_string()]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command.args(["-no-reboot", "-serial", "stdio"]);
     command.args(["-chardev", &format!("serial,id=channel,path={channel}")]);
     command.args(["-serial", "chardev:channel"]);
     command.args(["-device", "virtio-rng-pci"]);
-    command.arg("-drive").arg(format!(
-        "file={},format=raw,if=virtio,readonly=on",
-        image.display()
-    ));
+    // In this order they are /dev/vda and /dev/vdb.
+    for image in [Some(image), shared].into_iter().flatten() {
+        command.arg("-drive").arg(format!(
+            "file={},format=raw,if=virtio,readonly=on",
+            image.display()
+        ));
+    }
     for (number, interface) in config.interfaces.iter().enumerate() {
         command.args([
             "-netdev",

@@ -51,12 +51,23 @@ pub(crate) fn image(cache: &Cache, say: &mut dyn FnMut(&str)) -> anyhow::Result<
     let entry = format!("image-{SUITE}-{}", key(&[PACKAGES]));
     let dir = cache.kept(&entry, |part| {
         say("making an ext4 image of the guests' Debian; some seconds");
-        let mut make = Command::new("mke2fs");
-        make.args(["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"]);
-        make.arg(&root).arg(part.join("root.ext4")).arg("640M");
-        output_of(make).map(drop)
+        make_image(&root, &part.join("root.ext4"), "640M")
     })?;
     Ok(dir.join("root.ext4"))
+}
+
+/// An image of a directory that is shared with one guest, in `scratch`.
+pub(crate) fn image_of(dir: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
+    let image = scratch.join("share.ext4");
+    make_image(dir, &image, "512M")?;
+    Ok(image)
+}
+
+fn make_image(dir: &Path, image: &Path, size: &str) -> anyhow::Result<()> {
+    let mut make = Command::new("mke2fs");
+    make.args(["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"]);
+    make.arg(dir).arg(image).arg(size);
+    output_of(make).map(drop)
 }
 
 fn debootstrap(dir: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
