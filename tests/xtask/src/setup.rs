@@ -25,6 +25,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iperf3", "what bandwidth is compared with"),
     ("sockperf", "what latency is compared with"),
     ("tshark", "reads what masq capture writes"),
+    ("nftables", "loses packets between hosts of the benchmark"),
     ("strace", "counts system calls on the data path"),
     ("util-linux", "unshare, for namespaces of single tests"),
     ("memcached", "a TCP program that is run over RDMA"),

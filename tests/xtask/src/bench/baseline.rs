@@ -35,7 +35,7 @@ pub(crate) fn sockperf(network: &Network) -> anyhow::Result<Latency> {
     percentiles(&out.output)
 }
 
-fn percentiles(output: &str) -> anyhow::Result<Latency> {
+pub(super) fn percentiles(output: &str) -> anyhow::Result<Latency> {
     let find = |name: &str| -> anyhow::Result<f64> {
         let line = output
             .lines()
@@ -61,9 +61,17 @@ pub(crate) fn iperf3(network: &Network) -> anyhow::Result<f64> {
     client.args(["-c", &address, "-t", "4", "-J"]);
     let out = masq_e2e::spawn(client)?.wait(LIMIT)?.success()?;
     drop(server);
-    let value: serde_json::Value = serde_json::from_str(&out.output)?;
-    let bits = value["end"]["sum_received"]["bits_per_second"].as_f64();
-    Ok(bits.context("iperf3 told no rate")? / 8e6)
+    Ok(received(&out.output)?.1)
+}
+
+/// What iperf3's JSON says: bytes that arrived, and 10^6 of them a second.
+pub(super) fn received(json: &str) -> anyhow::Result<(f64, f64)> {
+    let value: serde_json::Value = serde_json::from_str(json)?;
+    let sum = &value["end"]["sum_received"];
+    let bits = sum["bits_per_second"].as_f64();
+    let bytes = sum["bytes"].as_f64();
+    let bytes = bytes.context("iperf3 told no bytes")?;
+    Ok((bytes, bits.context("iperf3 told no rate")? / 8e6))
 }
 
 /// How TCP connects: one at a time, and all begun before the first is awaited.

@@ -9,13 +9,14 @@ mod network;
 mod plot;
 mod report;
 mod tools;
+mod wire;
 
 use crate::progress::{heading, say, step};
 use crate::{build, setup};
 use anyhow::Context as _;
 use clap::Args;
 use masq_e2e::{Binaries, Host};
-use report::{Report, Row, Sense};
+use report::{Document, Report, Row, Sense};
 use std::fs;
 
 /// Quotas that let one endpoint hold what the measurements need.
@@ -49,6 +50,15 @@ pub(crate) struct BenchArgs {
     /// Only what masq adds to the start of a container.
     #[arg(long, conflicts_with_all = ["write", "only_cm"])]
     only_containers: bool,
+    /// Only between two hosts, and in guests against rdma_rxe.
+    #[arg(long, conflicts_with_all = ["no_network", "only_cm", "only_containers"])]
+    only_wire: bool,
+    /// Leave out guests, of which the first ones take long to make.
+    #[arg(long)]
+    no_guests: bool,
+    /// Runs of each kind between hosts and in guests, taken in turns.
+    #[arg(long, default_value_t = 5, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=99))]
+    rounds: usize,
 }
 
 /// What TCP does between the namespaces.
@@ -64,6 +74,13 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     heading("Getting ready");
     setup::ensure_installed()?;
     let binaries = Binaries::at(&build::build()?)?;
+    let extent = wire::Extent {
+        rounds: args.rounds,
+        guests: !args.no_guests,
+    };
+    if args.only_wire {
+        return wire::measure(&binaries, extent, args.write);
+    }
     let host = Host::launch(binaries.clone(), POLICY, &["--log", "warn"])?;
     let mut report = Report::new();
     if args.only_containers {
@@ -131,10 +148,15 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     }
     say(&format!("written to {}", out.display()));
     if args.write {
-        report.write_into(&masq_e2e::workspace().join("docs/benchmarks.md"))?;
+        let file = masq_e2e::workspace().join("docs/benchmarks.md");
+        report::write_into(&file, Document::Bench, &markdown)?;
         say("docs/benchmarks.md is updated");
     }
-    Ok(())
+    if args.only_cm || args.no_network {
+        return Ok(());
+    }
+    drop(host);
+    wire::measure(&binaries, extent, args.write)
 }
 
 /// What verbs do, against TCP and memory.

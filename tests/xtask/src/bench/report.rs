@@ -5,8 +5,21 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
 
-const BEGIN: &str = "<!-- bench -->\n";
-const END: &str = "<!-- /bench -->\n";
+/// A place in the document, between marks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Document {
+    Bench,
+    Wire,
+}
+
+impl Document {
+    fn marks(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Bench => ("<!-- bench -->\n", "<!-- /bench -->\n"),
+            Self::Wire => ("<!-- wire -->\n", "<!-- /wire -->\n"),
+        }
+    }
+}
 
 /// What is good: the target, then the aim.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -46,7 +59,7 @@ impl Sense {
 /// One line.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    what: &'static str,
+    what: String,
     ours: String,
     other: String,
     value: f64,
@@ -56,14 +69,14 @@ pub(crate) struct Row {
 impl Row {
     /// A comparison; `value` is ours over the other's.
     pub(crate) fn ratio(
-        what: &'static str,
+        what: impl Into<String>,
         ours: String,
         other: String,
         value: f64,
         sense: Sense,
     ) -> Self {
         Self {
-            what,
+            what: what.into(),
             ours,
             other,
             value,
@@ -72,7 +85,7 @@ impl Row {
     }
 
     /// A number by itself.
-    pub(crate) fn value(what: &'static str, value: f64, sense: Sense) -> Self {
+    pub(crate) fn value(what: impl Into<String>, value: f64, sense: Sense) -> Self {
         Self::ratio(what, String::new(), String::new(), value, sense)
     }
 }
@@ -86,9 +99,13 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new() -> Self {
+        Self::of(Vec::new())
+    }
+
+    pub(crate) fn of(rows: Vec<Row>) -> Self {
         Self {
             machine: machine(),
-            rows: Vec::new(),
+            rows,
         }
     }
 
@@ -97,44 +114,49 @@ impl Report {
     }
 
     pub(crate) fn markdown(&self) -> String {
-        let mut out = format!("{}\n\n", self.machine);
-        out.push_str("| What | masq | against | Result | Target | |\n|---|---|---|---|---|---|\n");
-        for row in &self.rows {
-            let _ = writeln!(
-                out,
-                "| {} | {} | {} | {} | {} | {} |",
-                row.what,
-                row.ours,
-                row.other,
-                short(row.value),
-                row.sense.text(),
-                row.sense.met(row.value)
-            );
-        }
-        out
+        format!("{}\n\n{}", self.machine, table(&self.rows))
     }
 
     pub(crate) fn json(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string_pretty(self)?)
     }
-
-    /// Replaces the table between the marks of the document.
-    pub(crate) fn write_into(&self, file: &Path) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        let replaced = replace(&text, &self.markdown());
-        let Some(replaced) = replaced else {
-            bail!("{} has no marks around its table", file.display());
-        };
-        std::fs::write(file, replaced)?;
-        Ok(())
-    }
 }
 
-fn replace(text: &str, table: &str) -> Option<String> {
-    let (head, rest) = text.split_once(BEGIN)?;
-    let (_, tail) = rest.split_once(END)?;
-    Some(format!("{head}{BEGIN}\n{table}\n{END}{tail}"))
+/// The rows as Markdown.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut out =
+        String::from("| What | masq | against | Result | Target | |\n|---|---|---|---|---|---|\n");
+    for row in rows {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} |",
+            row.what,
+            row.ours,
+            row.other,
+            short(row.value),
+            row.sense.text(),
+            row.sense.met(row.value)
+        );
+    }
+    out
+}
+
+/// Replaces what is between the marks of the document.
+pub(crate) fn write_into(file: &Path, part: Document, new: &str) -> anyhow::Result<()> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let Some(replaced) = replace(&text, part, new) else {
+        bail!("{} has no marks around its table", file.display());
+    };
+    std::fs::write(file, replaced)?;
+    Ok(())
+}
+
+fn replace(text: &str, part: Document, new: &str) -> Option<String> {
+    let (begin, end) = part.marks();
+    let (head, rest) = text.split_once(begin)?;
+    let (_, tail) = rest.split_once(end)?;
+    Some(format!("{head}{begin}\n{new}\n{end}{tail}"))
 }
 
 /// Three significant digits, roughly.
@@ -177,8 +199,8 @@ mod tests {
     #[test]
     fn only_the_table_of_the_document_changes() {
         let text = "a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n";
-        let new = replace(text, "new").unwrap();
+        let new = replace(text, Document::Bench, "new").unwrap();
         assert_eq!(new, "a\n<!-- bench -->\n\nnew\n<!-- /bench -->\nb\n");
-        assert_eq!(replace("no marks", "new"), None);
+        assert_eq!(replace(text, Document::Wire, "new"), None);
     }
 }

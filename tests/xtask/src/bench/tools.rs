@@ -47,7 +47,7 @@ pub(crate) fn row(out: &Finished) -> anyhow::Result<Vec<f64>> {
         .with_context(|| format!("no row of numbers: {out}"))
 }
 
-fn cell(row: &[f64], column: usize) -> anyhow::Result<f64> {
+pub(super) fn cell(row: &[f64], column: usize) -> anyhow::Result<f64> {
     row.get(column)
         .copied()
         .context("perftest printed fewer columns than expected")

@@ -1,0 +1,222 @@
+//! masq and the kernel's rdma_rxe in one guest.
+
+use super::samples::Samples;
+use crate::bench::report::{Row, Sense};
+use crate::progress::{say, step};
+use anyhow::Context as _;
+use masq_e2e::Binaries;
+use masq_guest::{Guest, GuestConfig, Kind, Kit, Namespace, SHARE};
+use std::fs;
+use std::time::Duration;
+
+const SCRIPT: &str = include_str!("guest.sh");
+const POLICY: &str = "
+version: 1
+hosts: { alpha: { address: 192.0.2.1 }, beta: { address: 192.0.2.2 } }
+tenants:
+  blue:
+    endpoints:
+      a: { address: 10.0.0.1, host: alpha }
+      b: { address: 10.0.0.2, host: beta }
+    rules:
+      - { from: a, to: b, both_ways: true, action: allow }
+";
+const LIMIT: Duration = Duration::from_secs(45);
+/// Two masqds with their buffers, and programs.
+const MEMORY_MIB: u32 = 1536;
+/// A guest is slow, and its figures are ratios within one boot.
+const MOST_ROUNDS: usize = 3;
+
+/// How long the part of a run that counts takes, roughly: long beside what a guest takes
+/// to start a program, which varies.
+const COUNTED: Duration = Duration::from_secs(3);
+/// Iterations of the short run, whose time is taken off.
+const SHORT: u32 = 50;
+/// Iterations by which the long run is measured out, and their limits.
+const TRIAL: u32 = 500;
+const LONG: (f64, f64) = (500.0, 40_000.0);
+
+/// One command, run by both.
+struct Contest {
+    command: &'static str,
+    what: &'static str,
+    /// What one iteration moves: MB/s are told, else microseconds.
+    bytes: Option<f64>,
+}
+
+const BANDWIDTH: Contest = Contest {
+    command: "ib_write_bw -F -m 4096 -s 65536",
+    what: "ib_write_bw 64 KiB",
+    bytes: Some(65_536.0),
+};
+
+/// By events, because with one processor a program that polls keeps it from whom it waits
+/// for. ib_send_lat by events hangs there between ends of rdma_rxe.
+const UML: [Contest; 3] = [
+    BANDWIDTH,
+    Contest {
+        command: "ibv_rc_pingpong -e -s 2",
+        what: "ibv_rc_pingpong 2 B, events, a round trip",
+        bytes: None,
+    },
+    Contest {
+        command: "ib_read_lat -F -e -s 2",
+        what: "ib_read_lat 2 B, events, a round trip",
+        bytes: None,
+    },
+];
+
+const QEMU: [Contest; 5] = [
+    BANDWIDTH,
+    Contest {
+        command: "ib_send_lat -F -s 2",
+        what: "ib_send_lat 2 B, polling, a round trip",
+        bytes: None,
+    },
+    Contest {
+        command: "ib_read_lat -F -s 2",
+        what: "ib_read_lat 2 B, polling, a round trip",
+        bytes: None,
+    },
+    Contest {
+        command: "ib_send_lat -F -e -s 2",
+        what: "ib_send_lat 2 B, events, a round trip",
+        bytes: None,
+    },
+    Contest {
+        command: "ib_read_lat -F -e -s 2",
+        what: "ib_read_lat 2 B, events, a round trip",
+        bytes: None,
+    },
+];
+
+/// A title with what the guest is, and its rows.
+pub(crate) fn measure(
+    binaries: &Binaries,
+    kind: Kind,
+    rounds: usize,
+) -> anyhow::Result<(String, Vec<Row>)> {
+    let kit = Kit::prepare(kind, &mut |words| say(&format!("  {words}")))?;
+    let share = tempfile::tempdir()?;
+    for file in [binaries.masqd(), binaries.masq(), binaries.library()] {
+        let name = file.file_name().context("a program without a name")?;
+        fs::copy(&file, share.path().join(name))?;
+    }
+    fs::write(share.path().join("policy.yaml"), POLICY)?;
+    fs::write(share.path().join("guest.sh"), SCRIPT)?;
+    let namespace = Namespace::new()?;
+    let booting = step("a guest with rdma_rxe, and a masqd in each of two namespaces");
+    let guest = Guest::boot(
+        &kit,
+        &GuestConfig {
+            namespace: &namespace,
+            interfaces: Vec::new(),
+            memory_mib: MEMORY_MIB,
+            share: Some(share.path().to_owned()),
+        },
+    )?;
+    let kernel = run(&guest, "set_up_rxe >&2; set_up_masq; uname -r")?;
+    booting.done(&kernel);
+    let contests = match kind {
+        Kind::Uml => &UML[..],
+        Kind::Qemu => &QEMU[..],
+    };
+    let mut rows = Vec::new();
+    for contest in contests {
+        let measuring = step(contest.what);
+        match contest.compare(&guest, rounds.min(MOST_ROUNDS)) {
+            Ok((told, row)) => {
+                measuring.done(&told);
+                rows.push(row);
+            }
+            // A kernel's fault, mostly; the rest still counts.
+            Err(error) => {
+                drop(measuring);
+                say(&format!("  LEFT OUT: {error:#}"));
+                rows.push(contest.left_out());
+            }
+        }
+    }
+    Ok((format!("In a guest by {kind}, Linux {kernel}"), rows))
+}
+
+impl Contest {
+    /// In turns; what to say, and the row.
+    fn compare(&self, guest: &Guest, rounds: usize) -> anyhow::Result<(String, Row)> {
+        let long = [self.long(guest, "masq")?, self.long(guest, "rxe")?];
+        let (mut masq, mut rxe) = (Samples::default(), Samples::default());
+        for _ in 0..rounds {
+            masq.push(self.once(guest, "masq", long[0])?);
+            rxe.push(self.once(guest, "rxe", long[1])?);
+        }
+        Ok((self.told(&masq, &rxe), self.row(&masq, &rxe)))
+    }
+
+    /// A row without a result.
+    fn left_out(&self) -> Row {
+        Row::ratio(
+            format!("{}, against rdma_rxe", self.what),
+            "failed".to_owned(),
+            "failed".to_owned(),
+            f64::NAN,
+            Sense::Shown,
+        )
+    }
+
+    /// Nanoseconds of a run.
+    fn took(&self, guest: &Guest, of: &str, count: u32) -> anyhow::Result<f64> {
+        let line = format!("measure {of} {count} {}", self.command);
+        let out = run(guest, &line)?;
+        out.parse().with_context(|| format!("{line} said {out}"))
+    }
+
+    /// Iterations of a long run.
+    fn long(&self, guest: &Guest, of: &str) -> anyhow::Result<u32> {
+        let took = self.took(guest, of, TRIAL)? - self.took(guest, of, SHORT)?;
+        let each = took.max(1.0) / f64::from(TRIAL - SHORT);
+        Ok((COUNTED.as_nanos() as f64 / each).clamp(LONG.0, LONG.1) as u32)
+    }
+
+    /// What one iteration takes in microseconds, or MB/s.
+    fn once(&self, guest: &Guest, of: &str, long: u32) -> anyhow::Result<f64> {
+        let took = self.took(guest, of, long)? - self.took(guest, of, SHORT)?;
+        let nanoseconds = took.max(1.0) / f64::from(long - SHORT);
+        Ok(match self.bytes {
+            Some(bytes) => bytes * 1000.0 / nanoseconds,
+            None => nanoseconds / 1000.0,
+        })
+    }
+
+    fn unit(&self) -> &'static str {
+        match self.bytes {
+            Some(_) => "MB/s",
+            None => "us",
+        }
+    }
+
+    fn told(&self, masq: &Samples, rxe: &Samples) -> String {
+        let (masq, rxe) = (masq.told(1, self.unit()), rxe.told(1, self.unit()));
+        format!("masq {masq}, rdma_rxe {rxe}")
+    }
+
+    fn row(&self, masq: &Samples, rxe: &Samples) -> Row {
+        let sense = match self.bytes {
+            Some(_) => Sense::AtLeast(2.0, 4.0),
+            None => Sense::AtMost(1.0, 0.5),
+        };
+        Row::ratio(
+            format!("{}, against rdma_rxe", self.what),
+            masq.told(1, self.unit()),
+            rxe.told(1, self.unit()),
+            masq.median() / rxe.median(),
+            sense,
+        )
+    }
+}
+
+/// Runs a line of the script's functions; what it printed.
+fn run(guest: &Guest, line: &str) -> anyhow::Result<String> {
+    let script = format!("set -e\n. {SHARE}/guest.sh\n{line}\n");
+    let out = guest.run(&script, LIMIT)?.success()?;
+    Ok(out.stdout.trim().to_owned())
+}
