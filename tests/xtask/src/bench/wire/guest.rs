@@ -36,6 +36,15 @@ const SHORT: u32 = 50;
 const TRIAL: u32 = 500;
 const LONG: (f64, f64) = (500.0, 40_000.0);
 
+/// How one side is measured.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Nanoseconds of a short run.
+    short: f64,
+    /// Iterations of a long one.
+    long: u32,
+}
+
 /// One command, run by both.
 struct Contest {
     command: &'static str,
@@ -143,11 +152,11 @@ pub(crate) fn measure(
 impl Contest {
     /// In turns; what to say, and the row.
     fn compare(&self, guest: &Guest, rounds: usize) -> anyhow::Result<(String, Row)> {
-        let long = [self.long(guest, "masq")?, self.long(guest, "rxe")?];
+        let plans = [self.plan(guest, "masq")?, self.plan(guest, "rxe")?];
         let (mut masq, mut rxe) = (Samples::default(), Samples::default());
         for _ in 0..rounds {
-            masq.push(self.once(guest, "masq", long[0])?);
-            rxe.push(self.once(guest, "rxe", long[1])?);
+            masq.push(self.once(guest, "masq", plans[0])?);
+            rxe.push(self.once(guest, "rxe", plans[1])?);
         }
         Ok((self.told(&masq, &rxe), self.row(&masq, &rxe)))
     }
@@ -170,17 +179,23 @@ impl Contest {
         out.parse().with_context(|| format!("{line} said {out}"))
     }
 
-    /// Iterations of a long run.
-    fn long(&self, guest: &Guest, of: &str) -> anyhow::Result<u32> {
-        let took = self.took(guest, of, TRIAL)? - self.took(guest, of, SHORT)?;
-        let each = took.max(1.0) / f64::from(TRIAL - SHORT);
-        Ok((COUNTED.as_nanos() as f64 / each).clamp(LONG.0, LONG.1) as u32)
+    /// Two short runs and a trial, from which follows the length of a long one.
+    fn plan(&self, guest: &Guest, of: &str) -> anyhow::Result<Plan> {
+        let short = self.took(guest, of, SHORT)?;
+        let trial = self.took(guest, of, TRIAL)?;
+        let short = f64::midpoint(short, self.took(guest, of, SHORT)?);
+        let each = (trial - short).max(1.0) / f64::from(TRIAL - SHORT);
+        let long = COUNTED.as_nanos() as f64 / each;
+        Ok(Plan {
+            short,
+            long: long.clamp(LONG.0, LONG.1) as u32,
+        })
     }
 
     /// What one iteration takes in microseconds, or MB/s.
-    fn once(&self, guest: &Guest, of: &str, long: u32) -> anyhow::Result<f64> {
-        let took = self.took(guest, of, long)? - self.took(guest, of, SHORT)?;
-        let nanoseconds = took.max(1.0) / f64::from(long - SHORT);
+    fn once(&self, guest: &Guest, of: &str, plan: Plan) -> anyhow::Result<f64> {
+        let took = self.took(guest, of, plan.long)? - plan.short;
+        let nanoseconds = took.max(1.0) / f64::from(plan.long - SHORT);
         Ok(match self.bytes {
             Some(bytes) => bytes * 1000.0 / nanoseconds,
             None => nanoseconds / 1000.0,
