@@ -4,7 +4,7 @@ use crate::fabric::Fabric;
 use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
-use crate::underlay::UnderlayCounters;
+use crate::underlay::{Owners, UnderlayCounters};
 use masq_device::{Destination, Device, DomainKey, EndpointKey};
 use masq_directory::{Directory, LocalHost, View};
 use masq_policy::{
@@ -63,8 +63,7 @@ pub(crate) struct World {
     /// What other hosts say.
     pub(crate) view: View,
     pub(crate) underlay: UnderlayCounters,
-    /// Whose queue pairs are, by number.
-    pub(crate) qpns: HashMap<u32, EndpointId>,
+    pub(crate) owners: Owners,
     /// Addresses that other hosts had, of which nothing is said any more.
     left: HashSet<(TenantName, IpAddr)>,
     /// First addresses of a tenant's endpoints by their other GIDs.
@@ -96,7 +95,7 @@ impl World {
             refusals: Refusals::default(),
             fabric: Fabric::default(),
             underlay: UnderlayCounters::default(),
-            qpns: HashMap::new(),
+            owners: Owners::default(),
             domains: HashMap::new(),
             endpoints: HashMap::new(),
             last_endpoint: 0,

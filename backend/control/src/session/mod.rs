@@ -232,7 +232,7 @@ impl Session {
     pub(crate) fn close(self, world: &mut World) {
         world.leave_fabric(&self.endpoint, self.id);
         for (_, qp) in self.qps.iter() {
-            world.qpns.remove(&qp.qpn);
+            world.owners.end(qp.qpn, Instant::now());
         }
         for kind in Kind::ALL {
             world

@@ -18,6 +18,7 @@ use masq_spec::verbs::{
     State,
 };
 use std::net::IpAddr;
+use std::time::Instant;
 use zerocopy::IntoBytes;
 
 /// A queue pair.
@@ -106,7 +107,7 @@ impl Session {
         let made = self.make_qp(handle, qp_type, srq, request);
         let (qpn, doorbell) = made.inspect_err(|_| self.refund(world, Kind::Qps, 1))?;
         self.pd(request.pd)?.users += 1;
-        world.qpns.insert(qpn, self.endpoint.clone());
+        world.owners.begin(qpn, &self.endpoint);
         self.qps.insert(
             handle,
             Qp {
@@ -359,7 +360,7 @@ impl Session {
         self.groups.retain(|(qp, _)| *qp != handle);
         self.refund(world, Kind::Multicast, joined);
         if let Some(qp) = self.qps.remove(handle) {
-            world.qpns.remove(&qp.qpn);
+            world.owners.end(qp.qpn, Instant::now());
             self.leave_pd(qp.pd);
             self.refund(world, Kind::Qps, 1);
         }

@@ -8,6 +8,7 @@
 //! directory has it.
 
 mod cm;
+mod owners;
 mod whose;
 
 use crate::world::World;
@@ -17,6 +18,8 @@ use masq_wire::{PKey, Qpn};
 use std::net::IpAddr;
 use std::sync::Arc;
 use whose::Whose;
+
+pub(crate) use owners::Owners;
 
 /// What came of datagrams from other hosts that were not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +92,7 @@ impl World {
             self.underlay.misplaced += 1;
             return;
         }
-        let owner = self.qpns.get(&qpn.get()).cloned();
+        let owner = self.owners.of(qpn.get()).cloned();
         let owner = owner.filter(|id| self.partition(id).is_some_and(|own| own.matches(partition)));
         let gid = owner.and_then(|id| self.gids(&id)).map(|gids| gids.first());
         self.send_mad(from, partition, &Whose::Answer(qpn, gid).encode());
