@@ -116,12 +116,23 @@ impl Site {
             .with_context(|| format!("masqd does not know {}", container.id()))
     }
 
-    /// What masqd holds now.
+    /// What masqd holds, once that has stopped changing: just after its start a thread of
+    /// its own still opens its libraries.
     ///
     /// # Errors
     /// It has ended.
     pub fn footprint(&self) -> anyhow::Result<Footprint> {
-        Footprint::of(self.host.pid(), &self.host.run_dir())
+        let look = || Footprint::of(self.host.pid(), &self.host.run_dir());
+        let mut last = look()?;
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(20));
+            let next = look()?;
+            if next.grown_since(&last).is_empty() && last.grown_since(&next).is_empty() {
+                return Ok(next);
+            }
+            last = next;
+        }
+        Ok(last)
     }
 
     /// Waits until masqd serves no container and no session, and holds no more than
