@@ -8,10 +8,11 @@ use masq_container::Held;
 use masq_control::{
     DeviceIdentity, Directory, Embedded, LocalHost, Server, ServerConfig, ServerHandle,
 };
+use masq_datapath::DataPathConfig;
 use masq_directory::{AddressError, Etcd, EtcdConfig, Tls};
 use masq_policy::Policy;
 use masq_port::Port;
-use masq_soft::{SoftConfig, SoftDevice};
+use masq_soft::SoftDevice;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
         tracing::info!(%host, ?port, "one of several hosts");
     }
     let directory = directory(args, underlay.as_ref())?;
-    let device = SoftDevice::start(&soft_config(args)?, ports(underlay.as_ref(), args.threads)?)
+    let device = SoftDevice::start(&data_path(args)?, ports(underlay.as_ref(), args.threads)?)
         .context("start the data-path threads")?;
     let config = ServerConfig {
         run_dir: args.run_dir.clone(),
@@ -209,7 +210,7 @@ fn read_policy(args: &Args) -> Result<Policy> {
     Ok(policy)
 }
 
-fn soft_config(args: &Args) -> Result<SoftConfig> {
+fn data_path(args: &Args) -> Result<DataPathConfig> {
     let cpus = match (&args.cpus, args.numa_node) {
         (Some(list), _) => cpus::parse(list).context("--cpus")?,
         (None, Some(node)) => cpus::of_node(node).context("--numa-node")?,
@@ -218,7 +219,7 @@ fn soft_config(args: &Args) -> Result<SoftConfig> {
     if args.threads == 0 || args.threads > 256 {
         bail!("--threads: expected 1 to 256");
     }
-    Ok(SoftConfig {
+    Ok(DataPathConfig {
         threads: args.threads,
         cpus,
         idle: Duration::from_micros(args.idle_us),

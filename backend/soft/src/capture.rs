@@ -1,7 +1,8 @@
 //! The reading side of a capture: from what the data path kept to IP packets.
 
+use crate::engine::Engine;
 use crate::engine::{Kept, Shape, Tap};
-use crate::thread::{DataPath, monotonic};
+use masq_datapath::{DataPath, monotonic};
 use masq_device::{Capture, CaptureSpec, CapturedPacket, Result};
 use masq_wire::{
     Addresses, BthBytes, ICRC_LEN, Icrc, IcrcCheck, Ipv4, Ipv4Bytes, Ipv6, Ipv6Bytes, Packet,
@@ -13,7 +14,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// A capture of the soft device.
 pub(crate) struct SoftCapture {
-    path: Arc<DataPath>,
+    path: Arc<DataPath<Engine>>,
     tap: Arc<Tap>,
     snap: usize,
     /// From the engine's clock to 1970.
@@ -21,7 +22,7 @@ pub(crate) struct SoftCapture {
 }
 
 impl SoftCapture {
-    pub(crate) fn begin(path: &Arc<DataPath>, spec: &CaptureSpec) -> Result<Self> {
+    pub(crate) fn begin(path: &Arc<DataPath<Engine>>, spec: &CaptureSpec) -> Result<Self> {
         let snap = spec
             .snap
             .clamp(masq_device::MIN_SNAP, masq_device::MAX_SNAP) as usize;

@@ -1,11 +1,11 @@
 //! The control side's view: [`Device`] and [`Session`] by calls into engines.
 
 use crate::capture::SoftCapture;
-use crate::config::SoftConfig;
-use crate::engine::{Engine, Inbox, Wire};
+use crate::engine::{Engine, Inbox, RemotePort, Wire};
 use crate::limits;
 use crate::network::SoftNetwork;
-use crate::thread::DataPath;
+use masq_datapath::Engine as _;
+use masq_datapath::{DataPath, DataPathConfig, monotonic};
 use masq_device::{
     AhSpec, Capture, CaptureSpec, CqSpec, Device, DeviceError, DomainKey, EndpointKey, Grants,
     Handle, MrSpec, MwSpec, Network, QpChange, QpReport, QpSpec, Result, Session, SessionSpec,
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// The software NIC.
 pub struct SoftDevice {
-    paths: Vec<Arc<DataPath>>,
+    paths: Vec<Arc<DataPath<Engine>>>,
     network: Option<Arc<SoftNetwork>>,
 }
 
@@ -32,7 +32,7 @@ impl SoftDevice {
     /// # Errors
     /// The host is out of threads or descriptors, or there are fewer ports than
     /// threads.
-    pub fn start(config: &SoftConfig, ports: Vec<Box<dyn Port>>) -> io::Result<Self> {
+    pub fn start(config: &DataPathConfig, ports: Vec<Box<dyn Port>>) -> io::Result<Self> {
         let threads = config.threads.max(1);
         let inbox = match ports.first() {
             None => None,
@@ -48,7 +48,15 @@ impl SoftDevice {
                 Some((inbox, ..)) => ports.next().map(|port| Wire::new(port, Arc::clone(inbox))),
                 None => None,
             };
-            paths.push(Arc::new(DataPath::start(number, config, wire)?));
+            let path = DataPath::start(number, config, |waker| {
+                let mut engine = Engine::default();
+                engine.port = RemotePort::new(waker);
+                if let Some(wire) = wire {
+                    engine.connect_to(wire, number as u32, threads as u32);
+                }
+                Ok(engine)
+            })?;
+            paths.push(Arc::new(path));
         }
         let network = inbox.map(|(inbox, host, mtu)| {
             Arc::new(SoftNetwork {
@@ -62,7 +70,7 @@ impl SoftDevice {
     }
 
     /// The data-path thread of a tenant.
-    fn path_of(&self, domain: DomainKey) -> Result<&Arc<DataPath>> {
+    fn path_of(&self, domain: DomainKey) -> Result<&Arc<DataPath<Engine>>> {
         let number = domain.0 as usize % self.paths.len().max(1);
         self.paths.get(number).ok_or(DeviceError::Gone)
     }
@@ -106,7 +114,7 @@ impl Device for SoftDevice {
 }
 
 struct SoftSession {
-    path: Arc<DataPath>,
+    path: Arc<DataPath<Engine>>,
     index: usize,
     kick: Arc<OwnedFd>,
 }
@@ -159,7 +167,7 @@ impl Session for SoftSession {
         let (first, _old) = self.call(move |engine, s| {
             // What was posted before the call counts: it may complete into a
             // ring that is about to be too small.
-            engine.turn(crate::thread::monotonic());
+            engine.turn(monotonic());
             engine.resize_cq(s, cq, ring, cqe)
         })??;
         Ok(first)
@@ -211,7 +219,7 @@ impl Session for SoftSession {
         })??;
         match gone.joined.is_empty() {
             true => Ok(()),
-            false => self.path.watch_ports(),
+            false => self.path.watch_again(),
         }
     }
 
@@ -232,12 +240,12 @@ impl Session for SoftSession {
 
     fn attach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()> {
         self.call(move |engine, s| engine.attach_multicast(s, qp, group))??;
-        self.path.watch_ports()
+        self.path.watch_again()
     }
 
     fn detach_multicast(&mut self, qp: Handle, group: Gid) -> Result<()> {
         self.call(move |engine, s| engine.detach_multicast(s, qp, group))??;
-        self.path.watch_ports()
+        self.path.watch_again()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The way to other hosts, as the control side sees it.
 
-use crate::engine::Inbox;
-use crate::thread::DataPath;
+use crate::engine::{Engine, Inbox};
+use masq_datapath::DataPath;
 use masq_device::{Arrival, DeviceError, MAD_LEN, Network, Result, Sender, SenderKey, WireReport};
 use masq_wire::{Mtu, PKey};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// The network of a [`SoftDevice`](crate::SoftDevice): its data-path threads
 /// have a port each, and share what is for the control side.
 pub(crate) struct SoftNetwork {
-    pub(crate) paths: Vec<Arc<DataPath>>,
+    pub(crate) paths: Vec<Arc<DataPath<Engine>>>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) host: IpAddr,
     pub(crate) mtu: Mtu,

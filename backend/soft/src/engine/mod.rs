@@ -46,7 +46,9 @@ use objects::{Cq, Lane, Qp, Receive, SessionState, Srq, Waiting};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tap::Taps;
 use timers::Timers;
@@ -159,10 +161,8 @@ enum Step {
     Wait,
 }
 
-impl Engine {
-    /// Serves doorbells, timers, helpers and the run queue once. Returns
-    /// whether there was anything to do.
-    pub(crate) fn turn(&mut self, now: Nanos) -> bool {
+impl masq_datapath::Engine for Engine {
+    fn turn(&mut self, now: Nanos) -> bool {
         self.now = now;
         let mut busy = self.take_jobs();
         busy |= self.take_doorbells();
@@ -192,24 +192,43 @@ impl Engine {
         busy
     }
 
-    /// Whether the next turn has something to do already.
-    pub(crate) fn has_work(&self) -> bool {
+    fn has_work(&self) -> bool {
         !self.run_queue.is_empty()
             || self.port.has_answers()
             || self.sessions.iter().any(|(_, s)| s.doorbell.is_rung())
     }
 
-    /// When to wake at the latest: the next timer, and soon if something waits
-    /// for a receive, since receives ring no doorbell.
-    pub(crate) fn next_wake(&self, now: Nanos) -> Option<Nanos> {
+    fn next_wake(&self, now: Nanos) -> Option<Nanos> {
         let timer = self.timers.next();
         if self.rnr_waiters.is_empty() {
             return timer;
         }
+        // Receives ring no doorbell.
         let look = now.saturating_add(RECEIVE_LOOK);
         Some(timer.map_or(look, |at| at.min(look)))
     }
 
+    fn set_armed(&mut self, armed: bool) {
+        self.armed = armed;
+        for (_, session) in &self.sessions {
+            session.doorbell.set_armed(armed);
+        }
+    }
+
+    fn looks_are_dear(&self) -> bool {
+        self.is_port_warm()
+    }
+
+    fn woken(&mut self) {
+        self.warm_port();
+    }
+
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.port_descriptors()
+    }
+}
+
+impl Engine {
     /// When the next timer fires.
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn next_timer(&self) -> Option<Nanos> {
@@ -220,14 +239,6 @@ impl Engine {
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn endpoint_of(&self, qpn: u32) -> Option<EndpointKey> {
         Some(self.qps.get(*self.qpns.get(&qpn)?)?.endpoint)
-    }
-
-    /// Tells every driver whether it must kick.
-    pub(crate) fn set_armed(&mut self, armed: bool) {
-        self.armed = armed;
-        for (_, session) in &self.sessions {
-            session.doorbell.set_armed(armed);
-        }
     }
 
     fn take_doorbells(&mut self) -> bool {
@@ -446,7 +457,7 @@ impl Engine {
             }
         }
         for (_, cq) in &mut self.cqs {
-            (cq.index, cq.consumer) = (index, index);
+            cq.out.start_at(index);
         }
     }
 

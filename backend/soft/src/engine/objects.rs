@@ -4,6 +4,7 @@ use super::keys::PdKey;
 use super::remote::{Helper, JobId, Stage};
 use super::tap::Noted;
 use super::wire::Link;
+use masq_datapath::CompletionRing;
 use masq_device::{Destination, DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
 use masq_memory::{DoorbellPage, MappedRing, Region};
 use masq_spec::queue::{SendWqe, Sge};
@@ -84,18 +85,7 @@ pub(crate) struct Ah {
 pub(crate) struct Cq {
     pub(crate) session: usize,
     pub(crate) handle: Handle,
-    pub(crate) ring: MappedRing,
-    pub(crate) cqe: u32,
-    /// Running index of the next entry.
-    pub(crate) index: u32,
-    /// Last consumer index seen.
-    pub(crate) consumer: u32,
-    pub(crate) event_queue: Option<u32>,
-    /// Arm word that was answered with an event.
-    pub(crate) answered_arm: u32,
-    pub(crate) timestamps: bool,
-    pub(crate) ignore_overrun: bool,
-    pub(crate) overrun: bool,
+    pub(crate) out: CompletionRing,
     pub(crate) users: u32,
 }
 

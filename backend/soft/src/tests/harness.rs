@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), allow(dead_code))] // the benchmark uses a part
 
 use crate::engine::{Engine, Inbox, Wire};
+use masq_datapath::Engine as _;
 use masq_device::{
     AhSpec, CqSpec, Destination, DomainKey, EndpointKey, EventSink, MrSpec, MwSpec, QpChange,
     QpSpec, SessionSpec, SrqSpec,

@@ -1,6 +1,7 @@
 //! Drivers that write garbage, and tenants that want more than their share.
 
 use super::harness::*;
+use masq_datapath::Engine as _;
 use masq_spec::doorbell::{ARMED, BITMAP, PAGE_LEN};
 use masq_spec::queue::{SendOpcode as Op, Sge, WcStatus::*, stamp};
 use masq_spec::verbs::{MwType, State};

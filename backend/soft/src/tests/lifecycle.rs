@@ -1,6 +1,7 @@
 //! States: flush, drain, reset, destroy, close, in the middle of things.
 
 use super::harness::*;
+use masq_datapath::Engine as _;
 use masq_device::Destination;
 use masq_spec::event::AsyncEvent::*;
 use masq_spec::queue::{SendFlags, SendOpcode as Op, WcStatus::*};

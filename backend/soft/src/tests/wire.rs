@@ -2,6 +2,7 @@
 //! that loses, hosts that vanish.
 
 use super::harness::*;
+use masq_datapath::Engine as _;
 use masq_device::{Arrival, Destination, EndpointKey, MAD_LEN, Sender, SenderKey};
 use masq_port::memory::{Faults, MemoryPort};
 use masq_port::{Path, Port};

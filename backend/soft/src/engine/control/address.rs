@@ -3,6 +3,7 @@
 use super::NO_OBJECT;
 use crate::engine::Engine;
 use crate::engine::objects::{Ah, Qp};
+use masq_datapath::Engine as _;
 use masq_device::{AhSpec, DeviceError, DomainKey, EndpointKey, Handle, Result};
 use masq_spec::verbs::{Gid, QpType};
 

@@ -3,30 +3,22 @@
 use super::NO_OBJECT;
 use crate::engine::Engine;
 use crate::engine::objects::{Cq, Qp, ReceiveQueue, Srq, Waiting};
+use masq_datapath::CompletionRing;
 use masq_device::{CqSpec, DeviceError, Handle, Result, SrqSpec};
 use masq_memory::MappedRing;
-use masq_spec::queue::{HDR_CQ_ARM, HDR_CQ_CONSUMER};
 use masq_spec::verbs::SrqAttr;
 
 impl Engine {
     pub(crate) fn create_cq(&mut self, s: usize, cq: CqSpec) -> Result<()> {
-        if cq.cqe == 0 || cq.cqe > cq.ring.slots() {
+        let Some(out) = CompletionRing::new(&cq) else {
             return Err(DeviceError::Invalid("cqe does not fit the ring"));
-        }
+        };
         let handle = cq.handle;
         self.session(s)?;
         let index = self.cqs.insert(Cq {
             session: s,
             handle,
-            ring: cq.ring,
-            cqe: cq.cqe,
-            index: 0,
-            consumer: 0,
-            event_queue: cq.event_queue,
-            answered_arm: 0,
-            timestamps: cq.timestamps,
-            ignore_overrun: cq.ignore_overrun,
-            overrun: false,
+            out,
             users: 0,
         });
         self.session(s)?.cqs.insert(handle, index);
@@ -46,8 +38,7 @@ impl Engine {
         if cqe == 0 || cqe > ring.slots() {
             return Err(DeviceError::Invalid("cqe does not fit the ring"));
         }
-        let consumer = cq.ring.load_header(HDR_CQ_CONSUMER);
-        let waiting = cq.index.wrapping_sub(consumer);
+        let waiting = cq.out.waiting();
         if waiting > cqe {
             return Err(DeviceError::Invalid("more completions wait than would fit"));
         }
@@ -64,12 +55,7 @@ impl Engine {
             return Err(DeviceError::Again);
         }
         let cq = self.cqs.get_mut(index).ok_or(NO_OBJECT)?;
-        // What was polled and what was armed hold for the new ring.
-        ring.begin_cq(cq.index, consumer, cq.ring.load_header(HDR_CQ_ARM));
-        let old = std::mem::replace(&mut cq.ring, ring);
-        cq.consumer = consumer;
-        cq.cqe = cqe;
-        Ok((cq.index, old))
+        Ok(cq.out.move_to(ring, cqe))
     }
 
     pub(crate) fn destroy_cq(&mut self, s: usize, handle: Handle) -> Result<Cq> {

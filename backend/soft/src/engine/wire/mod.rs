@@ -130,20 +130,20 @@ impl Engine {
     }
 
     /// Whether each turn looks at the port, because packets came of late.
-    pub(crate) fn looks_at_port(&self) -> bool {
+    pub(super) fn is_port_warm(&self) -> bool {
         let wire = self.wire.as_ref();
         wire.is_some_and(|wire| wire.quiet < WARM_LOOKS)
     }
 
     /// The next turn looks at the port: the thread was woken, perhaps by it.
-    pub(crate) fn look_at_port(&mut self) {
+    pub(super) fn warm_port(&mut self) {
         if let Some(wire) = &mut self.wire {
             wire.quiet = 0;
         }
     }
 
     /// Duplicates of the descriptors that say that packets wait.
-    pub(crate) fn port_descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+    pub(super) fn port_descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let wire = self.wire.iter();
         wire.flat_map(|wire| wire.port.descriptors())
             .map(|fd| fd.try_clone_to_owned())

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-/// How the software NIC runs.
+/// How data-path threads run.
 #[derive(Clone, Debug)]
-pub struct SoftConfig {
+pub struct DataPathConfig {
     /// Data-path threads; tenants are spread over them.
     pub threads: usize,
     /// CPUs that data-path threads are pinned to, in turn; empty: not pinned.
@@ -13,7 +13,7 @@ pub struct SoftConfig {
     pub yield_after: u32,
 }
 
-impl Default for SoftConfig {
+impl Default for DataPathConfig {
     fn default() -> Self {
         Self {
             threads: 1,

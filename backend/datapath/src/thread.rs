@@ -1,8 +1,7 @@
 //! A data-path thread: polls its engine, yields, sleeps.
 
-use crate::SoftConfig;
+use crate::DataPathConfig;
 use crate::courtesy::Courtesy;
-use crate::engine::{Engine, RemotePort, Wire};
 use crossbeam_queue::ArrayQueue;
 use masq_device::{DeviceError, Result};
 use masq_transport::Nanos;
@@ -14,7 +13,36 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
 
-type Call = Box<dyn FnOnce(&mut Engine) + Send>;
+/// What a data-path thread runs.
+pub trait Engine: Send + 'static {
+    /// Serves all that waits, a bounded piece of each. Returns whether there was
+    /// anything to do.
+    fn turn(&mut self, now: Nanos) -> bool;
+    /// Whether the next turn has something to do already.
+    fn has_work(&self) -> bool;
+    /// When to wake at the latest.
+    fn next_wake(&self, now: Nanos) -> Option<Nanos>;
+    /// Has whoever brings work wake the thread, or not any more.
+    fn set_armed(&mut self, armed: bool);
+    /// Whether a turn without work costs a system call: as dear as many polls.
+    fn looks_are_dear(&self) -> bool {
+        false
+    }
+    /// The thread has slept.
+    fn woken(&mut self) {}
+    /// Duplicates of the descriptors that wake the thread while they are readable.
+    ///
+    /// # Errors
+    /// The host is out of descriptors.
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Wakes a data-path thread, from any other.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+type Call<E> = Box<dyn FnOnce(&mut E) + Send>;
 
 /// Calls of the control side that may wait for one turn.
 const CALLS: usize = 64;
@@ -22,38 +50,43 @@ const CALLS: usize = 64;
 const SPINS: u32 = 200;
 
 /// What the thread and its callers share.
-struct Shared {
+struct Shared<E> {
     /// Held by the thread while it is awake.
-    engine: Mutex<Engine>,
-    calls: ArrayQueue<Call>,
+    engine: Mutex<E>,
+    calls: ArrayQueue<Call<E>>,
     stop: AtomicBool,
-    wake: OwnedFd,
+    wake: Arc<OwnedFd>,
     epoll: OwnedFd,
-    /// Duplicates of the port's descriptors, which are being watched.
-    ports: Mutex<Vec<OwnedFd>>,
+    /// Duplicates of the engine's descriptors, which are being watched.
+    watched: Mutex<Vec<OwnedFd>>,
 }
 
 /// A running data-path thread; stops when dropped.
-pub(crate) struct DataPath {
-    shared: Arc<Shared>,
+pub struct DataPath<E: Engine> {
+    shared: Arc<Shared<E>>,
     thread: Option<JoinHandle<()>>,
 }
 
-pub(crate) fn monotonic() -> Nanos {
+/// Nanoseconds of CLOCK_MONOTONIC.
+pub fn monotonic() -> Nanos {
     let time = clock_gettime(ClockId::Monotonic);
     (time.tv_sec as u64)
         .wrapping_mul(1_000_000_000)
         .wrapping_add(time.tv_nsec as u64)
 }
 
-impl DataPath {
-    /// Starts a thread; `wire` is its way to other hosts.
-    pub(crate) fn start(
+impl<E: Engine> DataPath<E> {
+    /// Starts thread number `number` of a device, with the engine that `make`
+    /// makes; whatever gets the waker may wake it.
+    ///
+    /// # Errors
+    /// The host is out of threads or descriptors, or `make` fails.
+    pub fn start(
         number: usize,
-        config: &SoftConfig,
-        wire: Option<Wire>,
+        config: &DataPathConfig,
+        make: impl FnOnce(Waker) -> io::Result<E>,
     ) -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(0);
         epoll::add(
@@ -62,31 +95,18 @@ impl DataPath {
             data,
             epoll::EventFlags::IN | epoll::EventFlags::ET,
         )?;
+        let waker = Arc::clone(&wake);
+        let engine = make(Arc::new(move || signal(&waker)))?;
+        let descriptors = engine.descriptors()?;
         let shared = Arc::new(Shared {
-            engine: Mutex::new(Engine::default()),
-            ports: Mutex::default(),
+            engine: Mutex::new(engine),
+            watched: Mutex::default(),
             calls: ArrayQueue::new(CALLS),
             stop: AtomicBool::new(false),
             wake,
             epoll,
         });
-        let waker = Arc::downgrade(&shared);
-        let port = RemotePort::new(Arc::new(move || {
-            if let Some(shared) = waker.upgrade() {
-                shared.wake();
-            }
-        }));
-        if let Ok(mut engine) = shared.engine.lock() {
-            engine.port = port;
-            if let Some(wire) = wire {
-                engine.connect_to(wire, number as u32, config.threads.max(1) as u32);
-            }
-        }
-        let descriptors = match shared.engine.lock() {
-            Ok(engine) => engine.port_descriptors()?,
-            Err(_) => Vec::new(),
-        };
-        shared.watch_ports(descriptors)?;
+        shared.watch_all(descriptors)?;
         let (thread_shared, config) = (Arc::clone(&shared), config.clone());
         let thread = std::thread::Builder::new()
             .name(format!("masq-nic-{number}"))
@@ -98,9 +118,12 @@ impl DataPath {
     }
 
     /// Runs `f` on the engine, between two turns.
-    pub(crate) fn call<R: Send + 'static>(
+    ///
+    /// # Errors
+    /// [`DeviceError::Gone`]: the thread has failed.
+    pub fn call<R: Send + 'static>(
         &self,
-        f: impl FnOnce(&mut Engine) -> R + Send + 'static,
+        f: impl FnOnce(&mut E) -> R + Send + 'static,
     ) -> Result<R> {
         let shared = &self.shared;
         if let Some(mut engine) = shared.idle_engine()? {
@@ -109,7 +132,7 @@ impl DataPath {
             return Ok(result);
         }
         let (sender, answer) = crossbeam_channel::bounded(1);
-        let mut call: Call = Box::new(move |engine| {
+        let mut call: Call<E> = Box::new(move |engine| {
             let _ = sender.send(f(engine));
         });
         while let Err(refused) = shared.calls.push(call) {
@@ -136,7 +159,10 @@ impl DataPath {
     }
 
     /// Has the thread woken by a kick eventfd.
-    pub(crate) fn watch(&self, kick: BorrowedFd<'_>) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The host is out of memory.
+    pub fn watch(&self, kick: BorrowedFd<'_>) -> io::Result<()> {
         // Edge-triggered and never read: a tenant owns the other end.
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         Ok(epoll::add(
@@ -147,22 +173,30 @@ impl DataPath {
         )?)
     }
 
-    /// Watches the port's descriptors anew: groups were joined or left.
-    pub(crate) fn watch_ports(&self) -> Result<()> {
+    /// Watches the engine's descriptors anew.
+    ///
+    /// # Errors
+    /// [`DeviceError::Exhausted`]
+    pub fn watch_again(&self) -> Result<()> {
         let exhausted = |_| DeviceError::Exhausted("descriptors");
-        let descriptors = self.call(|engine| engine.port_descriptors())?;
+        let descriptors = self.call(|engine| engine.descriptors())?;
         let descriptors = descriptors.map_err(exhausted)?;
-        self.shared.watch_ports(descriptors).map_err(exhausted)
+        self.shared.watch_all(descriptors).map_err(exhausted)
     }
 
     /// Stops watching, before the descriptor is closed: the tenant may keep a
     /// duplicate, which would go on waking the thread.
-    pub(crate) fn unwatch(&self, kick: BorrowedFd<'_>) {
+    pub fn unwatch(&self, kick: BorrowedFd<'_>) {
         let _ = epoll::delete(&self.shared.epoll, kick);
     }
 }
 
-impl Drop for DataPath {
+fn signal(wake: &OwnedFd) {
+    // Full means that a wake-up is pending already.
+    let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
+}
+
+impl<E: Engine> Drop for DataPath<E> {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.wake();
@@ -172,30 +206,29 @@ impl Drop for DataPath {
     }
 }
 
-impl Shared {
-    /// Watches descriptors of the port in place of those before.
-    fn watch_ports(&self, current: Vec<OwnedFd>) -> io::Result<()> {
-        let Ok(mut ports) = self.ports.lock() else {
+impl<E: Engine> Shared<E> {
+    /// Watches descriptors in place of those before.
+    fn watch_all(&self, current: Vec<OwnedFd>) -> io::Result<()> {
+        let Ok(mut watched) = self.watched.lock() else {
             return Ok(());
         };
-        for old in ports.drain(..) {
+        for old in watched.drain(..) {
             let _ = epoll::delete(&self.epoll, &old);
         }
         for new in current {
             let data = epoll::EventData::new_u64(2);
             epoll::add(&self.epoll, &new, data, epoll::EventFlags::IN)?;
-            ports.push(new);
+            watched.push(new);
         }
         Ok(())
     }
 
     fn wake(&self) {
-        // Full means that a wake-up is pending already.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        signal(&self.wake);
     }
 
     /// The engine, if the thread sleeps; waiting calls have been served.
-    fn idle_engine(&self) -> Result<Option<MutexGuard<'_, Engine>>> {
+    fn idle_engine(&self) -> Result<Option<MutexGuard<'_, E>>> {
         match self.engine.try_lock() {
             Ok(mut engine) => {
                 self.serve_calls(&mut engine);
@@ -206,7 +239,7 @@ impl Shared {
         }
     }
 
-    fn hand_back(&self, engine: MutexGuard<'_, Engine>) {
+    fn hand_back(&self, engine: MutexGuard<'_, E>) {
         let has_work = engine.has_work();
         drop(engine);
         if has_work {
@@ -214,7 +247,7 @@ impl Shared {
         }
     }
 
-    fn serve_calls(&self, engine: &mut Engine) -> bool {
+    fn serve_calls(&self, engine: &mut E) -> bool {
         let mut busy = false;
         // At most one queue's worth a turn: callers must not starve tenants.
         for _ in 0..CALLS {
@@ -225,7 +258,7 @@ impl Shared {
         busy
     }
 
-    fn run(&self, number: usize, config: &SoftConfig) {
+    fn run(&self, number: usize, config: &DataPathConfig) {
         if let Some(cpu) = config.cpus.get(number % config.cpus.len().max(1)) {
             let mut set = rustix::thread::CpuSet::new();
             set.set(*cpu);
@@ -249,8 +282,7 @@ impl Shared {
             }
             empty += 1;
             let mut rest = false;
-            // A look at the port is a system call: as dear as many polls.
-            let patience = match engine.looks_at_port() {
+            let patience = match engine.looks_are_dear() {
                 true => 1,
                 false => config.yield_after,
             };
@@ -275,7 +307,7 @@ impl Shared {
     }
 
     /// Arms the doorbells, looks once more, and sleeps without the engine.
-    fn sleep<'a>(&'a self, mut engine: MutexGuard<'a, Engine>) -> Option<MutexGuard<'a, Engine>> {
+    fn sleep<'a>(&'a self, mut engine: MutexGuard<'a, E>) -> Option<MutexGuard<'a, E>> {
         engine.set_armed(true);
         // Pairs with the driver's fence between its stamps and its look here.
         fence(Ordering::SeqCst);
@@ -295,7 +327,7 @@ impl Shared {
             });
             let _ = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref());
             engine = self.engine.lock().ok()?;
-            engine.look_at_port();
+            engine.woken();
         }
         engine.set_armed(false);
         Some(engine)
