@@ -19,10 +19,9 @@ pub const CQE_LEN: u32 = 64;
 /// Header of SQ, RQ and SRQ: u32 running index of work the device is through
 /// with; its slots may be reused (clause 6.3). Written by the device.
 pub const HDR_DEVICE_INDEX: usize = 0;
-/// Header of RQ and SQ: u32, nonzero once the queue pair is in ERROR: a driver
-/// that posts a receive then rings the queue pair's doorbell, so that it is
-/// flushed (clause 6.8). Written by the device.
-pub const HDR_FLUSHING: usize = 4;
+/// Header of RQ and SRQ: u32, the doorbell slot that a driver rings after it
+/// posted receives, plus one; 0: none (clause 5.4). Written by the device.
+pub const HDR_RECEIVE_BELL: usize = 4;
 /// Header of a CQ: u32 running index up to which the driver has polled
 /// (clause 6.6). Written by the driver.
 pub const HDR_CQ_CONSUMER: usize = 0;

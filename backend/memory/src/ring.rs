@@ -3,7 +3,7 @@
 
 use crate::{MemoryError, SharedFile, Window, copy};
 use masq_spec::queue::{
-    HDR_CQ_ARM, HDR_CQ_CONSUMER, HDR_DEVICE_INDEX, HDR_FLUSHING, MAX_SLOTS, MAX_STRIDE,
+    HDR_CQ_ARM, HDR_CQ_CONSUMER, HDR_DEVICE_INDEX, HDR_RECEIVE_BELL, MAX_SLOTS, MAX_STRIDE,
     RING_HEADER, ring_len,
 };
 use masq_spec::verbs::Ring;
@@ -134,10 +134,10 @@ impl MappedRing {
             .store(index, Ordering::Release);
     }
 
-    /// Tells the driver whether posted receives need a doorbell.
-    pub fn set_flushing(&self, flushing: bool) {
-        self.header(HDR_FLUSHING)
-            .store(u32::from(flushing), Ordering::SeqCst);
+    /// Tells the driver which doorbell slot posted receives need, if any.
+    pub fn set_receive_bell(&self, slot: Option<u32>) {
+        let word = slot.map_or(0, |slot| slot.wrapping_add(1));
+        self.header(HDR_RECEIVE_BELL).store(word, Ordering::SeqCst);
     }
 
     /// Begins the ring of a resized CQ at running index `first`: what the

@@ -55,7 +55,7 @@ impl Qp {
         unsafe { &*qp.cast() }
     }
 
-    fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         // SAFETY: a context outlives its objects.
         unsafe { Context::of(self.abi.qp_base.context) }
     }

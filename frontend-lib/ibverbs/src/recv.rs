@@ -3,7 +3,7 @@
 use crate::ring::WorkRing;
 use crate::{qp, srq};
 use libc::c_int;
-use masq_spec::queue::{HDR_FLUSHING, RECV_DATA, RecvWqe, Sge};
+use masq_spec::queue::{HDR_RECEIVE_BELL, RECV_DATA, RecvWqe, Sge};
 use masq_verbs_abi::*;
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
@@ -57,6 +57,23 @@ impl RecvQueue {
         }
         0
     }
+
+    /// Posts a list and says which doorbell slot is to be rung for it, if any.
+    ///
+    /// # Safety
+    /// As [`Self::post_list`].
+    unsafe fn post_and_listen(
+        &mut self,
+        wr: *mut ibv_recv_wr,
+        bad: *mut *mut ibv_recv_wr,
+    ) -> (c_int, Option<u32>) {
+        // SAFETY: the caller's promise.
+        let result = unsafe { self.post_list(wr, bad) };
+        // A QP that fails while this is posted finds it, or has said so by now.
+        fence(Ordering::SeqCst);
+        let bell = self.ring.memory.header(HDR_RECEIVE_BELL);
+        (result, bell.load(Ordering::Relaxed).checked_sub(1))
+    }
 }
 
 /// Copies the elements that are not empty (a length of 0 would mean 2^31 on the wire of
@@ -99,16 +116,10 @@ pub(crate) unsafe extern "C" fn post_recv(
         unsafe { *bad = wr };
         return libc::EINVAL;
     };
-    let (result, flushing) = queue.with(|queue| {
-        // SAFETY: the caller's list.
-        let result = unsafe { queue.post_list(wr, bad) };
-        // A QP that fails while this is posted finds it, or has said so by now.
-        fence(Ordering::SeqCst);
-        let flag = queue.ring.memory.header(HDR_FLUSHING);
-        (result, flag.load(Ordering::Relaxed) != 0)
-    });
-    if flushing {
-        this.ring_doorbell();
+    // SAFETY: the caller's list.
+    let (result, bell) = queue.with(|queue| unsafe { queue.post_and_listen(wr, bad) });
+    if let Some(slot) = bell {
+        this.context().session.doorbell().ring(slot);
     }
     result
 }
@@ -122,5 +133,11 @@ pub(crate) unsafe extern "C" fn post_srq_recv(
     // SAFETY: the caller's SRQ.
     let this = unsafe { srq::Srq::of(srq) };
     // SAFETY: the caller's list.
-    this.queue.with(|queue| unsafe { queue.post_list(wr, bad) })
+    let (result, bell) = this
+        .queue
+        .with(|queue| unsafe { queue.post_and_listen(wr, bad) });
+    if let Some(slot) = bell {
+        this.context().session.doorbell().ring(slot);
+    }
+    result
 }

@@ -2,7 +2,7 @@
 
 use masq_driver::DriverError;
 use masq_regmem::{Arena, SharedRegion};
-use masq_spec::queue::{HDR_DEVICE_INDEX, HDR_FLUSHING, RING_HEADER, ring_len, stamp};
+use masq_spec::queue::{HDR_DEVICE_INDEX, HDR_RECEIVE_BELL, RING_HEADER, ring_len, stamp};
 use masq_spec::verbs::Ring;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -112,7 +112,7 @@ impl RingMemory {
             self.stamp_at(index).store(0, Ordering::Release);
         }
         self.header(HDR_DEVICE_INDEX).store(0, Ordering::Release);
-        self.header(HDR_FLUSHING).store(0, Ordering::Release);
+        self.header(HDR_RECEIVE_BELL).store(0, Ordering::Release);
     }
 }
 

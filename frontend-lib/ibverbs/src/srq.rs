@@ -25,6 +25,11 @@ pub(crate) struct Srq {
 }
 
 impl Srq {
+    pub(crate) fn context(&self) -> &Context {
+        // SAFETY: an SRQ's context outlives it.
+        unsafe { Context::of(self.abi.context) }
+    }
+
     /// The SRQ behind a pointer of the program.
     ///
     /// # Safety

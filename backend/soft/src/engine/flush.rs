@@ -70,9 +70,8 @@ impl Engine {
             link.end();
         }
         qp.flush_after = self.timers.serial();
-        qp.sq.set_flushing(true);
         if let Some(rq) = &qp.rq {
-            rq.ring.set_flushing(true);
+            rq.ring.set_receive_bell(Some(qp.doorbell));
         }
         let (session, handle) = (qp.session, qp.handle);
         if let Some(session) = self.sessions.get(session) {

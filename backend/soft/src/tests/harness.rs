@@ -847,7 +847,7 @@ impl World {
     pub(crate) fn recv(&mut self, qp: &mut TestQp, wr_id: u64, sges: &[Sge]) {
         let ring = qp.rq.expect("no SRQ");
         post_recv(&ring, &mut qp.rq_tail, wr_id, sges);
-        if ring.header(HDR_FLUSHING).load(Ordering::SeqCst) != 0 {
+        if ring.header(HDR_RECEIVE_BELL).load(Ordering::SeqCst) != 0 {
             self.ring_doorbell(qp);
         }
     }

@@ -26,11 +26,10 @@ impl Qp {
         };
         self.sq_head = 0;
         self.sq.set_device_index(0);
-        self.sq.set_flushing(false);
         if let Some(rq) = &mut self.rq {
             rq.head = 0;
             rq.ring.set_device_index(0);
-            rq.ring.set_flushing(false);
+            rq.ring.set_receive_bell(None);
         }
         self.peer = None;
         self.peer_index = None;
