@@ -16,8 +16,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// `IBV_MTU_4096`: the largest, since nothing is cut into packets on one host that
-/// is alone.
-const MTU: u8 = 5;
 /// Messages that one call may lead to: far beyond what any does.
 const MOST_MESSAGES: u32 = 8 << 20;
 /// Ids that end in one turn, when their channel or their session does: a millisecond's work.
@@ -277,7 +275,7 @@ impl World {
                 others: self.others(id),
                 link_local: gids.link_local(),
                 node_guid: gids.node_guid(),
-                mtu: self.network().map_or(MTU, |network| network.mtu().code()),
+                mtu: self.device.mtu().code(),
                 max_rd_atomic: attributes.max_qp_rd_atom.min(255) as u8,
                 seed: u64::from_ne_bytes(seed),
             });

@@ -16,7 +16,9 @@ mod completion;
 mod config;
 mod courtesy;
 mod thread;
+mod turns;
 
 pub use completion::{CompletionRing, Pushed};
 pub use config::DataPathConfig;
 pub use thread::{DataPath, Engine, Waker, monotonic};
+pub use turns::{Lane, Turns};

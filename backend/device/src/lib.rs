@@ -24,6 +24,7 @@ use masq_spec::command::Status;
 use masq_spec::device::Features;
 use masq_spec::event::AsyncEvent;
 use masq_spec::verbs::{Access, DeviceAttr, Gid, SrqAttr, State};
+use masq_wire::Mtu;
 use std::sync::Arc;
 
 /// Why a device refuses.
@@ -44,6 +45,9 @@ pub enum DeviceError {
     /// A helper still reaches the process's memory; ask again soon.
     #[error("not let go of yet")]
     Again,
+    /// Nobody answers there.
+    #[error("{0}: no answer")]
+    Unreachable(&'static str),
     /// The session or the device is gone.
     #[error("the device is gone")]
     Gone,
@@ -57,6 +61,7 @@ impl DeviceError {
             Self::Unsupported(_) => Status::Unsupported,
             Self::Exhausted(_) => Status::NoMemory,
             Self::Busy(_) | Self::Again => Status::Busy,
+            Self::Unreachable(_) => Status::Unreachable,
             Self::Gone => Status::Gone,
         }
     }
@@ -83,6 +88,10 @@ pub trait Device: Send + Sync {
     fn attributes(&self) -> DeviceAttr;
     /// Feature bits that it serves.
     fn features(&self) -> Features;
+    /// The largest path MTU of its port.
+    fn mtu(&self) -> Mtu {
+        self.network().map_or(Mtu::B4096, |network| network.mtu())
+    }
     /// The way to other hosts; None: it serves this host only.
     fn network(&self) -> Option<Arc<dyn Network>> {
         None
@@ -148,6 +157,8 @@ pub trait Session: Send {
     /// Creates a queue pair in RESET; returns its number and doorbell slot.
     fn create_qp(&mut self, qp: QpSpec) -> Result<(u32, u32)>;
     /// Applies a change whole or not at all; returns the new state.
+    /// [`DeviceError::Again`]: a neighbour is being looked for; the caller asks
+    /// again until it is found or the device says [`DeviceError::Unreachable`].
     fn modify_qp(&mut self, qp: Handle, change: QpChange) -> Result<State>;
     /// Attributes and counters.
     fn query_qp(&mut self, qp: Handle) -> Result<QpReport>;
@@ -155,7 +166,7 @@ pub trait Session: Send {
     fn fail_qp(&mut self, qp: Handle) -> Result<()>;
     /// Destroys a QP; nothing of it is touched after the return.
     fn destroy_qp(&mut self, qp: Handle) -> Result<()>;
-    /// Creates an address handle.
+    /// Creates an address handle. [`DeviceError::Again`] as in [`Self::modify_qp`].
     fn create_ah(&mut self, ah: AhSpec) -> Result<()>;
     /// Forgets an address handle.
     fn destroy_ah(&mut self, ah: Handle) -> Result<()>;

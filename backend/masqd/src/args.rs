@@ -1,5 +1,6 @@
 use clap::{CommandFactory, Parser, ValueEnum};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -18,6 +19,30 @@ pub enum PortKind {
     /// Whole packets of the interface: each one's ICRC is checked. It takes
     /// CAP_NET_RAW.
     Raw,
+}
+
+/// What carries the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The software NIC.
+    Soft,
+    /// A card, by its name.
+    Verbs(String),
+    /// A card if there is one.
+    Auto,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("verbs:")) {
+            ("soft", _) => Ok(Self::Soft),
+            ("auto", _) => Ok(Self::Auto),
+            (_, Some(name)) if !name.is_empty() => Ok(Self::Verbs(name.to_owned())),
+            _ => Err("expected soft, auto, or verbs:NAME with the name of a card".into()),
+        }
+    }
 }
 
 /// Share RDMA among tenants, under a policy.
@@ -67,7 +92,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "directory_cert")]
     pub directory_key: Option<PathBuf>,
 
-    /// How packets go to other hosts
+    /// What carries the data: soft (masq's own RoCEv2 NIC, which needs no card),
+    /// verbs:NAME (an RDMA card of this host, as `rdma link show` names it), or auto
+    /// (the first card that is usable, else soft)
+    #[arg(long, value_name = "DEVICE", default_value = "soft")]
+    pub device: DeviceChoice,
+
+    /// How the soft device's packets go to other hosts
     #[arg(long, value_enum, default_value_t = PortKind::Udp, requires = "host")]
     pub port: PortKind,
 
@@ -162,6 +193,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn devices_are_chosen_by_name() {
+        assert_eq!("soft".parse(), Ok(DeviceChoice::Soft));
+        assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
+        let card = DeviceChoice::Verbs("rxe0".into());
+        assert_eq!("verbs:rxe0".parse(), Ok(card));
+        for wrong in ["", "verbs", "verbs:", "rxe0"] {
+            assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

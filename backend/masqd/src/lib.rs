@@ -6,6 +6,7 @@
 mod args;
 mod cdi;
 mod cpus;
+mod device;
 mod run;
 
 pub use args::{Args, LogFormat, command};

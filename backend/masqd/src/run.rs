@@ -3,6 +3,7 @@
 use crate::args::{Args, LogFormat, PortKind};
 use crate::cdi::CdiFile;
 use crate::cpus;
+use crate::device;
 use anyhow::{Context, Result, bail};
 use masq_container::Held;
 use masq_control::{
@@ -11,12 +12,9 @@ use masq_control::{
 use masq_datapath::DataPathConfig;
 use masq_directory::{AddressError, Etcd, EtcdConfig, Tls};
 use masq_policy::Policy;
-use masq_port::Port;
-use masq_soft::SoftDevice;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
@@ -45,8 +43,8 @@ pub fn run(args: &Args) -> Result<()> {
         tracing::info!(%host, ?port, "one of several hosts");
     }
     let directory = directory(args, underlay.as_ref())?;
-    let device = SoftDevice::start(&data_path(args)?, ports(underlay.as_ref(), args.threads)?)
-        .context("start the data-path threads")?;
+    let device = device::start(args, &data_path(args)?, underlay.as_ref())?;
+    let carrier = device.name().to_owned();
     let config = ServerConfig {
         run_dir: args.run_dir.clone(),
         policy_file: std::path::absolute(&args.policy).unwrap_or_else(|_| args.policy.clone()),
@@ -65,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
     let cdi = cdi
         .map(|dir| CdiFile::new(dir, &args.run_dir))
         .transpose()?;
-    let mut server = Server::new(config, policy, Arc::new(device), directory)?;
+    let mut server = Server::new(config, policy, device, directory)?;
     let held = library_dir().map(Held::start).transpose();
     let held = held.context("start a thread")?;
     server.on_policy(move |policy| {
@@ -81,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         endpoints,
         run_dir = %args.run_dir.display(),
-        device = "soft",
+        device = carrier,
         "ready"
     );
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -93,27 +91,11 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The way to other hosts.
 #[derive(Clone, Debug)]
-struct Underlay {
+pub(crate) struct Underlay {
     /// This host; its address is the source of all packets.
-    host: LocalHost,
+    pub(crate) host: LocalHost,
     /// How they go.
-    port: PortKind,
-}
-
-/// The ports of the data-path threads; none if this host is the only one.
-fn ports(underlay: Option<&Underlay>, threads: usize) -> Result<Vec<Box<dyn Port>>> {
-    let Some(Underlay { host, port }) = underlay else {
-        return Ok(Vec::new());
-    };
-    let config = masq_port::Config {
-        threads: threads.max(1),
-        ..masq_port::Config::new(host.address)
-    };
-    let kind = match port {
-        PortKind::Udp => masq_port::PortKind::Udp,
-        PortKind::Raw => masq_port::PortKind::Raw,
-    };
-    masq_port::open(kind, &config).context("--port")
+    pub(crate) port: PortKind,
 }
 
 /// What tells of other hosts.

@@ -12,6 +12,7 @@
 
 mod access;
 mod atomic;
+mod attributes;
 mod fault;
 mod opcode;
 mod retry;
@@ -19,6 +20,7 @@ mod state;
 
 pub use access::{KeyFacts, KeyFault, KeyScope, Need, check_key};
 pub use atomic::AtomicOp;
+pub use attributes::take_over;
 pub use fault::{Nak, ResponderFault, ResponderOutcome};
 pub use opcode::{Kind, OpcodeRules, opcode_allowed, rules};
 pub use retry::{Nanos, Retry, Verdict, ack_timeout, rnr_delay};

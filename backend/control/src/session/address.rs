@@ -1,7 +1,7 @@
 //! Address handles and multicast (SPEC clause 9.8).
 
 use super::qp::Asked;
-use super::{Reply, Session, created, no_handle};
+use super::{Reply, Session, created, device_error, no_handle};
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::world::World;
@@ -41,7 +41,7 @@ impl Session {
         };
         if let Err(error) = self.device.create_ah(spec) {
             self.refund(world, Kind::Ahs, 1);
-            return Err(error.into());
+            return Err(device_error(error));
         }
         self.pd(request.pd)?.users += 1;
         self.ahs.insert(

@@ -50,9 +50,7 @@ impl Session {
         let attr = PortAttr {
             state: ACTIVE,
             max_mtu: MTU_4096,
-            active_mtu: world
-                .network()
-                .map_or(MTU_4096, |network| u32::from(network.mtu().code())),
+            active_mtu: u32::from(world.device.mtu().code()),
             gid_tbl_len: TABLE_LEN,
             port_cap_flags: PORT_CAPS,
             max_msg_sz: 1 << 31,

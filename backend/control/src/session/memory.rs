@@ -9,7 +9,7 @@ use masq_device::{Handle, MrSpec, MwSpec};
 use masq_memory::Region;
 use masq_policy::Request;
 use masq_spec::command::Status;
-use masq_spec::device::MAX_ADDRESS;
+use masq_spec::device::{Features, MAX_ADDRESS};
 use masq_spec::verbs::{
     Access, AllocMw, MAX_SEGMENTS, MrCreated, MwType, RegMr, ReregMask, ReregMr, Segment,
     SegmentKind,
@@ -81,6 +81,15 @@ impl Session {
             .filter(|s| !is_window(s))
             .map(|s| s.len)
             .fold(0, u64::saturating_add);
+        let features = world.device.features();
+        if remote_bytes > 0 && !features.contains(Features::REMOTE_MEMORY) {
+            let reason = format!(
+                "{remote_bytes} bytes are in pages that the program does not share with masqd, \
+                 and the card {} reaches no others: register whole pages of private memory",
+                world.device.name()
+            );
+            return Err(Refused::new(Status::Unsupported, "device", reason).about(about));
+        }
         if remote_bytes > 0 && !self.has_remote {
             let reason = "masqd may not reach the memory of this process, only what it shares";
             return Err(Refused::new(Status::Fault, "host", reason).about(about));

@@ -5,7 +5,7 @@ use crate::engine::tap::Noted;
 use crate::limits::MAX_QPN;
 use masq_device::{DeviceError, Result};
 use masq_spec::verbs::{Access, QpAttr, QpMask, State};
-use masq_transport::{Retry, mtu_bytes};
+use masq_transport::{Retry, mtu_bytes, take_over};
 
 impl Qp {
     /// Sends that are posted and not completed.
@@ -50,47 +50,7 @@ impl Qp {
 
     /// Takes over the attributes that the mask names.
     pub(super) fn apply(&mut self, mask: QpMask, new: &QpAttr) {
-        let attr = &mut self.attr;
-        let mut take = |bit: QpMask, copy: fn(&mut QpAttr, &QpAttr)| {
-            if mask.contains(bit) {
-                copy(attr, new);
-            }
-        };
-        take(QpMask::ACCESS_FLAGS, |a, n| {
-            a.qp_access_flags = n.qp_access_flags
-        });
-        take(QpMask::PKEY_INDEX, |a, n| a.pkey_index = n.pkey_index);
-        take(QpMask::PORT, |a, n| a.port_num = n.port_num);
-        take(QpMask::QKEY, |a, n| a.qkey = n.qkey);
-        take(QpMask::AV, |a, n| a.ah = n.ah);
-        take(QpMask::PATH_MTU, |a, n| a.path_mtu = n.path_mtu);
-        take(QpMask::TIMEOUT, |a, n| a.timeout = n.timeout);
-        take(QpMask::RETRY_CNT, |a, n| a.retry_cnt = n.retry_cnt);
-        take(QpMask::RNR_RETRY, |a, n| a.rnr_retry = n.rnr_retry);
-        take(QpMask::RQ_PSN, |a, n| a.rq_psn = n.rq_psn);
-        take(QpMask::SQ_PSN, |a, n| a.sq_psn = n.sq_psn);
-        take(QpMask::MAX_QP_RD_ATOMIC, |a, n| {
-            a.max_rd_atomic = n.max_rd_atomic
-        });
-        take(QpMask::MAX_DEST_RD_ATOMIC, |a, n| {
-            a.max_dest_rd_atomic = n.max_dest_rd_atomic
-        });
-        take(QpMask::MIN_RNR_TIMER, |a, n| {
-            a.min_rnr_timer = n.min_rnr_timer
-        });
-        take(QpMask::DEST_QPN, |a, n| a.dest_qp_num = n.dest_qp_num);
-        take(QpMask::PATH_MIG_STATE, |a, n| {
-            a.path_mig_state = n.path_mig_state
-        });
-        take(QpMask::EN_SQD_ASYNC_NOTIFY, |a, n| {
-            a.en_sqd_async_notify = n.en_sqd_async_notify
-        });
-        take(QpMask::ALT_PATH, |a, n| {
-            a.alt_ah = n.alt_ah;
-            a.alt_pkey_index = n.alt_pkey_index;
-            a.alt_port_num = n.alt_port_num;
-            a.alt_timeout = n.alt_timeout;
-        });
+        take_over(&mut self.attr, mask, new);
         self.retry = Retry::new(self.attr.timeout, self.attr.retry_cnt, self.attr.rnr_retry);
     }
 }

@@ -1,0 +1,145 @@
+//! The control side's view: [`Device`] and [`Session`] over a card.
+
+use crate::card::{Card, Link, address_of};
+use crate::host::{Channel, Context};
+use crate::network::{CardNetwork, Waiting};
+use crate::relay::{Host, Relay};
+use crate::session::VerbsSession;
+use crate::{CardError, CardInfo};
+use masq_datapath::{DataPath, DataPathConfig};
+use masq_device::{Device, DeviceError, DomainKey, Network, Result, Session, SessionSpec};
+use masq_spec::device::Features;
+use masq_spec::verbs::DeviceAttr;
+use masq_wire::Mtu;
+use rustix::fs::inotify;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// An RDMA card of the host.
+pub struct VerbsDevice {
+    card: Arc<Card>,
+    paths: Vec<Arc<DataPath<Relay>>>,
+    network: Option<Arc<CardNetwork>>,
+}
+
+impl VerbsDevice {
+    /// Opens the card called `name` and starts its data-path threads. `host`: this
+    /// host's address, if there are others.
+    ///
+    /// # Errors
+    /// What people have to mend, see [`CardError`].
+    pub fn start(
+        name: &str,
+        config: &DataPathConfig,
+        host: Option<IpAddr>,
+    ) -> std::result::Result<Self, CardError> {
+        let fails = |what| move |source| CardError::Host { what, source };
+        let waiting = Arc::new(Waiting::new().map_err(fails("make a descriptor"))?);
+        let mut contexts = Vec::new();
+        for _ in 0..config.threads.max(1) {
+            contexts.push(Context::open(name)?);
+        }
+        let first = contexts.first().ok_or(CardError::NoCard {
+            name: name.into(),
+            cards: Vec::new(),
+        })?;
+        let card = Arc::new(Card::examine(name, first, host)?);
+        let mut paths = Vec::new();
+        for (number, context) in contexts.into_iter().enumerate() {
+            let path = DataPath::start(number, config, |_| {
+                let host = Host {
+                    channel: Channel::new(&context)?,
+                    removal: watch_removal(&card)?,
+                    context,
+                };
+                Ok(Relay::new(Arc::clone(&card), host, Arc::clone(&waiting)))
+            });
+            paths.push(Arc::new(path.map_err(fails("start a data-path thread"))?));
+        }
+        let network = match host {
+            None => None,
+            Some(host) => {
+                let mtu = Mtu::from_code(card.mtu as u8).unwrap_or(Mtu::B1024);
+                let started = CardNetwork::start(paths.clone(), waiting, host, mtu);
+                let what = "open the UDP port for management (4790)";
+                Some(Arc::new(started.map_err(fails(what))?))
+            }
+        };
+        Ok(Self {
+            card,
+            paths,
+            network,
+        })
+    }
+
+    /// What people are told of the card.
+    pub fn info(&self) -> CardInfo {
+        CardInfo {
+            name: self.card.name.clone(),
+            port: self.card.port,
+            link: match self.card.link {
+                Link::Ethernet => "RoCEv2",
+                Link::InfiniBand { .. } => "InfiniBand",
+                Link::Iwarp => "iWARP",
+            },
+            address: (self.card.link == Link::Ethernet).then(|| address_of(self.card.gid)),
+        }
+    }
+
+    fn path_of(&self, domain: DomainKey) -> Result<&Arc<DataPath<Relay>>> {
+        let number = domain.0 as usize % self.paths.len().max(1);
+        self.paths.get(number).ok_or(DeviceError::Gone)
+    }
+}
+
+/// Readable when the card's character device goes.
+fn watch_removal(card: &Card) -> io::Result<Option<OwnedFd>> {
+    let Some(node) = card.node.as_ref().filter(|node| node.exists()) else {
+        return Ok(None);
+    };
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let watch = inotify::init(flags)?;
+    inotify::add_watch(&watch, node, inotify::WatchFlags::DELETE_SELF)?;
+    Ok(Some(watch))
+}
+
+impl Device for VerbsDevice {
+    fn name(&self) -> &str {
+        &self.card.name
+    }
+
+    fn attributes(&self) -> DeviceAttr {
+        self.card.attributes
+    }
+
+    fn features(&self) -> Features {
+        self.card.features
+    }
+
+    fn mtu(&self) -> Mtu {
+        Mtu::from_code(self.card.mtu as u8).unwrap_or(Mtu::B1024)
+    }
+
+    fn network(&self) -> Option<Arc<dyn Network>> {
+        let network = self.network.as_ref()?;
+        Some(Arc::clone(network) as Arc<dyn Network>)
+    }
+
+    fn open(&self, spec: SessionSpec) -> Result<Box<dyn Session>> {
+        let path = self.path_of(spec.domain)?;
+        let kick = Arc::clone(&spec.kick);
+        path.watch(kick.as_fd())
+            .map_err(|_| DeviceError::Exhausted("descriptors"))?;
+        let opened = path.call(move |relay| relay.open(spec))?;
+        let index = opened.inspect_err(|_| path.unwatch(kick.as_fd()))?;
+        let card = Arc::clone(&self.card);
+        Ok(Box::new(VerbsSession::new(
+            card,
+            Arc::clone(path),
+            index,
+            kick,
+        )))
+    }
+}

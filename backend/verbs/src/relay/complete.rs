@@ -1,0 +1,466 @@
+//! From the card to the tenants' completion queues.
+
+use super::objects::{Qp, WrId};
+use super::post::failed;
+use super::receives::PostedReceive;
+use super::{PATIENCE, Relay};
+use crate::host::Wc;
+use masq_datapath::Pushed;
+use masq_spec::event::AsyncEvent;
+use masq_spec::queue::{Cqe, SendWqe, WcFlags, WcOpcode, WcStatus};
+use masq_spec::verbs::{QpType, State};
+use masq_verbs_abi::{IBV_QP_STATE, IBV_WC_SUCCESS, ibv_qp_attr};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Requests and receives that are flushed in one turn.
+const FLUSHES: usize = 64;
+
+/// Which receive a message took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// An entry of the queue pair's own queue.
+    Own(u32),
+    /// An entry of a shared queue.
+    Shared(usize, u32),
+}
+
+impl Relay {
+    /// Takes completions off a CQ of the card; returns whether there were any.
+    pub(super) fn poll(&mut self, c: usize) -> bool {
+        let Some(cq) = self.cqs.get(c) else {
+            return false;
+        };
+        let mut wcs = std::mem::take(&mut self.wcs);
+        let polled = cq.host.poll(&mut wcs);
+        let count = match polled {
+            Ok(count) => count,
+            Err(error) => {
+                tracing::error!(cq = cq.handle, %error, "the card's completion queue is broken");
+                self.fail_users(c, "the card's completion queue is broken");
+                0
+            }
+        };
+        for wc in wcs.get(..count).unwrap_or_default() {
+            self.complete(wc);
+        }
+        self.wcs = wcs;
+        count > 0
+    }
+
+    fn complete(&mut self, wc: &Wc) {
+        match WrId::unpack(wc.wr_id) {
+            WrId::Send(q, epoch, index) => {
+                let is_known = |qp: &&Qp| {
+                    let ahead = index.wrapping_sub(qp.sq_tail);
+                    qp.epoch == epoch && qp.qpn == wc.qp_num && ahead < qp.outstanding()
+                };
+                if self.qps.get(q).filter(is_known).is_some() {
+                    self.complete_send(q, index, wc);
+                }
+            }
+            WrId::Receive(q, epoch, entry) => {
+                let is_known = |qp: &&Qp| {
+                    let is_posted = qp.rq.as_ref().is_some_and(|rq| rq.is_posted(entry));
+                    qp.epoch == epoch && qp.qpn == wc.qp_num && is_posted
+                };
+                if self.qps.get(q).filter(is_known).is_some() {
+                    self.complete_receive(q, entry, wc);
+                }
+            }
+            WrId::Shared(r, entry) => self.complete_shared(r, entry, wc),
+        }
+    }
+
+    /// Request `index` is complete, and with it all before it.
+    fn complete_send(&mut self, q: usize, index: u32, wc: &Wc) {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return;
+        };
+        let ok = wc.status == IBV_WC_SUCCESS;
+        let mut posted = Default::default();
+        while qp.sq_tail != index.wrapping_add(1) {
+            posted = qp
+                .sends
+                .get(qp.send_slot(qp.sq_tail))
+                .copied()
+                .unwrap_or_default();
+            qp.sq_tail = qp.sq_tail.wrapping_add(1);
+            if ok || qp.sq_tail != index.wrapping_add(1) {
+                qp.counters.tx_messages += 1;
+                qp.counters.tx_bytes += posted.bytes;
+            }
+        }
+        qp.sq.set_device_index(qp.sq_tail);
+        qp.is_blocked = false;
+        if qp.failed_at.is_some() {
+            qp.failed_at = Some(self.now);
+        }
+        let cqe = Cqe {
+            status: wc.status as u8,
+            opcode: posted.opcode,
+            wr_id: posted.wr_id,
+            byte_len: if ok { wc.byte_len } else { 0 },
+            qp_num: qp.qpn,
+            vendor_err: wc.vendor_err,
+            ..Cqe::default()
+        };
+        let cq = qp.send_cq;
+        let wants_more = qp.refused.is_some() || qp.sq.is_published(qp.sq_head);
+        match wc.status {
+            s if s == WcStatus::RetryExcErr as u32 => qp.counters.retries += 1,
+            s if s == WcStatus::RnrRetryExcErr as u32 => qp.counters.rnr_waits += 1,
+            _ => {}
+        }
+        if !ok || posted.signalled {
+            self.push(cq, cqe, false);
+        }
+        if !ok {
+            self.follow_card(q, cause_of(wc.status));
+        }
+        if self.qps.get(q).is_some_and(|qp| qp.refused.is_some()) {
+            self.complete_refused(q);
+        }
+        if wants_more || !ok {
+            self.enqueue(q);
+        }
+    }
+
+    fn complete_receive(&mut self, q: usize, entry: u32, wc: &Wc) {
+        let qp = self.qps.get(q);
+        let is_datagram = qp.is_some_and(|qp| qp.qp_type == QpType::Ud);
+        if is_datagram && wc.status == IBV_WC_SUCCESS {
+            self.arrived(q, Taken::Own(entry), wc);
+        } else if let Some(posted) = self.finish(q, Taken::Own(entry)) {
+            self.deliver(q, &posted, wc, None);
+        }
+    }
+
+    fn complete_shared(&mut self, r: usize, entry: u32, wc: &Wc) {
+        let q = self.qpns.get(&wc.qp_num).copied();
+        let qp = q.and_then(|q| Some((q, self.qps.get(q)?)));
+        match qp.filter(|(_, qp)| qp.srq == Some(r)) {
+            // Of a queue pair that is gone nobody is told.
+            None => drop(self.finish_shared(r, entry)),
+            Some((q, qp)) if qp.qp_type == QpType::Ud && wc.status == IBV_WC_SUCCESS => {
+                self.arrived(q, Taken::Shared(r, entry), wc);
+            }
+            Some((q, _)) => {
+                if let Some(posted) = self.finish_shared(r, entry) {
+                    self.deliver(q, &posted, wc, None);
+                }
+            }
+        }
+    }
+
+    /// Takes a receive off the books.
+    pub(super) fn finish(&mut self, q: usize, taken: Taken) -> Option<PostedReceive> {
+        let entry = match taken {
+            Taken::Shared(r, entry) => return self.finish_shared(r, entry),
+            Taken::Own(entry) => entry,
+        };
+        let qp = self.qps.get_mut(q)?;
+        if qp.failed_at.is_some() {
+            qp.failed_at = Some(self.now);
+        }
+        let rq = qp.rq.as_mut()?;
+        let posted = rq.finish(entry)?;
+        // Published before there was room, or to be flushed.
+        if rq.has_news() || qp.state == State::Err {
+            self.enqueue(q);
+        }
+        Some(posted)
+    }
+
+    fn finish_shared(&mut self, r: usize, entry: u32) -> Option<PostedReceive> {
+        let srq = self.srqs.get_mut(r)?;
+        let posted = srq.queue.finish(entry)?;
+        if srq.queue.has_news() {
+            self.enqueue_srq(r);
+        }
+        Some(posted)
+    }
+
+    /// Tells the tenant of a receive. `src_qp`: of a datagram, who sent it.
+    pub(super) fn deliver(
+        &mut self,
+        q: usize,
+        posted: &PostedReceive,
+        wc: &Wc,
+        src_qp: Option<u32>,
+    ) {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return;
+        };
+        let ok = wc.status == IBV_WC_SUCCESS;
+        if ok {
+            qp.counters.rx_messages += 1;
+            qp.counters.rx_bytes += u64::from(wc.byte_len);
+        }
+        let shown = WcFlags::from_bits_truncate(wc.wc_flags as u16);
+        let cqe = Cqe {
+            status: wc.status as u8,
+            opcode: if ok {
+                wc.opcode as u8
+            } else {
+                WcOpcode::Recv as u8
+            },
+            flags: if ok { shown.bits() } else { 0 },
+            wr_id: posted.wr_id,
+            byte_len: if ok { wc.byte_len } else { 0 },
+            imm_data: if ok { wc.imm_data } else { 0 },
+            qp_num: qp.qpn,
+            src_qp: src_qp.unwrap_or(qp.attr.dest_qp_num),
+            vendor_err: wc.vendor_err,
+            sl: wc.sl,
+            ..Cqe::default()
+        };
+        let cq = qp.recv_cq;
+        // The card does not tell which messages were solicited: an event too many
+        // is harmless, one too few is not.
+        self.push(cq, cqe, true);
+        if !ok {
+            self.follow_card(q, cause_of(wc.status));
+        }
+    }
+
+    /// The request at the head broke a rule; its turn has come when the card has
+    /// nothing left.
+    pub(super) fn complete_refused(&mut self, q: usize) {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return;
+        };
+        if qp.outstanding() > 0 {
+            return;
+        }
+        let Some(cqe) = qp.refused.take() else { return };
+        qp.sq_head = qp.sq_head.wrapping_add(1);
+        qp.sq_tail = qp.sq_head;
+        qp.sq.set_device_index(qp.sq_tail);
+        let cq = qp.send_cq;
+        self.push(cq, cqe, false);
+        let cause = self.qps.get(q).and_then(|qp| qp.cause);
+        self.fail(q, cause.unwrap_or("a request broke a rule"));
+    }
+
+    /// Appends a completion and, if the CQ is armed for it, raises an event.
+    pub(super) fn push(&mut self, c: usize, cqe: Cqe, solicited: bool) {
+        let Some(cq) = self.cqs.get_mut(c) else {
+            return;
+        };
+        let (session, handle) = (cq.session, cq.handle);
+        match cq.out.push(cqe, solicited) {
+            Pushed::Quiet | Pushed::Dropped => {}
+            Pushed::Event(queue) => {
+                if let Some(session) = self.sessions.get(session) {
+                    session.events.completion(queue, handle);
+                }
+            }
+            Pushed::Overrun => {
+                if let Some(session) = self.sessions.get(session) {
+                    tracing::warn!(
+                        session = session.label,
+                        cq = handle,
+                        "completion queue overrun"
+                    );
+                }
+                self.raise(session, AsyncEvent::CqErr, handle);
+                self.fail_users(c, "its completion queue overran");
+            }
+        }
+    }
+
+    /// Every queue pair that needs this CQ fails.
+    fn fail_users(&mut self, c: usize, cause: &'static str) {
+        let users: Vec<usize> = self
+            .qps
+            .iter()
+            .filter(|(_, qp)| qp.send_cq == c || qp.recv_cq == c)
+            .map(|(q, _)| q)
+            .collect();
+        for q in users {
+            if self.fail(q, cause)
+                && let Some(qp) = self.qps.get(q)
+            {
+                self.raise(qp.session, AsyncEvent::QpFatal, qp.handle);
+            }
+        }
+    }
+
+    /// Moves a queue pair of the card to ERROR, which flushes what the card has.
+    /// Returns whether it was not there yet.
+    pub(super) fn fail(&mut self, q: usize, cause: &'static str) -> bool {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return false;
+        };
+        if matches!(qp.state, State::Err | State::Reset) {
+            return false;
+        }
+        let attr = ibv_qp_attr {
+            qp_state: State::Err as u32,
+            ..ibv_qp_attr::default()
+        };
+        if let Err(error) = qp.host.modify(attr, IBV_QP_STATE) {
+            tracing::debug!(qpn = qp.qpn, %error, "the card does not move it to ERROR");
+        }
+        self.failed(q, cause);
+        true
+    }
+
+    /// The card may have moved a queue pair to ERROR by itself.
+    pub(super) fn follow_card(&mut self, q: usize, cause: &'static str) {
+        let Some(qp) = self.qps.get(q) else { return };
+        if qp.state == State::Err {
+            return;
+        }
+        let state = qp.host.query(IBV_QP_STATE).map(|attr| attr.qp_state);
+        if !matches!(state, Ok(state) if state != State::Err as u32) {
+            self.failed(q, cause);
+        }
+    }
+
+    /// A queue pair is in ERROR: what comes from now on is flushed.
+    pub(super) fn failed(&mut self, q: usize, cause: &'static str) {
+        let now = self.now;
+        let Some(qp) = self.qps.get_mut(q) else {
+            return;
+        };
+        qp.state = State::Err;
+        qp.cause.get_or_insert(cause);
+        qp.failed_at = Some(now);
+        let (send_cq, recv_cq) = (qp.send_cq, qp.recv_cq);
+        self.failing.push(q);
+        self.heat(send_cq);
+        self.heat(recv_cq);
+        self.enqueue(q);
+    }
+
+    /// Completes what the card never got, once it has given back what it got.
+    pub(super) fn flush(&mut self, q: usize) -> bool {
+        let mut left = FLUSHES;
+        while left > 0 {
+            let Some(qp) = self.qps.get_mut(q) else {
+                return false;
+            };
+            if qp.outstanding() == 0 && qp.sq.is_published(qp.sq_head) {
+                let mut wqe = SendWqe::new_zeroed();
+                qp.sq.read(qp.sq_head, 0, wqe.as_mut_bytes());
+                qp.refused = None;
+                let cqe = failed(qp, &wqe, WcStatus::WrFlushErr);
+                qp.sq_head = qp.sq_head.wrapping_add(1);
+                qp.sq_tail = qp.sq_head;
+                qp.sq.set_device_index(qp.sq_tail);
+                let cq = qp.send_cq;
+                self.push(cq, cqe, false);
+            } else if let Some(rq) = qp.rq.as_mut().filter(|rq| rq.outstanding() == 0)
+                && let Some(wr_id) = rq.take_unposted()
+            {
+                let (cqe, cq) = (flushed_receive(qp.qpn, wr_id), qp.recv_cq);
+                self.push(cq, cqe, false);
+            } else {
+                return left < FLUSHES;
+            }
+            left -= 1;
+        }
+        self.enqueue(q);
+        true
+    }
+
+    /// Completes in the card's stead what it does not give back.
+    pub(super) fn take_failing(&mut self) -> bool {
+        let mut busy = false;
+        let mut i = 0;
+        while let Some(q) = self.failing.get(i).copied() {
+            let Some(qp) = self.qps.get(q).filter(|qp| qp.state == State::Err) else {
+                self.failing.swap_remove(i);
+                continue;
+            };
+            let receives = qp.rq.as_ref().map_or(0, |rq| rq.outstanding());
+            let owed = qp.outstanding() > 0 || receives > 0;
+            let since = qp.failed_at.unwrap_or(self.now);
+            if owed && self.now.saturating_sub(since) < PATIENCE {
+                i += 1;
+                continue;
+            }
+            if owed {
+                tracing::warn!(
+                    qpn = qp.qpn,
+                    "the card owes completions of a queue pair in ERROR"
+                );
+                self.write_off(q);
+            }
+            if let Some(qp) = self.qps.get_mut(q) {
+                qp.failed_at = None;
+            }
+            self.failing.swap_remove(i);
+            self.enqueue(q);
+            busy = true;
+        }
+        busy
+    }
+
+    /// Flushes what the card has; what it says of it later means nothing.
+    pub(super) fn write_off(&mut self, q: usize) {
+        let Some(qp) = self.qps.get_mut(q) else {
+            return;
+        };
+        qp.epoch = qp.epoch.wrapping_add(1);
+        let (qpn, send_cq, recv_cq) = (qp.qpn, qp.send_cq, qp.recv_cq);
+        while let Some(qp) = self.qps.get_mut(q).filter(|qp| qp.outstanding() > 0) {
+            let posted = qp
+                .sends
+                .get(qp.send_slot(qp.sq_tail))
+                .copied()
+                .unwrap_or_default();
+            qp.sq_tail = qp.sq_tail.wrapping_add(1);
+            qp.sq.set_device_index(qp.sq_tail);
+            let cqe = Cqe {
+                status: WcStatus::WrFlushErr as u8,
+                opcode: posted.opcode,
+                wr_id: posted.wr_id,
+                qp_num: qpn,
+                ..Cqe::default()
+            };
+            self.push(send_cq, cqe, false);
+        }
+        loop {
+            let rq = self.qps.get(q).and_then(|qp| qp.rq.as_ref());
+            let Some(entry) = rq.and_then(|rq| rq.oldest()) else {
+                break;
+            };
+            let Some(posted) = self.finish(q, Taken::Own(entry)) else {
+                break;
+            };
+            self.push(recv_cq, flushed_receive(qpn, posted.wr_id), false);
+        }
+    }
+}
+
+fn flushed_receive(qpn: u32, wr_id: u64) -> Cqe {
+    Cqe {
+        status: WcStatus::WrFlushErr as u8,
+        opcode: WcOpcode::Recv as u8,
+        wr_id,
+        qp_num: qpn,
+        ..Cqe::default()
+    }
+}
+
+/// Why a queue pair fails, in words.
+fn cause_of(status: u32) -> &'static str {
+    const NAMED: [(WcStatus, &str); 9] = [
+        (WcStatus::LocLenErr, "a request had a bad length"),
+        (WcStatus::LocQpOpErr, "a request had a bad opcode"),
+        (
+            WcStatus::LocProtErr,
+            "a request named memory it may not use",
+        ),
+        (WcStatus::RemAccessErr, "the peer refused the access"),
+        (WcStatus::RemInvReqErr, "the peer found the request invalid"),
+        (WcStatus::RemOpErr, "the peer failed"),
+        (WcStatus::RnrRetryExcErr, "the peer posted no receive"),
+        (WcStatus::RetryExcErr, "the peer did not answer"),
+        (WcStatus::WrFlushErr, "the card moved it to ERROR"),
+    ];
+    let named = NAMED.iter().find(|(this, _)| *this as u32 == status);
+    named.map_or("a request failed", |(_, cause)| cause)
+}

@@ -1,0 +1,460 @@
+//! The relay: takes work requests from the tenants' rings to the card's queues, and
+//! completions back. Payload is not touched: the card reads and writes the tenants'
+//! memory itself.
+//!
+//! # Invariants
+//! 1. A work request is copied once into private memory and judged there; the card
+//!    checks keys, ranges and rights against the session's own protection domain.
+//! 2. The card never has more of a queue pair than the tenant may have outstanding,
+//!    and its completions are matched against what it was given: exactly one
+//!    completion for each signalled or failed request, whatever the card does.
+//! 3. Indexes into slabs are reused. What comes back from the card also carries the
+//!    epoch of its queue pair, and events a ticket that is never reused.
+//! 4. What is waiting is in [`Turns`] at most once (`queued`).
+
+mod complete;
+mod control;
+mod datagram;
+mod objects;
+mod post;
+mod receives;
+
+pub(crate) use control::NewQp;
+pub(crate) use objects::{Ah, Mr};
+
+use crate::card::Card;
+use crate::host::{AsyncElement, Channel, Context, ReceiveBatch, SendBatch, Ticket, Wc};
+use datagram::Senders;
+use masq_datapath::{Engine, Turns};
+use masq_device::Handle;
+use masq_spec::event::AsyncEvent;
+use masq_transport::Nanos;
+use masq_verbs_abi::*;
+use objects::{Cq, Qp, SessionState, Srq, Work};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Turns after its last doorbell during which a session is looked at each turn.
+const HEAT: u32 = 20_000;
+/// Empty polls of the card after which a CQ is left to the completion channel.
+const CQ_HEAT: u32 = 2_000;
+/// Sessions without heat that are looked at in one turn.
+const COLD_SESSIONS: usize = 16;
+/// Completions that are taken off a CQ in one turn.
+const POLL: usize = 32;
+/// Items of work in one turn.
+const ITEMS: usize = 32;
+/// How often a busy thread looks for news of CQs that it does not poll.
+const CHANNEL_LOOK: Nanos = 50_000;
+/// How often a busy thread looks for asynchronous events of the card.
+const EVENT_LOOK: Nanos = 1_000_000;
+/// How long a queue pair in ERROR waits for completions that the card owes.
+const PATIENCE: Nanos = 500_000_000;
+
+/// State of one data-path thread.
+pub(crate) struct Relay {
+    pub(crate) card: Arc<Card>,
+    /// None once the card is gone.
+    host: Option<Host>,
+    sessions: Slab<SessionState>,
+    qps: Slab<Qp>,
+    cqs: Slab<Cq>,
+    srqs: Slab<Srq>,
+    qpns: FxHashMap<u32, usize>,
+    tickets: FxHashMap<usize, Object>,
+    turns: Turns,
+    /// Sessions that rang of late.
+    hot: Vec<usize>,
+    cold: usize,
+    session_end: usize,
+    /// CQs that are polled.
+    hot_cqs: Vec<usize>,
+    /// CQs that the completion channel does not watch.
+    unarmed: Vec<usize>,
+    /// Queue pairs in ERROR that wait for completions.
+    failing: Vec<usize>,
+    senders: Senders,
+    sends: SendBatch,
+    receives: ReceiveBatch,
+    wcs: Box<[Wc]>,
+    now: Nanos,
+    looked_for_events: Nanos,
+    looked_at_channel: Nanos,
+    /// Completions came just before the thread was to sleep.
+    found: bool,
+    armed: bool,
+}
+
+/// What the thread has of the card.
+pub(crate) struct Host {
+    pub(crate) context: Arc<Context>,
+    pub(crate) channel: Arc<Channel>,
+    /// Says when the card's character device vanishes, which it does before the
+    /// kernel has everybody let go of the card.
+    pub(crate) removal: Option<OwnedFd>,
+}
+
+/// What a ticket stands for.
+#[derive(Clone, Copy, Debug)]
+enum Object {
+    Cq(usize),
+    Qp(usize),
+    Srq(usize),
+}
+
+impl Relay {
+    pub(crate) fn new(card: Arc<Card>, host: Host, waiting: Arc<crate::network::Waiting>) -> Self {
+        Self {
+            card,
+            host: Some(host),
+            sessions: Slab::new(),
+            qps: Slab::new(),
+            cqs: Slab::new(),
+            srqs: Slab::new(),
+            qpns: FxHashMap::default(),
+            tickets: FxHashMap::default(),
+            turns: Turns::default(),
+            hot: Vec::new(),
+            cold: 0,
+            session_end: 0,
+            hot_cqs: Vec::new(),
+            unarmed: Vec::new(),
+            failing: Vec::new(),
+            senders: Senders::new(waiting),
+            sends: SendBatch::default(),
+            receives: ReceiveBatch::default(),
+            wcs: vec![Wc::default(); POLL].into(),
+            now: 0,
+            looked_for_events: 0,
+            looked_at_channel: 0,
+            found: false,
+            armed: false,
+        }
+    }
+
+    fn take_doorbells(&mut self) -> bool {
+        let mut busy = false;
+        let mut i = 0;
+        while let Some(s) = self.hot.get(i).copied() {
+            let rung = self.take_doorbells_of(s);
+            busy |= rung;
+            let cooled = match self.sessions.get_mut(s) {
+                Some(session) if !rung => {
+                    session.heat = session.heat.saturating_sub(1);
+                    session.heat == 0
+                }
+                Some(_) => false,
+                None => true,
+            };
+            if cooled {
+                self.hot.swap_remove(i);
+            } else {
+                i += 1;
+            }
+        }
+        for _ in 0..COLD_SESSIONS.min(self.session_end) {
+            self.cold = (self.cold + 1) % self.session_end;
+            let s = self.cold;
+            let is_hot = self.sessions.get(s).is_none_or(|s| s.heat > 0);
+            if !is_hot && self.take_doorbells_of(s) {
+                self.hot.push(s);
+                busy = true;
+            }
+        }
+        busy
+    }
+
+    /// Serves the doorbell page of one session; returns whether it was rung.
+    #[inline]
+    fn take_doorbells_of(&mut self, s: usize) -> bool {
+        let Some(session) = self.sessions.get_mut(s) else {
+            return false;
+        };
+        if !session.doorbell.is_rung() {
+            return false;
+        }
+        session.heat = HEAT;
+        let (slots, lane) = (&session.slots, session.lane);
+        let (qps, srqs, turns) = (&mut self.qps, &mut self.srqs, &mut self.turns);
+        session.doorbell.take(slots.len() as u32, |slot| {
+            let Some(Some(work)) = slots.get(slot as usize) else {
+                return;
+            };
+            let queued = match *work {
+                Work::Qp(index) => qps.get_mut(index).map(|qp| &mut qp.queued),
+                Work::Srq(index) => srqs.get_mut(index).map(|srq| &mut srq.queued),
+            };
+            if let Some(queued) = queued.filter(|queued| !**queued) {
+                *queued = true;
+                turns.push(lane, work.item());
+            }
+        });
+        true
+    }
+
+    /// Gives a queue pair a turn, once.
+    fn enqueue(&mut self, index: usize) {
+        if let Some(qp) = self.qps.get_mut(index).filter(|qp| !qp.queued) {
+            qp.queued = true;
+            self.turns.push(qp.lane, Work::Qp(index).item());
+        }
+    }
+
+    fn enqueue_srq(&mut self, index: usize) {
+        if let Some(srq) = self.srqs.get_mut(index).filter(|srq| !srq.queued) {
+            srq.queued = true;
+            self.turns.push(srq.lane, Work::Srq(index).item());
+        }
+    }
+
+    /// A CQ is polled from now on, for a while.
+    fn heat(&mut self, index: usize) {
+        if let Some(cq) = self.cqs.get_mut(index) {
+            if cq.heat == 0 {
+                self.hot_cqs.push(index);
+            }
+            cq.heat = CQ_HEAT;
+        }
+    }
+
+    /// Has the channel watch a CQ before the thread sleeps.
+    fn list_unarmed(&mut self, index: usize) {
+        if let Some(cq) = self.cqs.get_mut(index).filter(|cq| !cq.listed) {
+            cq.listed = true;
+            self.unarmed.push(index);
+        }
+    }
+
+    fn poll_hot(&mut self) -> bool {
+        let mut busy = false;
+        let mut i = 0;
+        while let Some(index) = self.hot_cqs.get(i).copied() {
+            let found = self.poll(index);
+            busy |= found;
+            let cooled = match self.cqs.get_mut(index) {
+                Some(cq) if !found => {
+                    cq.heat = cq.heat.saturating_sub(1);
+                    cq.heat == 0
+                }
+                Some(cq) => {
+                    cq.heat = CQ_HEAT;
+                    false
+                }
+                None => true,
+            };
+            if cooled {
+                self.hot_cqs.swap_remove(i);
+                // Whatever comes now is told by the channel.
+                self.arm(index);
+                busy |= self.poll(index);
+            } else {
+                i += 1;
+            }
+        }
+        busy
+    }
+
+    fn arm(&mut self, index: usize) {
+        if let Some(cq) = self.cqs.get_mut(index).filter(|cq| !cq.armed) {
+            cq.armed = cq.host.arm().is_ok();
+        }
+    }
+
+    /// Takes what the completion channel says.
+    fn take_channel(&mut self) {
+        let Some(channel) = self.host.as_ref().map(|host| Arc::clone(&host.channel)) else {
+            return;
+        };
+        self.looked_at_channel = self.now;
+        while let Some(ticket) = channel.next() {
+            if let Some(Object::Cq(index)) = self.tickets.get(&ticket.0).copied() {
+                if let Some(cq) = self.cqs.get_mut(index) {
+                    cq.armed = false;
+                }
+                self.list_unarmed(index);
+                self.heat(index);
+            }
+        }
+    }
+
+    /// Takes the card's asynchronous events.
+    fn take_events(&mut self) {
+        self.looked_for_events = self.now;
+        let Some(host) = &self.host else { return };
+        if host.removal.as_ref().is_some_and(is_readable) {
+            return self.card_is_gone("its device file was removed");
+        }
+        let context = Arc::clone(&host.context);
+        while is_readable(&context.async_descriptor()) {
+            let Ok(report) = context.next_event() else {
+                return;
+            };
+            match report.element {
+                AsyncElement::Device => return self.card_is_gone("the kernel says so"),
+                AsyncElement::Port => self.port_event(report.kind),
+                AsyncElement::Cq(ticket) => self.object_event(ticket, report.kind),
+                AsyncElement::Qp(ticket) => self.object_event(ticket, report.kind),
+                AsyncElement::Srq(ticket) => self.object_event(ticket, report.kind),
+            }
+        }
+    }
+
+    fn port_event(&self, kind: c_enum) {
+        let event = match kind {
+            IBV_EVENT_PORT_ACTIVE => AsyncEvent::PortActive,
+            IBV_EVENT_PORT_ERR => AsyncEvent::PortErr,
+            // Tenants have GIDs and partitions of their own.
+            _ => return,
+        };
+        tracing::warn!(card = self.card.name, ?event, "port");
+        for (_, session) in &self.sessions {
+            session.events.asynchronous(event, 1);
+        }
+    }
+
+    fn object_event(&mut self, ticket: Ticket, kind: c_enum) {
+        let Some(object) = self.tickets.get(&ticket.0).copied() else {
+            return;
+        };
+        let (session, handle) = match object {
+            Object::Cq(c) => match self.cqs.get(c) {
+                Some(cq) => (cq.session, cq.handle),
+                None => return,
+            },
+            Object::Qp(q) => match self.qps.get(q) {
+                Some(qp) => (qp.session, qp.handle),
+                None => return,
+            },
+            Object::Srq(r) => match self.srqs.get(r) {
+                Some(srq) => (srq.session, srq.handle),
+                None => return,
+            },
+        };
+        let event = match kind {
+            IBV_EVENT_CQ_ERR => AsyncEvent::CqErr,
+            IBV_EVENT_QP_FATAL => AsyncEvent::QpFatal,
+            IBV_EVENT_QP_REQ_ERR => AsyncEvent::QpReqErr,
+            IBV_EVENT_QP_ACCESS_ERR => AsyncEvent::QpAccessErr,
+            IBV_EVENT_COMM_EST => AsyncEvent::CommEst,
+            IBV_EVENT_SQ_DRAINED => AsyncEvent::SqDrained,
+            IBV_EVENT_SRQ_ERR => AsyncEvent::SrqErr,
+            IBV_EVENT_SRQ_LIMIT_REACHED => AsyncEvent::SrqLimitReached,
+            IBV_EVENT_QP_LAST_WQE_REACHED => AsyncEvent::QpLastWqeReached,
+            _ => return,
+        };
+        if let (
+            Object::Qp(q),
+            AsyncEvent::QpFatal | AsyncEvent::QpReqErr | AsyncEvent::QpAccessErr,
+        ) = (object, event)
+        {
+            self.follow_card(q, "the card reported a fault");
+        }
+        self.raise(session, event, handle);
+    }
+
+    /// Raises an asynchronous event in a session.
+    fn raise(&self, session: usize, event: AsyncEvent, element: Handle) {
+        if let Some(session) = self.sessions.get(session) {
+            session.events.asynchronous(event, element);
+        }
+    }
+}
+
+/// Whether a descriptor is readable now.
+fn is_readable(fd: &impl AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+impl Engine for Relay {
+    fn turn(&mut self, now: Nanos) -> bool {
+        self.now = now;
+        let mut busy = std::mem::take(&mut self.found);
+        busy |= self.take_doorbells();
+        busy |= self.poll_hot();
+        for _ in 0..ITEMS.min(self.turns.len()) {
+            let Some(item) = self.turns.pop() else { break };
+            busy |= match Work::of_item(item) {
+                Work::Qp(index) => self.run(index),
+                Work::Srq(index) => self.run_srq(index),
+            };
+        }
+        busy |= self.take_failing();
+        busy |= self.take_held_datagrams();
+        if now.saturating_sub(self.looked_at_channel) > CHANNEL_LOOK {
+            self.take_channel();
+        }
+        if now.saturating_sub(self.looked_for_events) > EVENT_LOOK {
+            self.take_events();
+        }
+        busy
+    }
+
+    fn has_work(&self) -> bool {
+        self.found
+            || !self.turns.is_empty()
+            || self.sessions.iter().any(|(_, s)| s.doorbell.is_rung())
+    }
+
+    fn next_wake(&self, now: Nanos) -> Option<Nanos> {
+        let failing = self
+            .failing
+            .iter()
+            .filter_map(|q| self.qps.get(*q)?.failed_at);
+        let failing = failing.map(|at| at.saturating_add(PATIENCE)).min();
+        let held = self.senders.next_wake();
+        let next = [failing, held].into_iter().flatten().min()?;
+        Some(next.max(now))
+    }
+
+    fn set_armed(&mut self, armed: bool) {
+        self.armed = armed;
+        for (_, session) in &self.sessions {
+            session.doorbell.set_armed(armed);
+        }
+        if !armed {
+            return;
+        }
+        let mut i = 0;
+        while let Some(index) = self.hot_cqs.get(i).copied() {
+            self.arm(index);
+            // What came before it was armed.
+            self.found |= self.poll(index);
+            i += 1;
+        }
+        while let Some(index) = self.unarmed.pop() {
+            if let Some(cq) = self.cqs.get_mut(index) {
+                cq.listed = false;
+            }
+            self.arm(index);
+            if self.poll(index) {
+                self.heat(index);
+                self.found = true;
+            }
+        }
+    }
+
+    fn woken(&mut self) {
+        self.now = masq_datapath::monotonic();
+        self.take_channel();
+        self.take_events();
+    }
+
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let Some(host) = &self.host else {
+            return Ok(Vec::new());
+        };
+        let mut all = vec![
+            host.channel.as_fd().try_clone_to_owned()?,
+            host.context.async_descriptor().try_clone_to_owned()?,
+        ];
+        if let Some(removal) = &host.removal {
+            all.push(removal.try_clone()?);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,414 @@
+//! A session: the card's objects are made and released here, on the control side;
+//! the data path gets them when they are ready, and gives them back when it has let
+//! go.
+
+use crate::attr::{LIVE, path, to_card};
+use crate::card::{Card, Link};
+use crate::host::{self, Channel, Context, QpShape, Ticket, refused};
+use crate::relay::{Ah, Mr, NewQp, Relay};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use masq_datapath::DataPath;
+use masq_device::{
+    AhSpec, CqSpec, Destination, DeviceError, EndpointKey, Grants, Handle, MrSpec, MwSpec,
+    QpChange, QpReport, QpSpec, Result, Session, SrqSpec,
+};
+use masq_memory::{MappedRing, Piece, Region, Target};
+use masq_spec::verbs::{Access, Gid, QpMask, SrqAttr, State};
+use masq_transport::check_transition;
+use masq_verbs_abi::{ibv_qp_attr, ibv_qp_cap};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long control waits for a call that may look for a neighbour; after that it
+/// is asked again.
+const SOON: Duration = Duration::from_millis(2);
+
+/// Never reused.
+fn ticket() -> Ticket {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    Ticket(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A call that looks for a neighbour, on a thread of its own.
+enum Pending {
+    Modify(Handle, Receiver<io::Result<()>>),
+    Ah(Handle, Receiver<io::Result<host::Ah>>),
+}
+
+/// One frontend process on a card.
+pub(crate) struct VerbsSession {
+    card: Arc<Card>,
+    path: Arc<DataPath<Relay>>,
+    index: usize,
+    kick: Arc<OwnedFd>,
+    pending: Option<Pending>,
+}
+
+impl VerbsSession {
+    pub(crate) fn new(
+        card: Arc<Card>,
+        path: Arc<DataPath<Relay>>,
+        index: usize,
+        kick: Arc<OwnedFd>,
+    ) -> Self {
+        Self {
+            card,
+            path,
+            index,
+            kick,
+            pending: None,
+        }
+    }
+
+    fn call<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Relay, usize) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let index = self.index;
+        self.path.call(move |relay| f(relay, index))?
+    }
+
+    fn host(&self) -> Result<(Arc<Context>, Arc<Channel>)> {
+        self.call(|relay, _| relay.host())
+    }
+
+    /// The card's protection domain for the tenant's; made when it is first used.
+    fn pd(&self, pd: Handle) -> Result<Arc<host::Pd>> {
+        if let Some(made) = self.call(move |relay, s| relay.pd(s, pd))? {
+            return Ok(made);
+        }
+        let (context, _) = self.host()?;
+        let made = host::Pd::new(&context).map_err(|e| refused("a protection domain", &e))?;
+        let kept = Arc::clone(&made);
+        self.call(move |relay, s| relay.keep_pd(s, pd, &kept))?;
+        Ok(made)
+    }
+
+    /// Where a path leads on the card, if it may lead there.
+    fn check_destination(&self, destination: Destination, qpn: Option<u32>) -> Result<()> {
+        let (Destination::Endpoint(endpoint), Some(qpn)) = (destination, qpn) else {
+            return Ok(());
+        };
+        // Queue pairs of other tenants are on the same card: a number is not enough.
+        match self.call(move |relay, s| relay.is_qp_of(s, qpn, endpoint))? {
+            true => Ok(()),
+            false => Err(DeviceError::Invalid(
+                "dest_qp_num is no queue pair of that endpoint",
+            )),
+        }
+    }
+
+    /// Whether a call has to look for a neighbour.
+    fn may_block(destination: Option<Destination>) -> bool {
+        matches!(destination, Some(Destination::Host(_)))
+    }
+}
+
+/// Runs `f` on a thread of its own.
+fn aside<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> Result<Receiver<R>> {
+    let (sender, receiver) = bounded(1);
+    std::thread::Builder::new()
+        .name("masq-neighbour".into())
+        .stack_size(256 << 10)
+        .spawn(move || {
+            let _ = sender.send(f());
+        })
+        .map_err(|_| DeviceError::Exhausted("threads"))?;
+    Ok(receiver)
+}
+
+/// The answer, if it comes soon.
+fn soon<R>(answer: &Receiver<io::Result<R>>) -> Option<io::Result<R>> {
+    match answer.recv_timeout(SOON) {
+        Ok(result) => Some(result),
+        Err(RecvTimeoutError::Timeout) => None,
+        Err(RecvTimeoutError::Disconnected) => Some(Err(io::Error::from_raw_os_error(libc::EIO))),
+    }
+}
+
+/// The one mapping that holds a whole region.
+fn mapped(region: &Region) -> Result<NonNull<u8>> {
+    let mut pieces = Vec::with_capacity(1);
+    let is_whole = region.pieces(0, 0, region.len(), &mut pieces);
+    match pieces.as_slice() {
+        [
+            Piece {
+                target: Target::Mapped(at),
+                ..
+            },
+        ] if is_whole => Ok(*at),
+        _ => Err(DeviceError::Unsupported(
+            "memory of which a part cannot be shared with the card: register whole pages",
+        )),
+    }
+}
+
+impl Session for VerbsSession {
+    fn set_grants(&mut self, grants: Grants) -> Result<()> {
+        self.call(move |relay, s| relay.set_grants(s, grants))
+    }
+
+    fn set_gid(&mut self, gid: Gid) -> Result<()> {
+        self.call(move |relay, s| relay.set_gid(s, gid))
+    }
+
+    #[allow(unsafe_code)] // registers mapped memory
+    fn register(&mut self, mr: MrSpec) -> Result<u32> {
+        let passed = Access::LOCAL_WRITE
+            | Access::REMOTE_WRITE
+            | Access::REMOTE_READ
+            | Access::REMOTE_ATOMIC
+            | Access::RELAXED_ORDERING;
+        if mr.access.contains(Access::ZERO_BASED) {
+            return Err(DeviceError::Unsupported("zero-based regions over a card"));
+        }
+        let pd = self.pd(mr.pd)?;
+        let at = mapped(&mr.region)?;
+        let (len, access) = (mr.region.len(), (mr.access & passed).bits());
+        // SAFETY: the region keeps its windows mapped, and is dropped only after the
+        // card's registration.
+        let host = unsafe { host::Mr::new(&pd, at, len, mr.iova, access, mr.region) };
+        let host = host.map_err(|e| refused("a memory region", &e))?;
+        let entry = Mr {
+            host,
+            pd: mr.pd,
+            iova: mr.iova,
+        };
+        let handle = mr.handle;
+        self.call(move |relay, s| relay.insert_mr(s, handle, entry))
+    }
+
+    fn deregister(&mut self, mr: Handle) -> Result<Region> {
+        let mr = self.call(move |relay, s| relay.remove_mr(s, mr))?;
+        mr.host.deregister().ok_or(DeviceError::Gone)
+    }
+
+    fn alloc_mw(&mut self, _: MwSpec) -> Result<u32> {
+        Err(DeviceError::Unsupported("memory windows over a card"))
+    }
+
+    fn dealloc_mw(&mut self, _: Handle) -> Result<()> {
+        Err(DeviceError::Unsupported("memory windows over a card"))
+    }
+
+    fn create_cq(&mut self, cq: CqSpec) -> Result<()> {
+        let (_, channel) = self.host()?;
+        let ticket = ticket();
+        let host = host::Cq::new(&channel, cq.cqe, ticket);
+        let host = host.map_err(|e| refused("a completion queue", &e))?;
+        self.call(move |relay, s| relay.insert_cq(s, cq, host, ticket))
+    }
+
+    fn resize_cq(&mut self, cq: Handle, ring: MappedRing, cqe: u32) -> Result<u32> {
+        let host = self.call(move |relay, s| relay.host_cq(s, cq))?;
+        host.resize(cqe)
+            .map_err(|e| refused("another size of the completion queue", &e))?;
+        // The old ring is unmapped here.
+        let (first, _old) = self.call(move |relay, s| relay.move_cq(s, cq, ring, cqe))?;
+        Ok(first)
+    }
+
+    fn destroy_cq(&mut self, cq: Handle) -> Result<()> {
+        self.call(move |relay, s| relay.destroy_cq(s, cq)).map(drop)
+    }
+
+    fn create_srq(&mut self, srq: SrqSpec) -> Result<()> {
+        let pd = self.pd(srq.pd)?;
+        let ticket = ticket();
+        let host = host::Srq::new(&pd, srq.max_wr, srq.max_sge, ticket);
+        let host = host.map_err(|e| refused("a shared receive queue", &e))?;
+        let (limit, handle) = (srq.limit, srq.handle);
+        self.call(move |relay, s| relay.insert_srq(s, srq, host, ticket))?;
+        match limit {
+            0 => Ok(()),
+            limit => self.set_srq_limit(handle, limit),
+        }
+    }
+
+    fn set_srq_limit(&mut self, srq: Handle, limit: u32) -> Result<()> {
+        let host = self.call(move |relay, s| relay.host_srq(s, srq))?;
+        host.set_limit(limit).map_err(|e| refused("the limit", &e))
+    }
+
+    fn query_srq(&mut self, srq: Handle) -> Result<SrqAttr> {
+        let (attr, host) = self.call(move |relay, s| {
+            let attr = relay.srq_attr(s, srq)?;
+            Ok((attr, relay.host_srq(s, srq)?))
+        })?;
+        let limit = host.limit().map_err(|e| refused("to tell the limit", &e))?;
+        Ok(SrqAttr { limit, ..attr })
+    }
+
+    fn destroy_srq(&mut self, srq: Handle) -> Result<()> {
+        self.call(move |relay, s| relay.destroy_srq(s, srq))
+            .map(drop)
+    }
+
+    fn create_qp(&mut self, qp: QpSpec) -> Result<(u32, u32)> {
+        let pd = self.pd(qp.pd)?;
+        let queues = (qp.send_cq, qp.recv_cq, qp.srq);
+        let parts = self.call(move |relay, s| relay.parts(s, queues))?;
+        let caps = &qp.caps;
+        let shape = QpShape {
+            qp_type: qp.qp_type as u32,
+            cap: ibv_qp_cap {
+                max_send_wr: caps.max_send_wr,
+                max_recv_wr: if qp.srq.is_some() {
+                    0
+                } else {
+                    caps.max_recv_wr
+                },
+                max_send_sge: caps.max_send_sge,
+                max_recv_sge: if qp.srq.is_some() {
+                    0
+                } else {
+                    caps.max_recv_sge
+                },
+                max_inline_data: caps.max_inline_data,
+            },
+            sq_sig_all: qp.sq_sig_all,
+            ticket: ticket(),
+        };
+        let (send, recv) = (&parts.send_cq, &parts.recv_cq);
+        let host = host::Qp::new(&pd, send, recv, parts.srq.as_ref(), &shape);
+        let new = NewQp {
+            host: host.map_err(|e| refused("a queue pair", &e))?,
+            ticket: shape.ticket,
+        };
+        self.call(move |relay, s| relay.insert_qp(s, qp, new))
+    }
+
+    fn modify_qp(&mut self, qp: Handle, change: QpChange) -> Result<State> {
+        let (mask, attr) = (change.mask, change.attr);
+        let (host, qp_type, now) = self.call(move |relay, s| relay.host_qp(s, qp))?;
+        let to = match mask.contains(QpMask::STATE) {
+            true => State::from_raw(attr.qp_state).ok_or(DeviceError::Invalid("no such state"))?,
+            false => now,
+        };
+        check_transition(qp_type, now, to, mask).map_err(|_| {
+            DeviceError::Invalid("not allowed in this state, or attributes missing")
+        })?;
+        if self.card.link == Link::Iwarp && matches!(to, State::Rtr | State::Rts) {
+            return Err(DeviceError::Unsupported(
+                "connecting without rdma_cm on this card: it is an iWARP card",
+            ));
+        }
+        let path = match change.destination {
+            Some(destination) => {
+                let qpn = mask.contains(QpMask::DEST_QPN).then_some(attr.dest_qp_num);
+                self.check_destination(destination, qpn)?;
+                Some(path(&self.card, &attr.ah, destination)?)
+            }
+            None => None,
+        };
+        let wanted = to_card(&self.card, mask, &attr, path)?;
+        if to == State::Reset {
+            self.call(move |relay, s| relay.begin_reset(s, qp))?;
+        }
+        let changed = match self.pending.take() {
+            Some(Pending::Modify(handle, answer)) if handle == qp => match soon(&answer) {
+                Some(result) => result,
+                None => {
+                    self.pending = Some(Pending::Modify(qp, answer));
+                    return Err(DeviceError::Again);
+                }
+            },
+            _ if Self::may_block(change.destination) => {
+                let host = Arc::clone(&host);
+                let answer = aside(move || host.modify(wanted, mask.bits()))?;
+                match soon(&answer) {
+                    Some(result) => result,
+                    None => {
+                        self.pending = Some(Pending::Modify(qp, answer));
+                        return Err(DeviceError::Again);
+                    }
+                }
+            }
+            _ => host.modify(wanted, mask.bits()),
+        };
+        changed.map_err(|e| refused("this change of the queue pair", &e))?;
+        self.call(move |relay, s| relay.modified(s, qp, mask, &attr, to))?;
+        Ok(to)
+    }
+
+    fn query_qp(&mut self, qp: Handle) -> Result<QpReport> {
+        let (host, ..) = self.call(move |relay, s| relay.host_qp(s, qp))?;
+        let live: ibv_qp_attr = host
+            .query(LIVE)
+            .map_err(|e| refused("to tell of the queue pair", &e))?;
+        self.call(move |relay, s| relay.report(s, qp, &live))
+    }
+
+    fn fail_qp(&mut self, qp: Handle) -> Result<()> {
+        self.call(move |relay, s| relay.cut(s, qp))
+    }
+
+    fn destroy_qp(&mut self, qp: Handle) -> Result<()> {
+        // The card's queue pair goes here, when the data path has let go of it.
+        self.call(move |relay, s| relay.destroy_qp(s, qp)).map(drop)
+    }
+
+    fn create_ah(&mut self, ah: AhSpec) -> Result<()> {
+        let wanted = path(&self.card, &ah.attr, ah.destination)?;
+        let pd = self.pd(ah.pd)?;
+        let made = match self.pending.take() {
+            Some(Pending::Ah(handle, answer)) if handle == ah.handle => match soon(&answer) {
+                Some(result) => result,
+                None => {
+                    self.pending = Some(Pending::Ah(ah.handle, answer));
+                    return Err(DeviceError::Again);
+                }
+            },
+            _ if Self::may_block(Some(ah.destination)) => {
+                let answer = aside(move || host::Ah::new(&pd, wanted))?;
+                match soon(&answer) {
+                    Some(result) => result,
+                    None => {
+                        self.pending = Some(Pending::Ah(ah.handle, answer));
+                        return Err(DeviceError::Again);
+                    }
+                }
+            }
+            _ => host::Ah::new(&pd, wanted),
+        };
+        let entry = Ah {
+            host: Arc::new(made.map_err(|e| refused("an address handle", &e))?),
+            pd: ah.pd,
+            endpoint: match ah.destination {
+                Destination::Endpoint(endpoint) => Some(endpoint),
+                _ => None,
+            },
+            only: ah.only,
+        };
+        let handle = ah.handle;
+        self.call(move |relay, s| relay.insert_ah(s, handle, entry))
+    }
+
+    fn destroy_ah(&mut self, ah: Handle) -> Result<()> {
+        self.call(move |relay, s| relay.remove_ah(s, ah)).map(drop)
+    }
+
+    fn set_multicast_reach(&mut self, _: Vec<EndpointKey>) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach_multicast(&mut self, _: Handle, _: Gid) -> Result<()> {
+        Err(DeviceError::Unsupported("multicast over a card"))
+    }
+
+    fn detach_multicast(&mut self, _: Handle, _: Gid) -> Result<()> {
+        Err(DeviceError::Unsupported("multicast over a card"))
+    }
+}
+
+impl Drop for VerbsSession {
+    fn drop(&mut self) {
+        self.path.unwatch(self.kick.as_fd());
+        // What is left is released here, not by the data path.
+        drop(self.call(|relay, s| Ok(relay.close(s))));
+    }
+}
