@@ -26,7 +26,7 @@ pub const SHARE: &str = "/run/share";
 pub struct GuestConfig<'n> {
     /// Where it runs; its taps are there.
     pub namespace: &'n Namespace,
-    /// Interface number N is `eN` in the guest, with the device `rxeN` over it.
+    /// Interface number N is `eN` in the guest; its driver's device goes over it.
     pub interfaces: Vec<Interface>,
     /// Memory in MiB.
     pub memory_mib: u32,
@@ -44,6 +44,42 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// Bytes of a packet; the device's path MTU is the largest that fits.
     pub mtu: u32,
+    /// What makes an RDMA device of it.
+    pub driver: Driver,
+}
+
+/// A driver of the kernel that makes an RDMA device of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// Soft RoCE.
+    #[default]
+    Rxe,
+    /// Soft iWARP, which Debian's stock kernel lacks.
+    Siw,
+    /// None: an interface only.
+    Bare,
+}
+
+impl Driver {
+    /// What it makes of interface number `n`.
+    pub fn device(self, n: usize) -> Option<String> {
+        self.kind().map(|kind| format!("{kind}{n}"))
+    }
+
+    /// As `rdma link add` calls it.
+    pub fn kind(self) -> Option<&'static str> {
+        match self {
+            Self::Rxe => Some("rxe"),
+            Self::Siw => Some("siw"),
+            Self::Bare => None,
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind().unwrap_or("no driver"))
+    }
 }
 
 impl<'n> GuestConfig<'n> {
@@ -66,10 +102,20 @@ impl<'n> GuestConfig<'n> {
                 tap: wire.tap()?,
                 addresses,
                 mtu: wire.mtu(),
+                driver: Driver::default(),
             }],
             memory_mib: 512,
             share: None,
         })
+    }
+
+    /// With this driver over each interface.
+    #[must_use]
+    pub fn driver(mut self, driver: Driver) -> Self {
+        for interface in &mut self.interfaces {
+            interface.driver = driver;
+        }
+        self
     }
 }
 
@@ -98,7 +144,22 @@ for dir in /sys/class/net/*; do
     if [ "$(cat "$dir/address")" = {mac} ]; then ip link set "${{dir##*/}}" name e{n}; fi
 done
 ip link set e{n} mtu {mtu}
-{addresses}rdma link add rxe{n} type rxe netdev e{n}
+{addresses}{}"#,
+            self.add_device(n)
+        )
+    }
+
+    /// The script that makes the device of number `n`, and waits until it works.
+    fn add_device(&self, n: usize) -> String {
+        let (Some(kind), Some(name)) = (self.driver.kind(), self.driver.device(n)) else {
+            return String::new();
+        };
+        format!(
+            r#"rdma link add {name} type {kind} netdev e{n}
+for i in $(seq 200); do
+    rdma link show {name}/1 | grep -q 'state ACTIVE' && break
+    sleep 0.05
+done
 "#
         )
     }
@@ -119,7 +180,7 @@ pub struct Guest {
 
 impl Guest {
     /// Boots one, sets its interfaces up and waits until each `rxeN` has the GIDs of its
-    /// addresses. QEMU is tried up to three times: one of its boots in ten fails.
+    /// addresses, each `siwN` its carrier. QEMU is tried up to three times: one of its boots in ten fails.
     ///
     /// # Errors
     /// It does not come up; the error holds the end of its console.
@@ -128,6 +189,10 @@ impl Guest {
             Kind::Uml => (1, SOON),
             Kind::Qemu => (3, Duration::from_secs(120)),
         };
+        let siw = config.interfaces.iter().any(|i| i.driver == Driver::Siw);
+        if siw && kit.kind() == Kind::Qemu {
+            bail!("Debian's stock kernel has no siw: guests with it are by User-Mode Linux");
+        }
         let mut failures = Vec::new();
         for _ in 0..tries {
             match Self::boot_once(kit, config, limit) {
@@ -170,7 +235,10 @@ impl Guest {
             guest
                 .run(&format!("set -e\n{}", interface.set_up(n)), limit)?
                 .success()?;
-            let table = guest.wait_for_gids(n, interface)?;
+            let table = match interface.driver {
+                Driver::Rxe => guest.wait_for_gids(n, interface)?,
+                Driver::Siw | Driver::Bare => GidTable::default(),
+            };
             guest.gids.push(table);
             guest.addresses.extend(&interface.addresses);
         }
@@ -413,6 +481,7 @@ mod tests {
             tap: "tap1".to_owned(),
             addresses: vec![address.parse().unwrap()],
             mtu: 1500,
+            driver: Driver::Rxe,
         }
     }
 
@@ -427,5 +496,20 @@ mod tests {
         let script = interface("10.77.0.1/24").set_up(0);
         let mtu = script.find("mtu 1500").unwrap();
         assert!(mtu < script.find("rdma link add rxe0").unwrap());
+    }
+
+    #[test]
+    fn an_interface_has_the_device_of_its_driver_and_a_bare_one_none() {
+        let script = |driver| {
+            let tap = interface("10.77.0.1/24");
+            Interface { driver, ..tap }.set_up(1)
+        };
+        let siw = script(Driver::Siw);
+        assert!(
+            siw.contains("rdma link add siw1 type siw netdev e1"),
+            "{siw}"
+        );
+        let bare = script(Driver::Bare);
+        assert!(bare.contains("e1") && !bare.contains("rdma"), "{bare}");
     }
 }

@@ -1,4 +1,5 @@
-//! Linux guests whose kernel's own `rdma_rxe` is the peer of tests.
+//! Linux guests with the kernel's own `rdma_rxe` or `siw`: peers of tests, or the cards of
+//! a masqd inside.
 //!
 //! [`Kit`] fetches and builds what a guest needs and keeps it; [`Wire`] joins guests and
 //! namespaces of this machine; [`Guest`] is a running one, in which programs run.
@@ -29,6 +30,6 @@ mod watch;
 
 pub use cache::CACHE_DIR;
 pub use gid::{Gid, GidIndex, GidTable};
-pub use guest::{Guest, GuestConfig, Interface, Job, Output, SHARE};
+pub use guest::{Driver, Guest, GuestConfig, Interface, Job, Output, SHARE};
 pub use kit::{Kind, Kit};
 pub use masq_e2e::{Namespace, Wire};
