@@ -15,9 +15,9 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Where the package puts them.
-const PACKAGED: &str = "/usr/share/doc/rdma-core/tests";
+pub(crate) const PACKAGED: &str = "/usr/share/doc/rdma-core/tests";
 /// The tests that need no rdma_cm, of a device like ours.
-const CORE: &[&str] = &[
+pub(crate) const CORE: &[&str] = &[
     "tests.test_addr.AHTest",
     "tests.test_atomic",
     "tests.test_cq",
@@ -35,7 +35,7 @@ const CORE: &[&str] = &[
 /// How many those are in rdma-core 44.
 const CORE_COUNT: usize = 102;
 /// Without XRC.
-const CORE_PASSES: usize = 86;
+pub(crate) const CORE_PASSES: usize = 86;
 /// Of rdma_cm, which want to see a network interface with the device's address.
 const RDMA_CM: &[&str] = &["tests.test_rdmacm"];
 /// How many those are; none may be skipped.
@@ -60,13 +60,13 @@ pub(crate) struct ConformanceArgs {
 
 /// How a test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(crate) enum Outcome {
     Ok,
     Skipped(String),
     Failed,
 }
 
-type Outcomes = BTreeMap<String, Outcome>;
+pub(crate) type Outcomes = BTreeMap<String, Outcome>;
 
 pub(crate) fn conformance(args: &ConformanceArgs) -> anyhow::Result<()> {
     heading("Getting ready");
@@ -138,7 +138,7 @@ fn run(mut python: Command, root: &Path, tests: &[String]) -> anyhow::Result<Str
 
 /// Copies the tests into the target directory and unpacks those that are
 /// packed.
-fn unpack(packaged: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn unpack(packaged: &Path) -> anyhow::Result<PathBuf> {
     ensure!(
         packaged.join("run_tests.py").is_file(),
         "{} holds no tests of rdma-core (some images leave documentation out). Have them \
@@ -171,7 +171,7 @@ fn unpack(packaged: &Path) -> anyhow::Result<PathBuf> {
 
 /// Reads `unittest -v`: a test's id begins a line, its outcome ends that line
 /// or a later one.
-fn read(output: &str) -> Outcomes {
+pub(crate) fn read(output: &str) -> Outcomes {
     let mut outcomes = Outcomes::new();
     let mut current = None;
     for line in output.lines() {

@@ -1,11 +1,14 @@
-//! `cargo xtask interop`: programs between masq and the kernel's own rdma_rxe.
+//! `cargo xtask interop`: programs between masq and the kernel's own rdma_rxe, and over
+//! cards that masq programs.
 
+pub(crate) mod cards;
 mod scenarios;
 mod station;
 
 use crate::progress::{heading, say, step, table};
 use crate::{build, setup};
 use anyhow::{Context as _, bail, ensure};
+use cards::Card;
 use clap::Args;
 use masq_e2e::Binaries;
 use masq_guest::{Kind, Kit, Wire};
@@ -24,7 +27,8 @@ const SERVER_ENDS: Duration = Duration::from_secs(15);
     after_help = "The first run fetches and builds what guests are made of, and says what; it is \
                   kept in MASQ_CACHE_DIR, else in ~/.cache/masq.\n\nExamples:\n  \
                   sudo -E cargo xtask interop\n  \
-                  cargo xtask interop --qemu --only ibv_rc_pingpong"
+                  cargo xtask interop --qemu --only ibv_rc_pingpong\n  \
+                  cargo xtask interop --cards --card siw"
 )]
 pub(crate) struct InteropArgs {
     /// Guests by User-Mode Linux 6.12, quick; the default.
@@ -45,6 +49,12 @@ pub(crate) struct InteropArgs {
     /// Bytes of a packet on the wire between them.
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=9000))]
     mtu: u32,
+    /// Instead, masqd inside guests, over their kernels' devices.
+    #[arg(long)]
+    cards: bool,
+    /// Which devices, with --cards.
+    #[arg(long, value_enum, requires = "cards", default_values = ["rxe", "siw"])]
+    card: Vec<Card>,
     /// Only name the scenarios.
     #[arg(long)]
     list: bool,
@@ -62,21 +72,28 @@ impl InteropArgs {
         kinds
     }
 
-    fn chosen(&self, scenario: &Scenario) -> bool {
+    fn chosen(&self, name: &str) -> bool {
         let mut only = self.only.iter();
-        self.only.is_empty() || only.any(|part| scenario.name.contains(part))
+        self.only.is_empty() || only.any(|part| name.contains(part))
     }
 }
 
 pub(crate) fn interop(args: &InteropArgs) -> anyhow::Result<()> {
+    let mut chosen: Vec<_> = SCENARIOS.iter().filter(|s| args.chosen(s.name)).collect();
+    let mut of_cards = cards::Scenario::all();
+    of_cards.retain(|scenario| args.chosen(scenario.name()));
+    if args.cards {
+        chosen.clear();
+    } else {
+        of_cards.clear();
+    }
+    let mut names: Vec<_> = chosen.iter().map(|scenario| scenario.name).collect();
+    names.extend(of_cards.iter().map(|scenario| scenario.name()));
+    ensure!(!names.is_empty(), "no scenario has such a name: --list");
     if args.list {
-        for scenario in SCENARIOS {
-            say(scenario.name);
-        }
+        say(&names.join("\n"));
         return Ok(());
     }
-    let chosen: Vec<_> = SCENARIOS.iter().filter(|s| args.chosen(s)).collect();
-    ensure!(!chosen.is_empty(), "no scenario has such a name: --list");
     ensure!(
         rustix::process::geteuid().is_root(),
         "namespaces and taps take root: sudo -E cargo xtask interop"
@@ -85,7 +102,8 @@ pub(crate) fn interop(args: &InteropArgs) -> anyhow::Result<()> {
     let kinds = args.kinds();
     let packages: Vec<_> = kinds.iter().flat_map(|kind| kind.packages()).collect();
     setup::ensure_also(&packages)?;
-    let binaries = if args.sides.iter().any(|sides| *sides != Sides::RxeRxe) {
+    let masq = args.cards || args.sides.iter().any(|sides| *sides != Sides::RxeRxe);
+    let binaries = if masq {
         setup::ensure_installed()?;
         say("  building in release mode; the first time takes minutes");
         Some(build::build()?)
@@ -100,6 +118,13 @@ pub(crate) fn interop(args: &InteropArgs) -> anyhow::Result<()> {
             "  {kind}: kernel and Debian are there after {:.1} s",
             since.elapsed().as_secs_f64()
         ));
+        if args.cards {
+            let binaries = Binaries::at(binaries.as_ref().context("masq is not built")?)?;
+            for card in &args.card {
+                cards::run(&kit, &binaries, *card, args.mtu, &of_cards, &mut results)?;
+            }
+            continue;
+        }
         for sides in &args.sides {
             heading(&format!("{} in {kind}", sides.title()));
             let fitting = chosen.iter().filter(|s| s.sides.contains(sides));
@@ -123,13 +148,16 @@ pub(crate) fn suite() -> anyhow::Result<()> {
         only: Vec::new(),
         sides: vec![Sides::MasqRxe, Sides::RxeMasq],
         mtu: 1500,
+        cards: false,
+        card: Vec::new(),
         list: false,
     })
 }
 
-struct Result {
+/// How a scenario ended.
+struct Outcome {
     name: &'static str,
-    sides: Sides,
+    sides: String,
     kind: Kind,
     took: Duration,
     failure: Option<PathBuf>,
@@ -141,7 +169,7 @@ fn run_all(
     scenarios: &[&Scenario],
     mtu: u32,
     binaries: &Option<PathBuf>,
-    results: &mut Vec<Result>,
+    results: &mut Vec<Outcome>,
 ) -> anyhow::Result<()> {
     let wire = Wire::new(mtu)?;
     let station = |masq: bool, number: u8| -> anyhow::Result<Station> {
@@ -178,9 +206,9 @@ fn run_all(
                 Some(keep(&name, &text)?)
             }
         };
-        results.push(Result {
+        results.push(Outcome {
             name: scenario.name,
-            sides,
+            sides: sides.title().to_owned(),
             kind: kit.kind(),
             took,
             failure,
@@ -224,7 +252,7 @@ fn keep(name: &str, text: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn report(results: &[Result]) -> anyhow::Result<()> {
+fn report(results: &[Outcome]) -> anyhow::Result<()> {
     heading("In short");
     let mut rows = vec![
         ["SCENARIO", "SIDES", "GUEST", "TIME", "RESULT"]
@@ -238,7 +266,7 @@ fn report(results: &[Result]) -> anyhow::Result<()> {
         };
         rows.push(vec![
             result.name.to_owned(),
-            result.sides.title().to_owned(),
+            result.sides.clone(),
             result.kind.to_string(),
             format!("{:.1} s", result.took.as_secs_f64()),
             word,

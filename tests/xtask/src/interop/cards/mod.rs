@@ -1,0 +1,249 @@
+//! `cargo xtask interop --cards`: two guests as two hosts, each with a masqd that programs
+//! its kernel's RDMA device, and tenants' programs inside.
+
+mod cases;
+mod host;
+mod pairs;
+mod policy;
+mod python;
+
+use super::{Outcome, keep};
+use crate::conformance;
+use crate::progress::{heading, say, step};
+use anyhow::Context as _;
+use cases::{CASES, Case};
+use clap::ValueEnum;
+use host::{CardHost, Objects};
+use masq_e2e::{Binaries, compile};
+use masq_guest::{Driver, Kind, Kit, Wire};
+use pairs::{PAIRS, Pair};
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// What masqd programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Card {
+    /// Nothing of the kernel: its own soft device, to prove guests and scenarios.
+    Soft,
+    /// The kernel's soft RoCE.
+    Rxe,
+    /// The kernel's soft iWARP.
+    Siw,
+}
+
+/// What a scenario needs of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Objects, but no peer.
+    Nothing,
+    /// Connected queue pairs whose programs exchange their numbers themselves.
+    Rc,
+    Uc,
+    Ud,
+    Atomics,
+    /// Connections by rdma_cm.
+    Cm,
+    /// A device of the kernel.
+    Card,
+}
+
+impl Card {
+    pub(crate) fn driver(self) -> Driver {
+        match self {
+            Self::Soft => Driver::Bare,
+            Self::Rxe => Driver::Rxe,
+            Self::Siw => Driver::Siw,
+        }
+    }
+
+    /// What masqd is started with.
+    fn options(self) -> String {
+        let device = self.driver().device(0);
+        device.map_or_else(String::new, |device| format!("--device verbs:{device}"))
+    }
+
+    fn is_kernels(self) -> bool {
+        self != Self::Soft
+    }
+
+    pub(crate) fn has(self, needs: Needs) -> bool {
+        match (self, needs) {
+            (_, Needs::Nothing | Needs::Cm) => true,
+            (Self::Soft, needs) => needs != Needs::Card,
+            (Self::Rxe, _) | (Self::Siw, Needs::Card) => true,
+            // iWARP connects by its connection manager only, and is RC without atomics.
+            (Self::Siw, Needs::Rc | Needs::Uc | Needs::Ud | Needs::Atomics) => false,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Soft => "the soft device",
+            Self::Rxe => "rdma_rxe",
+            Self::Siw => "siw",
+        }
+    }
+}
+
+/// Either sort of scenario.
+#[derive(Clone, Copy)]
+pub(super) enum Scenario {
+    Pair(&'static Pair),
+    Case(&'static Case),
+}
+
+impl Scenario {
+    pub(super) fn all() -> Vec<Self> {
+        let pairs = PAIRS.iter().map(Self::Pair);
+        pairs.chain(CASES.iter().map(Self::Case)).collect()
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Pair(pair) => pair.name,
+            Self::Case(case) => case.name,
+        }
+    }
+
+    fn needs(self) -> Needs {
+        match self {
+            Self::Pair(pair) => pair.needs,
+            Self::Case(case) => case.needs,
+        }
+    }
+
+    fn run(self, cards: &Cards) -> anyhow::Result<()> {
+        match self {
+            Self::Pair(pair) => pair.run(cards),
+            Self::Case(case) => (case.run)(cards),
+        }
+    }
+}
+
+/// Two hosts.
+#[derive(Debug)]
+pub(crate) struct Cards {
+    pub(crate) card: Card,
+    pub(crate) alpha: CardHost,
+    pub(crate) beta: CardHost,
+    /// What alpha's card held before there was a masqd.
+    without_masqd: Option<Objects>,
+    _wire: Wire,
+    _share: TempDir,
+}
+
+impl Cards {
+    /// Boots both guests and starts both masqd.
+    pub(crate) fn start(
+        kit: &Kit,
+        binaries: &Binaries,
+        card: Card,
+        mtu: u32,
+    ) -> anyhow::Result<Self> {
+        let share = share(binaries)?;
+        let wire = Wire::new(mtu)?;
+        let boot = |number| CardHost::boot(kit, &wire, card, number, share.path());
+        let (alpha, beta) = (boot(0)?, boot(1)?);
+        let without_masqd = match card.is_kernels() {
+            true => Some(alpha.objects()?),
+            false => None,
+        };
+        alpha.start_masqd()?;
+        beta.start_masqd()?;
+        Ok(Self {
+            card,
+            alpha,
+            beta,
+            without_masqd,
+            _wire: wire,
+            _share: share,
+        })
+    }
+
+    fn logs(&self) -> String {
+        let of = |host: &CardHost| {
+            format!(
+                "{}'s masqd:\n{}\nits kernel:\n{}\n",
+                host.address(),
+                host.log(),
+                host.console()
+            )
+        };
+        of(&self.alpha) + &of(&self.beta)
+    }
+}
+
+/// What guests see: masq, the policy, test programs.
+fn share(binaries: &Binaries) -> anyhow::Result<TempDir> {
+    let share = tempfile::tempdir()?;
+    let dir = share.path();
+    for file in [binaries.masqd(), binaries.masq(), binaries.library()] {
+        let name = file.file_name().context("a program without a name")?;
+        fs::copy(&file, dir.join(name))?;
+    }
+    fs::write(dir.join("policy.yaml"), policy::whole())?;
+    fs::write(dir.join("guest.sh"), include_str!("guest.sh"))?;
+    compile("refusals", dir)?;
+    let tests = conformance::unpack(Path::new(conformance::PACKAGED))?.join("tests");
+    let to = dir.join(python::DIR).join("tests");
+    fs::create_dir_all(&to)?;
+    for entry in fs::read_dir(tests)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(share)
+}
+
+/// Runs what the card can do; what it cannot is left out and said.
+pub(super) fn run(
+    kit: &Kit,
+    binaries: &Binaries,
+    card: Card,
+    mtu: u32,
+    scenarios: &[Scenario],
+    results: &mut Vec<Outcome>,
+) -> anyhow::Result<()> {
+    let title = format!("masq over {}", card.title());
+    heading(&format!("{title}, two hosts by {}", kit.kind()));
+    if card == Card::Siw && kit.kind() == Kind::Qemu {
+        say("  LEFT OUT: Debian's stock kernel has no siw");
+        return Ok(());
+    }
+    let (fitting, rest): (Vec<Scenario>, Vec<Scenario>) =
+        scenarios.iter().copied().partition(|s| card.has(s.needs()));
+    if !rest.is_empty() {
+        let names: Vec<_> = rest.iter().map(|s| s.name()).collect();
+        say(&format!("  not of this device: {}", names.join(", ")));
+    }
+    let starting = step("two guests, a masqd in each");
+    let cards = Cards::start(kit, binaries, card, mtu)?;
+    starting.done("");
+    for scenario in fitting {
+        let running = step(scenario.name());
+        let since = Instant::now();
+        let failure = match scenario.run(&cards) {
+            Ok(()) => {
+                running.done("");
+                None
+            }
+            Err(error) => {
+                drop(running);
+                let text = format!("{error:#}\n\n{}", cards.logs());
+                let name = format!("{}-{:?}-{:?}", scenario.name(), card, kit.kind());
+                Some(keep(&name, &text)?)
+            }
+        };
+        results.push(Outcome {
+            name: scenario.name(),
+            sides: title.clone(),
+            kind: kit.kind(),
+            took: since.elapsed(),
+            failure,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Whom the hosts of the cards' scenarios serve.
+
+/// Names and addresses of the two hosts.
+pub(super) const HOSTS: [(&str, &str); 2] = [("alpha", "10.77.0.1"), ("beta", "10.77.0.2")];
+
+/// The rule that a scenario takes away and gives back.
+pub(super) const RULE: &str = "a-and-b";
+/// The rule that refuses.
+pub(super) const REFUSES: &str = "keep-out";
+
+/// - `blue/a` and `blue/b` live apart, `blue/a` and `blue/c` on one host;
+/// - nobody may reach `blue/far`;
+/// - `red` has the addresses of `blue`;
+/// - `tight` has hardly a quota.
+const POLICY: &str = "
+version: 1
+hosts: { alpha: { address: 10.77.0.1 }, beta: { address: 10.77.0.2 } }
+tenants:
+  blue:
+    endpoints:
+      a: { address: 10.0.0.1, host: alpha }
+      b: { address: 10.0.0.2, host: beta }
+      c: { address: 10.0.0.3, host: alpha }
+      far: { address: 10.0.0.9, host: beta }
+    rules:
+      - { name: keep-out, from: any, to: far, both_ways: true, action: deny }
+      - { name: a-and-b, from: a, to: b, both_ways: true, action: allow }
+      - { name: a-and-c, from: a, to: c, both_ways: true, action: allow }
+  red:
+    endpoints:
+      a: { address: 10.0.0.1, host: alpha }
+      b: { address: 10.0.0.2, host: beta }
+    rules:
+      - { name: red, from: a, to: b, both_ways: true, action: allow }
+  tight:
+    quotas: { qps: 4, pinned: 1MiB }
+    endpoints:
+      a: { address: 10.0.0.1, host: alpha }
+";
+
+/// As it begins.
+pub(super) fn whole() -> String {
+    POLICY.to_owned()
+}
+
+/// Without [`RULE`].
+pub(super) fn cut() -> String {
+    let kept = POLICY.lines().filter(|line| !line.contains(RULE));
+    kept.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cut_policy_lacks_one_rule_and_nothing_else() {
+        let (whole, cut) = (whole(), cut());
+        assert_eq!(whole.lines().count(), cut.lines().count() + 1);
+        assert!(whole.contains(RULE) && !cut.contains(RULE));
+        assert!(cut.contains(REFUSES));
+        for (name, address) in HOSTS {
+            assert!(whole.contains(&format!("{name}: {{ address: {address} }}")));
+        }
+    }
+}
