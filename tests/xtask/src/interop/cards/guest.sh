@@ -15,6 +15,9 @@ namespace_of_e0() {
     ip -n host link set e0 up
 }
 
+# alive PID: nobody may have waited for it yet.
+alive() { grep -qs '^State:.[^Z]' "/proc/$1/status"; }
+
 # start_masqd: until it answers; what it says goes to /run/masqd.log.
 start_masqd() {
     [ -e /run/policy.yaml ] || cp $share/policy.yaml /run/policy.yaml
@@ -23,7 +26,7 @@ start_masqd() {
     echo $! >/run/masqd.pid
     for i in $(seq 200); do
         masq hosts >/dev/null 2>&1 && return 0
-        kill -0 "$(cat /run/masqd.pid)" 2>/dev/null || break
+        alive "$(cat /run/masqd.pid)" || break
         sleep 0.05
     done
     echo "masqd did not come up" >&2
@@ -36,7 +39,7 @@ end_masqd() {
     pid=$(cat /run/masqd.pid)
     kill -s "$1" "$pid"
     for i in $(seq 200); do
-        kill -0 "$pid" 2>/dev/null || return 0
+        alive "$pid" || return 0
         sleep 0.05
     done
     echo "masqd does not end" >&2
@@ -51,7 +54,7 @@ refused_start() {
     return 0
 }
 
-masqd_runs() { kill -0 "$(cat /run/masqd.pid)" 2>/dev/null; }
+masqd_runs() { alive "$(cat /run/masqd.pid)"; }
 
 # as ENDPOINT PROGRAM…
 as() {

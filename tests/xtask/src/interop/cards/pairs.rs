@@ -11,6 +11,9 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(60);
 /// For a server whose client has ended.
 const SERVER_ENDS: Duration = Duration::from_secs(15);
+/// rping's main thread closes what its other thread reads from; with one processor the other
+/// one may notice. What it printed before still counts.
+const RPINGS_END: &str = "rdma_get_cm_event: Invalid argument";
 /// Where each endpoint has its own address as RoCEv2.
 pub(super) const GID_INDEX: &str = "3";
 pub(super) const TCP: Ready = Ready::Tcp(18515);
@@ -84,7 +87,8 @@ macro_rules! by_cm {
 const PINGED: Says = Says::Words("usec/iter");
 
 // Events where a program offers them: with one processor, one that polls leaves none to
-// masqd and the kernel. So few times where it does not.
+// masqd and the kernel. So few times where it does not, and so few datagrams that no queue
+// overflows: who counts them would wait for ever.
 #[rustfmt::skip]
 pub(super) const PAIRS: &[Pair] = &[
     same!(Apart, Rc, "ibv_rc_pingpong", PINGED, "ibv_rc_pingpong -g {gid} -n 200 -e -c"),
@@ -99,11 +103,11 @@ pub(super) const PAIRS: &[Pair] = &[
     same!(Apart, Rc, "ib_read_lat", Says::Row(64, 200), "ib_read_lat -x {gid} -F -e -s 64 -n 200"),
     same!(Apart, Atomics, "ib_atomic_bw", Says::Row(8, 500), "ib_atomic_bw -x {gid} -F -e -n 500"),
     same!(Apart, Atomics, "ib_atomic_lat", Says::Row(8, 200), "ib_atomic_lat -x {gid} -F -e -n 200"),
-    same!(Apart, Ud, "ud-ib_send_bw", Says::Row(1024, 500), "ib_send_bw -c UD -x {gid} -F -e -s 1024 -n 500"),
+    same!(Apart, Ud, "ud-ib_send_bw", Says::Row(1024, 100), "ib_send_bw -c UD -x {gid} -F -e -s 1024 -n 100 -r 128"),
     same!(Apart, Ud, "ud-ib_send_lat", Says::Row(64, 200), "ib_send_lat -c UD -x {gid} -F -e -s 64 -n 200"),
-    same!(Apart, Uc, "uc-ib_send_bw", Says::Row(1024, 500), "ib_send_bw -c UC -x {gid} -F -e -s 1024 -n 500"),
+    same!(Apart, Uc, "uc-ib_send_bw", Says::Row(1024, 100), "ib_send_bw -c UC -x {gid} -F -e -s 1024 -n 100 -r 128"),
     same!(Apart, Uc, "uc-ib_send_lat", Says::Row(64, 200), "ib_send_lat -c UC -x {gid} -F -e -s 64 -n 200"),
-    by_cm!(Apart, Cm, "rping", "ping data", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -C 20"),
+    by_cm!(Apart, Cm, "rping", "rdma-ping-19", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -C 20"),
     by_cm!(Apart, Cm, "ucmatose", "return status 0", "ucmatose -C 20", "ucmatose -s {cm} -C 20"),
     by_cm!(Apart, Ud, "udaddy", "return status 0", "udaddy -C 20", "udaddy -s {cm} -C 20"),
     by_cm!(Apart, Cm, "rstream", "Gb/sec", "rstream -S 4096 -I 100 -C 10 -T v", "rstream -s {cm} -S 4096 -I 100 -C 10 -T v"),
@@ -113,7 +117,7 @@ pub(super) const PAIRS: &[Pair] = &[
     same!(Near, Ud, "near-ibv_ud_pingpong", PINGED, "ibv_ud_pingpong -g {gid} -s 1024 -n 200 -e -c"),
     same!(Near, Rc, "near-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -x {gid} -F -s 65536 -n 500"),
     same!(Near, Rc, "near-ib_read_bw", Says::Row(65536, 500), "ib_read_bw -x {gid} -F -e -s 65536 -n 500"),
-    by_cm!(Near, Cm, "near-rping", "ping data", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -C 20"),
+    by_cm!(Near, Cm, "near-rping", "rdma-ping-19", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -C 20"),
 ];
 
 /// Where both ends are, and as whom.
@@ -169,7 +173,7 @@ impl Pair {
                 let (out, err) = waiting.output().unwrap_or_default();
                 format!("{asking}\nserver:\n{out}{err}")
             })?;
-        if asked.status != 0 {
+        if asked.status != 0 && !asked.stderr.contains(RPINGS_END) {
             std::thread::sleep(Duration::from_millis(500));
             let (out, err) = waiting.output()?;
             bail!(
@@ -181,7 +185,7 @@ impl Pair {
             .wait(SERVER_ENDS)
             .with_context(|| format!("client {}", told(&asking, &asked)))?;
         ensure!(
-            served.status == 0,
+            served.status == 0 || served.stderr.contains(RPINGS_END),
             "client {}\nserver {}",
             told(&asking, &asked),
             told(&serving, &served)
