@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: ratios, measured in one run on one machine.
 
 mod baseline;
+mod cards;
 mod cm;
 mod containers;
 mod daemon;
@@ -11,6 +12,7 @@ mod report;
 mod tools;
 mod wire;
 
+use crate::interop::cards::Card;
 use crate::progress::{heading, say, step};
 use crate::{build, setup};
 use anyhow::Context as _;
@@ -53,6 +55,12 @@ pub(crate) struct BenchArgs {
     /// Only between two hosts, and in guests against rdma_rxe.
     #[arg(long, conflicts_with_all = ["no_network", "only_cm", "only_containers"])]
     only_wire: bool,
+    /// Only masqd over cards of the kernel, in guests, against these cards.
+    #[arg(long, conflicts_with_all = ["write", "no_network", "only_cm", "only_containers", "only_wire"])]
+    only_cards: bool,
+    /// Which cards, with --only-cards.
+    #[arg(long, value_enum, requires = "only_cards", default_values = ["rxe", "siw"])]
+    card: Vec<Card>,
     /// Leave out guests, of which the first ones take long to make.
     #[arg(long)]
     no_guests: bool,
@@ -78,6 +86,9 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         rounds: args.rounds,
         guests: !args.no_guests,
     };
+    if args.only_cards {
+        return cards::measure(&binaries, &args.card, args.rounds);
+    }
     if args.only_wire {
         return wire::measure(&binaries, extent, args.write);
     }

@@ -117,6 +117,11 @@ impl Report {
         format!("{}\n\n{}", self.machine, table(&self.rows))
     }
 
+    /// What machine it was.
+    pub(crate) fn heading(&self) -> String {
+        format!("{}\n", self.machine)
+    }
+
     pub(crate) fn json(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string_pretty(self)?)
     }

@@ -34,17 +34,18 @@ pub(crate) struct Calls {
 
 /// The last line of numbers that perftest printed.
 pub(crate) fn row(out: &Finished) -> anyhow::Result<Vec<f64>> {
-    out.output
-        .lines()
-        .rev()
-        .find_map(|line| {
-            let row: Option<Vec<f64>> = line
-                .split_ascii_whitespace()
-                .map(|cell| cell.parse().ok())
-                .collect();
-            row.filter(|row| row.len() >= 4)
-        })
-        .with_context(|| format!("no row of numbers: {out}"))
+    row_of(&out.output).with_context(|| format!("no row of numbers: {out}"))
+}
+
+/// The last row of numbers that perftest printed.
+pub(super) fn row_of(output: &str) -> Option<Vec<f64>> {
+    output.lines().rev().find_map(|line| {
+        let row: Option<Vec<f64>> = line
+            .split_ascii_whitespace()
+            .map(|cell| cell.parse().ok())
+            .collect();
+        row.filter(|row| row.len() >= 4)
+    })
 }
 
 pub(super) fn cell(row: &[f64], column: usize) -> anyhow::Result<f64> {

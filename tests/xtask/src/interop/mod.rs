@@ -2,7 +2,7 @@
 //! cards that masq programs.
 
 pub(crate) mod cards;
-mod scenarios;
+pub(crate) mod scenarios;
 mod station;
 
 use crate::progress::{heading, say, step, table};

@@ -157,7 +157,7 @@ fn addresses_of(number: u8) -> anyhow::Result<Vec<IpNet>> {
         .collect::<Result<_, _>>()?)
 }
 
-fn wait_in_guest(guest: &Guest, ready: Ready) -> anyhow::Result<()> {
+pub(super) fn wait_in_guest(guest: &Guest, ready: Ready) -> anyhow::Result<()> {
     let condition = match ready {
         // A line of /proc/net/tcp whose state is LISTEN.
         Ready::Tcp(port) => {

@@ -75,8 +75,8 @@ fn sum(stat: &str, from: usize) -> u64 {
     fields.filter_map(|word| word.parse::<u64>().ok()).sum()
 }
 
-/// Ticks that the machine was busy, and of those in soft interrupts.
-fn machine(stat: &str) -> Option<(u64, u64)> {
+/// Ticks that the machine was busy, and of those in soft interrupts, of a /proc/stat.
+pub(in crate::bench) fn machine(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line
         .split_whitespace()

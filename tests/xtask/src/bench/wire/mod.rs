@@ -1,12 +1,12 @@
 //! masq between two hosts, against TCP and UDP over the same link, and in a guest against
 //! the kernel's rdma_rxe.
 
-mod cpu;
+pub(super) mod cpu;
 mod guest;
 mod hosts;
 mod link;
 mod loss;
-mod samples;
+pub(super) mod samples;
 
 use super::report::{self, Document, Report};
 use crate::progress::{heading, say};

@@ -3,9 +3,10 @@
 use super::Card;
 use super::policy::HOSTS;
 use crate::interop::scenarios::Ready;
+use crate::interop::station::wait_in_guest;
 use anyhow::{Context as _, bail, ensure};
 use masq_admin::{EndpointReport, SessionDetail, SessionReport};
-use masq_guest::{Guest, GuestConfig, Job, Kit, Output, SHARE, Wire};
+use masq_guest::{Driver, GidIndex, Guest, GuestConfig, Job, Kit, Output, SHARE, Wire};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,6 +28,15 @@ pub(crate) struct CardHost {
     card: Card,
     name: &'static str,
     address: &'static str,
+    bare: Bare,
+}
+
+/// The kernel's card itself, without masq.
+#[derive(Debug)]
+struct Bare {
+    interface: usize,
+    device: Option<String>,
+    address: String,
 }
 
 /// What `masq show ENDPOINT` says.
@@ -37,17 +47,33 @@ pub(crate) struct Shown {
 }
 
 impl CardHost {
-    /// Boots it; masqd is not started yet.
+    /// Boots it; masqd is not started yet. `beside` a soft device there is a card of the
+    /// kernel on an interface of its own, to compare with.
     pub(super) fn boot(
         kit: &Kit,
         wire: &Wire,
         card: Card,
         number: usize,
         share: &Path,
+        beside: bool,
     ) -> anyhow::Result<Self> {
         let &(name, address) = HOSTS.get(number).context("no such host")?;
         let mut config =
             GuestConfig::on(wire, format!("{address}/24").parse()?)?.driver(card.driver());
+        let mut bare = Bare {
+            interface: 0,
+            device: card.driver().device(0),
+            address: address.to_owned(),
+        };
+        if beside && !card.is_kernels() {
+            bare = Bare {
+                interface: 1,
+                device: Driver::Rxe.device(1),
+                address: format!("10.78.0.{}", number + 1),
+            };
+            let second = GuestConfig::on(wire, format!("{}/24", bare.address).parse()?)?;
+            config.interfaces.extend(second.interfaces);
+        }
         config.memory_mib = MEMORY_MIB;
         config.share = Some(share.to_owned());
         let host = Self {
@@ -55,6 +81,7 @@ impl CardHost {
             card,
             name,
             address,
+            bare,
         };
         if !card.is_kernels() {
             let script = format!("set -e\n. {SHARE}/{SCRIPT}\nnamespace_of_e0 {address}/24");
@@ -153,6 +180,42 @@ impl CardHost {
     pub(crate) fn start(&self, endpoint: &str, line: &str) -> anyhow::Result<Job<'_>> {
         self.guest
             .spawn(&self.script(&format!("as {endpoint} {line}")))
+    }
+
+    /// The address of the card that programs use without masq.
+    pub(crate) fn bare_address(&self) -> &str {
+        &self.bare.address
+    }
+
+    /// That card's name.
+    pub(crate) fn bare_device(&self) -> anyhow::Result<&str> {
+        self.bare.device.as_deref().context("no card of the kernel")
+    }
+
+    /// The place of its RoCEv2 GID; none of iWARP.
+    pub(crate) fn bare_gid(&self) -> anyhow::Result<GidIndex> {
+        let gids = self.guest.gids(self.bare.interface);
+        gids.context("no interface")?.of(self.bare.address.parse()?)
+    }
+
+    /// Runs a script without masq to its end; what it printed.
+    pub(crate) fn run_bare(&self, script: &str) -> anyhow::Result<String> {
+        Ok(self.guest.run(script, SOON)?.success()?.stdout)
+    }
+
+    /// Starts a program without masq.
+    pub(crate) fn start_bare(&self, line: &str) -> anyhow::Result<Job<'_>> {
+        self.guest.spawn(&format!("exec {line}"))
+    }
+
+    /// Starts a server without masq and waits until it waits for its client.
+    pub(crate) fn serve_bare(&self, line: &str, ready: Ready) -> anyhow::Result<Job<'_>> {
+        let job = self.start_bare(line)?;
+        wait_in_guest(&self.guest, ready).with_context(|| {
+            let (out, err) = job.output().unwrap_or_default();
+            format!("{line}:\n{out}{err}")
+        })?;
+        Ok(job)
     }
 
     /// Starts a server and waits until it waits for its client.

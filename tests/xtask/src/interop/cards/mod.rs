@@ -2,7 +2,7 @@
 //! its kernel's RDMA device, and tenants' programs inside.
 
 mod cases;
-mod host;
+pub(crate) mod host;
 mod pairs;
 mod policy;
 mod python;
@@ -78,7 +78,7 @@ impl Card {
         }
     }
 
-    fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Soft => "the soft device",
             Self::Rxe => "rdma_rxe",
@@ -135,16 +135,18 @@ pub(crate) struct Cards {
 }
 
 impl Cards {
-    /// Boots both guests and starts both masqd.
+    /// Boots both guests and starts both masqd. `beside` a soft device there is also a
+    /// card of the kernel, to compare with.
     pub(crate) fn start(
         kit: &Kit,
         binaries: &Binaries,
         card: Card,
         mtu: u32,
+        beside: bool,
     ) -> anyhow::Result<Self> {
         let share = share(binaries)?;
         let wire = Wire::new(mtu)?;
-        let boot = |number| CardHost::boot(kit, &wire, card, number, share.path());
+        let boot = |number| CardHost::boot(kit, &wire, card, number, share.path(), beside);
         let (alpha, beta) = (boot(0)?, boot(1)?);
         let without_masqd = match card.is_kernels() {
             true => Some(alpha.objects()?),
@@ -185,7 +187,9 @@ fn share(binaries: &Binaries) -> anyhow::Result<TempDir> {
     }
     fs::write(dir.join("policy.yaml"), policy::whole())?;
     fs::write(dir.join("guest.sh"), include_str!("guest.sh"))?;
-    compile("refusals", dir)?;
+    for program in ["refusals", "control_each"] {
+        compile(program, dir)?;
+    }
     let tests = conformance::unpack(Path::new(conformance::PACKAGED))?.join("tests");
     let to = dir.join(python::DIR).join("tests");
     fs::create_dir_all(&to)?;
@@ -220,7 +224,7 @@ pub(super) fn run(
         say(&format!("  not of this device: {}", names.join(", ")));
     }
     let starting = step("two guests, a masqd in each");
-    let cards = Cards::start(kit, binaries, card, mtu)?;
+    let cards = Cards::start(kit, binaries, card, mtu, false)?;
     starting.done("");
     for scenario in fitting {
         let running = step(scenario.name());
