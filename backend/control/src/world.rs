@@ -132,10 +132,7 @@ impl World {
         let nobody = || Refused::invalid("no endpoint has this address");
         let endpoint = self.policy.endpoint(id).ok_or_else(nobody)?;
         let Some(host) = self.host_of(endpoint) else {
-            let may_be_elsewhere = *endpoint.home() == Home::Anywhere
-                && self.directory.hears_others()
-                && !self.is_present(endpoint);
-            if may_be_elsewhere {
+            if self.may_be_elsewhere(endpoint) {
                 return Ok(None);
             }
             return Ok(Some(Destination::Endpoint(self.endpoint_key(id))));
@@ -148,6 +145,31 @@ impl World {
             return Err(Refused::new(Status::Unreachable, "directory", reason));
         }
         Ok(Some(Destination::Host(host)))
+    }
+
+    /// Whether an endpoint that no host is known to have may yet have one.
+    fn may_be_elsewhere(&self, endpoint: &Endpoint) -> bool {
+        *endpoint.home() == Home::Anywhere
+            && self.directory.hears_others()
+            && !self.is_present(endpoint)
+    }
+
+    /// Whether the news that somebody of the tenant has come up at an address may be on its
+    /// way: nobody is known to be there, but an endpoint or a container of a class could.
+    pub(crate) fn may_come_up(&self, tenant: &TenantName, address: IpAddr) -> bool {
+        let Some(tenant) = self.policy.tenant(tenant.as_str()) else {
+            return false;
+        };
+        if let Some(endpoint) = tenant.endpoint_at(address) {
+            return self.may_be_elsewhere(endpoint) && self.host_of(endpoint).is_none();
+        }
+        let address = VirtualAddress::new(address);
+        let mut networks = tenant.addresses().unwrap_or_default().iter();
+        let this = self.this.as_ref().map(|this| this.address);
+        let is_bound = |home: &Home| matches!(home, Home::Host(at) if Some(at.address()) == this);
+        self.directory.hears_others()
+            && networks.any(|network| network.contains(address))
+            && tenant.classes().any(|c| !is_bound(c.template().home()))
     }
 
     /// Notes that of an address nothing is said any more, or something again.

@@ -339,3 +339,25 @@ fn peers_reach_an_endpoint_where_it_is_and_again_where_it_has_moved() -> anyhow:
     }
     Ok(())
 }
+
+/// For a second, as news may take so long.
+#[test]
+fn rdma_cm_waits_for_a_peer_that_nobody_has_registered() -> anyhow::Result<()> {
+    network()?;
+    let etcd = Etcd::start()?;
+    let two = Two::start(Some(&etcd.address()))?;
+    for (address, answer) in [
+        ("10.0.0.3", "RDMA_CM_EVENT_REJECTED"),
+        ("10.88.0.7", "RDMA_CM_EVENT_ADDR_ERROR"),
+    ] {
+        let since = Instant::now();
+        let words = ["-c", "-a", address, "-C", "1"];
+        let out = two.alpha.run_as("blue/a", "rping", words)?;
+        assert!(
+            !out.status.success() && out.output.contains(answer),
+            "{out}"
+        );
+        assert!(since.elapsed() >= Duration::from_secs(1), "at once: {out}");
+    }
+    Ok(())
+}

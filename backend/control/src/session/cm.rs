@@ -111,6 +111,9 @@ impl Session {
             .policy
             .endpoint(&self.endpoint)
             .and_then(|e| e.address());
+        if let Some(to) = ip(&destination) {
+            self.await_somebody(world, to)?;
+        }
         let known = [ip(&destination), own].map(|to| {
             let (_, peer) = world.peer_at(&self.endpoint, to?)?;
             Some((to?, peer))
@@ -140,9 +143,10 @@ impl Session {
     pub(super) fn cm_connect(&mut self, world: &mut World, request: &CmConnect) -> Reply {
         let (space, qp_type, to) =
             self.cm(world, request.target, |agent, _, id| agent.destination(id))?;
+        let peer = world.canonical(&self.endpoint, to.ip());
         let asked = Request::Connect {
             from: &self.endpoint,
-            to: world.canonical(&self.endpoint, to.ip()),
+            to: peer,
             qp_type: super::policy_type(qp_type),
             service: service(space, to.port()),
         };
@@ -156,6 +160,7 @@ impl Session {
                 agent.forbid(id, &text)
             });
         }
+        self.await_news(world, peer)?;
         self.cm_raising(world, request.target, |agent, now, id| {
             agent.connect(now, id, &request.param)
         })

@@ -23,6 +23,7 @@ use masq_memory::{MappedRing, SharedFile};
 use masq_policy::EndpointId;
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, RequestHeader, ResponseHeader, Status};
 use masq_spec::verbs::{Created, Ring};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -170,11 +171,24 @@ impl Session {
         }
     }
 
-    /// Whether the command that is being served has waited for as long as one may for
-    /// news of other hosts.
-    fn has_waited(&self) -> bool {
+    /// Has the command that is being served wait for news of other hosts, if somebody may
+    /// come up at an address, but no longer than one may wait.
+    fn await_news(&self, world: &World, address: IpAddr) -> Result<(), Refused> {
         let since = self.again_since;
-        since.is_some_and(|since| since.elapsed() >= NEWS_OF_OTHERS)
+        let has_waited = since.is_some_and(|since| since.elapsed() >= NEWS_OF_OTHERS);
+        match !has_waited && world.may_come_up(self.endpoint.tenant(), address) {
+            true => Err(Refused::again()),
+            false => Ok(()),
+        }
+    }
+
+    /// The same, if nobody is known to be there: a container of another host may have started
+    /// a moment ago.
+    fn await_somebody(&self, world: &World, address: IpAddr) -> Result<(), Refused> {
+        match world.peer_at(&self.endpoint, address) {
+            Some(_) => Ok(()),
+            None => self.await_news(world, address),
+        }
     }
 
     fn refuse(&self, world: &mut World, verb: &'static str, refused: &Refused) -> Outcome {

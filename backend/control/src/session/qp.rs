@@ -315,6 +315,7 @@ impl Session {
         qp_type: QpType,
         asked: &Asked,
     ) -> Result<(Destination, String), Refused> {
+        self.await_somebody(world, to)?;
         let verdict = asked
             .decide(world, qp_type)
             .map_err(|r| r.about(format!("-> {to} ({qp_type:?}, {})", asked.service)))?;
@@ -334,9 +335,8 @@ impl Session {
         let about = || format!("-> {to}");
         match world.destination(&peer).map_err(|r| r.about(about()))? {
             Some(destination) => Ok((destination, rule)),
-            // It may have started a moment ago.
-            None if !self.has_waited() => Err(Refused::again()),
             None => {
+                self.await_news(world, to)?;
                 let reason = format!("{peer} is registered on no host");
                 let refused = Refused::new(Status::Unreachable, "directory", reason);
                 Err(refused.about(about()))

@@ -4,6 +4,7 @@ use super::*;
 use masq_device::Destination;
 use masq_directory::{Change, Embedded, Entry, LocalHost, Slot};
 use std::net::IpAddr;
+use zerocopy::FromZeros;
 
 const HOSTS: &str = "
 version: 1
@@ -194,6 +195,18 @@ impl Asker {
         }
     }
 
+    /// What it is answered in the end.
+    fn handle_in_the_end(&mut self, address: &str) -> Status {
+        let begin = std::time::Instant::now();
+        loop {
+            match self.handle_for(address) {
+                None => std::thread::sleep(std::time::Duration::from_millis(20)),
+                Some(status) => return status,
+            }
+            assert!(begin.elapsed().as_secs() < 60);
+        }
+    }
+
     /// `None`: to be asked again.
     fn handle_for(&mut self, address: &str) -> Option<Status> {
         use masq_spec::verbs::{AhAttr, CreateAh};
@@ -222,17 +235,48 @@ fn who_asks_for_a_peer_that_is_registered_nowhere_waits_for_a_moment() {
     said(&mut asker.world, "10.0.0.3", claim);
     assert_eq!(asker.handle_for("10.0.0.3"), Some(Status::Ok));
     said(&mut asker.world, "10.0.0.3", None);
-    let begin = std::time::Instant::now();
-    let status = loop {
-        match asker.handle_for("10.0.0.3") {
-            None => std::thread::sleep(std::time::Duration::from_millis(20)),
-            Some(status) => break status,
-        }
-        assert!(begin.elapsed().as_secs() < 60);
-    };
-    assert_eq!(status, Status::Unreachable);
+    assert_eq!(asker.handle_in_the_end("10.0.0.3"), Status::Unreachable);
     // What the policy places needs no news.
     assert_eq!(asker.handle_for("10.0.0.2"), Some(Status::Ok));
+    let Asker {
+        mut world, session, ..
+    } = asker;
+    session.close(&mut world);
+}
+
+#[test]
+fn who_asks_for_a_container_that_nobody_has_registered_waits_as_well() {
+    let mut asker = Asker::new();
+    assert_eq!(asker.handle_for("10.0.1.1"), None);
+    let claim = Some(("worker.x", Some("worker"), "192.0.2.2"));
+    said(&mut asker.world, "10.0.1.1", claim);
+    assert_eq!(asker.handle_for("10.0.1.1"), Some(Status::Ok));
+    assert_eq!(asker.handle_in_the_end("10.0.1.2"), Status::Denied);
+    // Nor does rdma_cm say at once that nobody is there. (The id is nobody's.)
+    let resolve = |address: [u8; 4]| {
+        let mut request = masq_spec::verbs::CmResolve::new_zeroed();
+        request.destination.family = 2;
+        request.destination.ip[..4].copy_from_slice(&address);
+        request.as_bytes().to_owned()
+    };
+    let mut known = |address| {
+        asker
+            .ask(Opcode::CmResolveAddr, &resolve(address))
+            .is_some()
+    };
+    assert!(known([10, 0, 1, 1]) && !known([10, 0, 1, 2]));
+    // Where no container can be, none is waited for.
+    assert_eq!(asker.handle_for("10.1.0.1"), Some(Status::Denied));
+    // Nor is one that the rules would refuse all the same.
+    let refuses = HOSTS.replace("from: any, to: any", "from: there, to: any");
+    let refuses = Policy::parse("p", &refuses).unwrap();
+    asker.world.set_policy(refuses);
+    assert_eq!(asker.handle_for("10.0.0.3"), Some(Status::Denied));
+    // A class of this host has its containers here.
+    let bound = HOSTS.replace("address: auto }", "address: auto, host: alpha }");
+    let bound = Policy::parse("p", &bound).unwrap();
+    asker.world.set_policy(bound);
+    assert_eq!(asker.handle_for("10.0.1.2"), Some(Status::Denied));
     let Asker {
         mut world, session, ..
     } = asker;
@@ -248,7 +292,7 @@ fn a_directory_that_forgets_cuts_no_connection_but_a_policy_does() {
     said(&mut asker.world, "10.0.1.1", None);
     assert_eq!(asker.session.recheck(&mut asker.world), 0);
     // New ones are refused, for the policy has nobody there.
-    assert_eq!(asker.handle_for("10.0.1.1"), Some(Status::Denied));
+    assert_eq!(asker.handle_in_the_end("10.0.1.1"), Status::Denied);
     // What has the address now is judged by the rules.
     said(
         &mut asker.world,
