@@ -1,9 +1,10 @@
 //! An etcd of its own for each test.
 
+use crate::namespace::Namespace;
 use crate::ports::free_port;
 use crate::process::{Running, spawn};
 use anyhow::bail;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,11 +14,18 @@ const START: Duration = Duration::from_secs(60);
 /// An etcd with one member; it ends with this.
 #[derive(Debug)]
 pub struct Etcd {
+    running: Running,
+    place: Place,
     dir: tempfile::TempDir,
-    ip: String,
+}
+
+/// Where it is reached, and from where it is started.
+#[derive(Debug)]
+struct Place {
+    namespace: Namespace,
+    ip: IpAddr,
     client: u16,
     peer: u16,
-    running: Running,
 }
 
 impl Etcd {
@@ -26,15 +34,34 @@ impl Etcd {
     /// # Errors
     /// It is not installed (`cargo xtask setup`), or does not come up.
     pub fn start() -> anyhow::Result<Self> {
-        let (client, peer) = (free_port()?, free_port()?);
-        let (dir, ip) = (tempfile::tempdir()?, "127.0.0.1".to_owned());
-        let running = spawn(command(dir.path().join("data"), &ip, client, peer))?;
-        let mut etcd = Self {
-            dir,
+        Self::start_at(Place {
+            namespace: Namespace::current()?,
+            ip: Ipv4Addr::LOCALHOST.into(),
+            client: free_port()?,
+            peer: free_port()?,
+        })
+    }
+
+    /// In a namespace of its own, which has this address.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in(namespace: Namespace, ip: IpAddr) -> anyhow::Result<Self> {
+        Self::start_at(Place {
+            namespace,
             ip,
-            client,
-            peer,
+            client: 2379,
+            peer: 2380,
+        })
+    }
+
+    fn start_at(place: Place) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let running = place.spawn(dir.path().join("data"))?;
+        let mut etcd = Self {
             running,
+            place,
+            dir,
         };
         etcd.wait()?;
         Ok(etcd)
@@ -42,7 +69,7 @@ impl Etcd {
 
     /// What `masqd --directory` is told.
     pub fn address(&self) -> String {
-        format!("etcd://{}:{}/test", self.ip, self.client)
+        format!("etcd://{}:{}/test", self.place.ip, self.place.client)
     }
 
     /// Ends it at once.
@@ -66,14 +93,13 @@ impl Etcd {
     /// # Errors
     /// As [`Self::start`].
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        let data = self.dir.path().join("data");
-        self.running = spawn(command(data, &self.ip, self.client, self.peer))?;
+        self.running = self.place.spawn(self.dir.path().join("data"))?;
         self.wait()
     }
 
     fn wait(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + START;
-        while TcpStream::connect((self.ip.as_str(), self.client)).is_err() {
+        while !self.place.answers()? {
             if Instant::now() > end || !self.running.is_running() {
                 bail!("etcd did not start:\n{}", self.running.output());
             }
@@ -83,18 +109,23 @@ impl Etcd {
     }
 }
 
-fn command(data: PathBuf, ip: &str, client: u16, peer: u16) -> Command {
-    let (client, peer) = (
-        format!("http://{ip}:{client}"),
-        format!("http://{ip}:{peer}"),
-    );
-    let mut command = Command::new("etcd");
-    command.arg("--data-dir").arg(data);
-    command.args(["--name", "one"]);
-    command.args(["--listen-client-urls", &client]);
-    command.args(["--advertise-client-urls", &client]);
-    command.args(["--listen-peer-urls", &peer]);
-    command.args(["--initial-advertise-peer-urls", &peer]);
-    command.args(["--initial-cluster", &format!("one={peer}")]);
-    command
+impl Place {
+    fn answers(&self) -> anyhow::Result<bool> {
+        let connect = || Ok(TcpStream::connect((self.ip, self.client)).is_ok());
+        self.namespace.inside(connect)
+    }
+
+    fn spawn(&self, data: PathBuf) -> anyhow::Result<Running> {
+        let url = |port| format!("http://{}:{port}", self.ip);
+        let (client, peer) = (url(self.client), url(self.peer));
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(data);
+        command.args(["--name", "one"]);
+        command.args(["--listen-client-urls", &client]);
+        command.args(["--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer]);
+        command.args(["--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("one={peer}")]);
+        self.namespace.inside(|| spawn(command))
+    }
 }

@@ -1,6 +1,7 @@
 //! Several hosts: network namespaces on a network of their own, each with a masqd.
 
 use crate::binaries::Binaries;
+use crate::etcd::Etcd;
 use crate::host::{Host, Place};
 use crate::hub::Hub;
 use crate::meeting::Meeting;
@@ -8,9 +9,9 @@ use crate::namespace::Namespace;
 use crate::pair::{Pair, PairOutput};
 use crate::wire::Wire;
 use anyhow::Context as _;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Names of hosts, in order.
 pub const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
@@ -27,6 +28,9 @@ tenants:
     rules:
       - { name: a-and-b, from: a, to: b, both_ways: true, action: allow }
 ";
+
+/// Where etcd is.
+const ETCD: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 200), 24));
 
 /// What joins the hosts.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct HostsConfig {
     pub ipv6: bool,
     /// Whether a [`Hub`] joins them.
     pub hub: bool,
+    /// Whether an etcd, on the same network, is their directory.
+    pub etcd: bool,
     /// Their policy; `HOSTS` stands for their names and addresses.
     pub policy: String,
     /// Arguments of each masqd.
@@ -61,6 +67,7 @@ impl Default for HostsConfig {
             mtu: 1500,
             ipv6: false,
             hub: false,
+            etcd: false,
             policy: POLICY.to_owned(),
             args: Vec::new(),
         }
@@ -90,6 +97,20 @@ impl HostsConfig {
         self
     }
 
+    /// So many.
+    #[must_use]
+    pub fn count(mut self, count: usize) -> Self {
+        self.count = count;
+        self
+    }
+
+    /// With an etcd as their directory.
+    #[must_use]
+    pub fn etcd(mut self) -> Self {
+        self.etcd = true;
+        self
+    }
+
     /// With this policy.
     #[must_use]
     pub fn policy(mut self, policy: &str) -> Self {
@@ -113,22 +134,27 @@ impl HostsConfig {
             true => Network::Hub(Hub::new(self.mtu)?),
             false => Network::Bridge(Wire::new(self.mtu)?),
         };
-        let mut hosts = Hosts {
-            hosts: Vec::new(),
-            namespaces: Vec::new(),
+        let mut namespaces = Vec::new();
+        for at in 0..self.count {
+            let mut nets = vec![self.net(at), out_of_band(at)];
+            nets.dedup();
+            namespaces.push(network.host(&nets)?);
+        }
+        // Behind the hosts: they are the first interfaces of the network.
+        let etcd = match self.etcd {
+            true => Some(Etcd::start_in(network.host(&[ETCD])?, ETCD.addr())?),
+            false => None,
+        };
+        let directory = etcd.as_ref().map(Etcd::address);
+        let launch = |(name, namespace)| self.launch(name, namespace, directory.as_deref());
+        let hosts = NAMES.into_iter().zip(&namespaces).map(launch);
+        Ok(Hosts {
+            hosts: hosts.collect::<anyhow::Result<_>>()?,
+            etcd,
+            namespaces,
             network,
             config: self,
-        };
-        let names = NAMES.iter().take(hosts.config.count);
-        for (at, name) in names.enumerate() {
-            let mut nets = vec![hosts.config.net(at), out_of_band(at)];
-            nets.dedup();
-            let namespace = hosts.network.host(&nets)?;
-            let host = hosts.config.launch(name, &namespace)?;
-            hosts.hosts.push(host);
-            hosts.namespaces.push(namespace);
-        }
-        Ok(hosts)
+        })
     }
 
     fn net(&self, at: usize) -> IpNet {
@@ -141,12 +167,18 @@ impl HostsConfig {
         }
     }
 
-    fn launch(&self, name: &str, namespace: &Namespace) -> anyhow::Result<Host> {
+    fn launch(
+        &self,
+        name: &str,
+        namespace: &Namespace,
+        directory: Option<&str>,
+    ) -> anyhow::Result<Host> {
         let place = Place {
             namespace: Some(namespace),
             ..Place::default()
         };
         let mut args = vec!["--host", name];
+        args.extend(directory.into_iter().flat_map(|d| ["--directory", d]));
         args.extend(self.args.iter().map(String::as_str));
         let policy = self.filled(&self.policy);
         Host::launch_at(Binaries::find()?, place, &policy, &args)
@@ -189,6 +221,7 @@ impl Network {
 pub struct Hosts {
     // Ended in this order.
     hosts: Vec<Host>,
+    etcd: Option<Etcd>,
     namespaces: Vec<Namespace>,
     network: Network,
     config: HostsConfig,
@@ -246,6 +279,14 @@ impl Hosts {
     /// pairs: of IPv4 always.
     pub fn meeting_point(&self) -> IpAddr {
         out_of_band(0).addr()
+    }
+
+    /// Their directory, to be killed and restarted.
+    ///
+    /// # Errors
+    /// They have none.
+    pub fn etcd(&mut self) -> anyhow::Result<&mut Etcd> {
+        self.etcd.as_mut().context("they have no etcd")
     }
 
     /// What joins them.

@@ -25,6 +25,7 @@ mod pair;
 mod ports;
 mod preload;
 mod process;
+mod sightings;
 mod tap;
 mod wire;
 
@@ -42,4 +43,5 @@ pub use pair::{Pair, PairOutput};
 pub use ports::{free_port, wait_for_listener, wait_for_listener_in};
 pub use preload::{LIBRSPRELOAD, start_over_rdma};
 pub use process::{Finished, Running, end_all, spawn};
+pub use sightings::Sightings;
 pub use wire::{Wire, addresses_of};

@@ -1,43 +1,24 @@
 //! What of tenants is on the wire between hosts: nothing but the hosts' own addresses, and
 //! who may talk to whom on either side.
 
-use masq_e2e::{Host, Hosts, HostsConfig, is_roce, pair};
-use std::collections::BTreeSet;
+use masq_e2e::{Host, Hosts, HostsConfig, Sightings, pair};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Where an IP packet comes from and goes to.
-fn addresses(frame: &[u8]) -> Option<[IpAddr; 2]> {
-    let v4 = |at: usize| Some(IpAddr::from(*frame.get(at..)?.first_chunk::<4>()?));
-    let v6 = |at: usize| Some(IpAddr::from(*frame.get(at..)?.first_chunk::<16>()?));
-    match frame.get(12..14)? {
-        [0x08, 0x00] => Some([v4(26)?, v4(30)?]),
-        [0x86, 0xdd] => Some([v6(22)?, v6(38)?]),
-        _ => None,
-    }
-}
 
 #[test]
 fn only_the_hosts_own_addresses_are_in_the_headers_of_packets() -> anyhow::Result<()> {
     for config in [HostsConfig::at_hub(), HostsConfig::at_hub().ipv6()] {
         let hosts = config.start()?;
-        let seen = Arc::new(Mutex::new((0, BTreeSet::new())));
-        let sink = seen.clone();
-        hosts.hub()?.observe(Box::new(move |_, frame| {
-            let mut sink = sink.lock().unwrap();
-            sink.0 += u64::from(is_roce(frame));
-            sink.1.extend(addresses(frame).into_iter().flatten());
-        }));
+        let seen = Sightings::of(hosts.hub()?);
         hosts.pair("ibv_rc_pingpong -g 3 -c -n 50")?;
         hosts.pair("ibv_ud_pingpong -g 3 -c -s 1000 -n 50")?;
         hosts.meet("rping -s -V -C 5", "rping -c -a 10.0.0.1 -V -C 5")?;
         hosts.meet("udaddy", "udaddy -s 10.0.0.1")?;
-        let (packets, seen) = seen.lock().unwrap().clone();
-        assert!(packets > 200, "{packets}");
+        let (roce, all) = (seen.roce(), seen.all());
+        assert!(roce.values().sum::<u64>() > 200, "{roce:?}");
         let own = [hosts.address(0), hosts.address(1), hosts.meeting_point()];
         // Linux speaks of itself, too: neighbours, groups.
-        let others = seen.iter().filter(|address| match address {
+        let others = all.iter().filter(|address| match address {
             IpAddr::V4(v4) => !own.contains(address) && v4.octets() != [192, 0, 2, 2],
             IpAddr::V6(v6) => {
                 let is_local = v6.is_unicast_link_local() || v6.is_unspecified();
