@@ -3,7 +3,8 @@
 use crate::command::output_of;
 use crate::names::quietly;
 use anyhow::{Context as _, bail};
-use masq_e2e::{Finished, Running, spawn, wait_for_listener_in};
+use masq_admin::ContainerReport;
+use masq_e2e::{Finished, Host, Running, spawn, wait_for_listener_in};
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -61,6 +62,17 @@ impl Container {
     /// Its first process, as the host numbers it.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// What a masqd knows of it.
+    ///
+    /// # Errors
+    /// It does not know it.
+    pub fn report(&self, host: &Host) -> anyhow::Result<ContainerReport> {
+        masq_e2e::containers(host)?
+            .into_iter()
+            .find(|report| report.container == self.id)
+            .with_context(|| format!("masqd does not know {}", self.id))
     }
 
     /// The command that runs `words` inside.

@@ -1,9 +1,8 @@
 //! Two programs that meet, each in a container of its own.
 
 use crate::container::Container;
-use crate::site::Site;
 use anyhow::{Context as _, bail};
-use masq_e2e::{Finished, Running, wait_for_listeners};
+use masq_e2e::{Finished, Host, Running, wait_for_listeners};
 use std::time::Duration;
 
 /// Where the programs of rdma-core and perftest listen unless told otherwise.
@@ -53,16 +52,16 @@ impl Meet {
         }
     }
 
-    /// Starts the server and waits until it listens.
+    /// Starts the server, whose masqd is `host`, and waits until it listens.
     ///
     /// # Errors
     /// It does not.
-    pub fn start_server(&self, site: &Site, server: &Container) -> anyhow::Result<Running> {
+    pub fn start_server(&self, host: &Host, server: &Container) -> anyhow::Result<Running> {
         let address = server.address()?.to_string();
         let mut running = server.start(&self.server.replace("{}", &address))?;
         if self.by_rdma_cm {
-            let endpoint = site.report_of(server)?.endpoint;
-            wait_for_listeners(site, &endpoint, 1, &mut running)?;
+            let endpoint = server.report(host)?.endpoint;
+            wait_for_listeners(host, &endpoint, 1, &mut running)?;
         } else {
             server.wait_for_listener(PORT, &mut running)?;
         }
@@ -75,16 +74,16 @@ impl Meet {
     /// One hangs or cannot be started.
     pub fn outcome(
         &self,
-        site: &Site,
+        host: &Host,
         server: &Container,
         client: &Container,
     ) -> anyhow::Result<Met> {
         let address = server.address()?.to_string();
-        let running = self.start_server(site, server)?;
+        let running = self.start_server(host, server)?;
         let met = client
             .start(&self.client.replace("{}", &address))?
             .wait(LIMIT)
-            .with_context(|| format!("server:\n{}masqd:\n{}", running.output(), site.log()))?;
+            .with_context(|| format!("server:\n{}masqd:\n{}", running.output(), host.log()))?;
         if !met.status.success() {
             // A server whose client is gone may wait for ever; inside it ends with the
             // container.
@@ -93,7 +92,7 @@ impl Meet {
         }
         let server = running
             .wait(LIMIT)
-            .with_context(|| format!("client {met}masqd:\n{}", site.log()))?;
+            .with_context(|| format!("client {met}masqd:\n{}", host.log()))?;
         Ok(Met {
             server,
             client: met,
@@ -104,8 +103,8 @@ impl Meet {
     ///
     /// # Errors
     /// One failed or hung; the error holds both outputs and masqd's log.
-    pub fn run(&self, site: &Site, server: &Container, client: &Container) -> anyhow::Result<Met> {
-        let met = self.outcome(site, server, client)?;
+    pub fn run(&self, host: &Host, server: &Container, client: &Container) -> anyhow::Result<Met> {
+        let met = self.outcome(host, server, client)?;
         if met.server.status.success() && met.client.status.success() {
             return Ok(met);
         }
@@ -113,7 +112,7 @@ impl Meet {
             "client {}server {}masqd:\n{}",
             met.client,
             met.server,
-            site.log()
+            host.log()
         )
     }
 }

@@ -4,6 +4,8 @@
 use crate::command::{command, output_of};
 use crate::container::Container;
 use crate::names::{quietly, unique};
+use masq_e2e::Namespace;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// A network namespace with one interface; it ends with it.
@@ -47,6 +49,31 @@ impl PodNet {
             net.ip(&["link", "set", "eth0", "up"])?;
         }
         Ok(nets)
+    }
+
+    /// Behind a host, which forwards its packets: with this address, of the `/24` whose first
+    /// address the host has.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn behind(host: &Namespace, address: Ipv4Addr) -> anyhow::Result<Self> {
+        let net = Self { name: unique() };
+        output_of(command(["ip", "netns", "add", &net.name]))?;
+        net.ip(&["link", "set", "lo", "up"])?;
+        let [a, b, c, last] = address.octets();
+        let (near, pid) = (format!("pod{last}"), host.pid().to_string());
+        let link = ["link", "add", "eth0", "type", "veth", "peer", "name"];
+        net.ip(&[&link[..], &[&near, "netns", &pid]].concat())?;
+        net.ip(&["address", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        net.ip(&["link", "set", "eth0", "up"])?;
+        host.shell(&format!(
+            "ip address add {a}.{b}.{c}.1/24 dev {near}
+             ip link set {near} up
+             echo 1 > /proc/sys/net/ipv4/ip_forward"
+        ))?;
+        let gateway = format!("{a}.{b}.{c}.1");
+        net.ip(&["route", "add", "default", "via", &gateway])?;
+        Ok(net)
     }
 
     /// Links two running containers that have no network, with an address and prefix

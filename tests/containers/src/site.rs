@@ -4,8 +4,8 @@ use crate::cdi::CdiDevices;
 use crate::container::Container;
 use crate::footprint::Footprint;
 use crate::podman::script;
-use anyhow::{Context as _, bail, ensure};
-use masq_admin::{Answer, ContainerReport, Request};
+use anyhow::ensure;
+use masq_admin::ContainerReport;
 use masq_e2e::{Binaries, Host, Place};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -99,10 +99,7 @@ impl Site {
     /// # Errors
     /// masqd does not answer.
     pub fn containers(&self) -> anyhow::Result<Vec<ContainerReport>> {
-        match masq_admin::call(&self.run_dir(), &Request::Containers)? {
-            Answer::Containers(containers) => Ok(containers),
-            other => bail!("not containers: {other:?}"),
-        }
+        masq_e2e::containers(&self.host)
     }
 
     /// What masqd knows of this one.
@@ -110,10 +107,7 @@ impl Site {
     /// # Errors
     /// It does not know it.
     pub fn report_of(&self, container: &Container) -> anyhow::Result<ContainerReport> {
-        self.containers()?
-            .into_iter()
-            .find(|report| report.container == container.id())
-            .with_context(|| format!("masqd does not know {}", container.id()))
+        container.report(&self.host)
     }
 
     /// What masqd holds, once that has stopped changing: just after its start a thread of
