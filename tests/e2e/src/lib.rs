@@ -36,7 +36,7 @@ pub use host::{Host, Place};
 pub use hosts::{Hosts, HostsConfig, NAMES, Network, pair};
 pub use hub::{Faults, Happened, Hub, Observer, is_roce};
 pub use inside::{Inside, containers, register, wait_for_containers};
-pub use meeting::{Meeting, listeners, wait_for_listeners, wait_for_words};
+pub use meeting::{Meeting, listeners, mckey, wait_for_listeners, wait_for_words};
 pub use namespace::Namespace;
 pub use netns::{Netns, THREAD_NET, own_network};
 pub use pair::{Pair, PairOutput};

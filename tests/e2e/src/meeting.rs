@@ -183,6 +183,16 @@ impl Meeting {
     }
 }
 
+/// mckey as member of a group at blue/a, and at blue/b as its sender, with further arguments.
+pub fn mckey(group: &str, more: &str) -> Meeting {
+    let common = format!("mckey -m {group} -C 50 -S 512");
+    Meeting::new(
+        &format!("{common} -b 10.0.0.1"),
+        &format!("{common} -b 10.0.0.2 -s {more}"),
+    )
+    .server_joins()
+}
+
 /// How many rdma_cm ids of the endpoint listen.
 ///
 /// # Errors
