@@ -16,18 +16,27 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Names of hosts, in order.
 pub const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
-/// `blue/a` on alpha, 10.0.0.1, and `blue/b` on beta, 10.0.0.2, who may do all.
-const POLICY: &str = "
-version: 1
-hosts: HOSTS
-tenants:
-  blue:
+/// `a` and `b` may do all.
+const ALL: &str = "{ name: a-and-b, from: a, to: b, both_ways: true, action: allow }";
+
+/// A policy of these tenants, each with `a` on alpha, 10.0.0.1, `b` on beta, 10.0.0.2, and
+/// these rules.
+pub fn two_hosts(tenants: &[&str], rules: &[&str]) -> String {
+    let rules = rules.join(", ");
+    let mut policy = "version: 1\nhosts: HOSTS\ntenants:\n".to_owned();
+    for tenant in tenants {
+        let _ = write!(
+            policy,
+            "  {tenant}:
     endpoints:
-      a: { address: 10.0.0.1, host: alpha }
-      b: { address: 10.0.0.2, host: beta }
-    rules:
-      - { name: a-and-b, from: a, to: b, both_ways: true, action: allow }
-";
+      a: {{ address: 10.0.0.1, host: alpha }}
+      b: {{ address: 10.0.0.2, host: beta }}
+    rules: [{rules}]
+"
+        );
+    }
+    policy
+}
 
 /// Where etcd is.
 const ETCD: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 200), 24));
@@ -68,7 +77,7 @@ impl Default for HostsConfig {
             ipv6: false,
             hub: false,
             etcd: false,
-            policy: POLICY.to_owned(),
+            policy: two_hosts(&["blue"], &[ALL]),
             args: Vec::new(),
         }
     }
@@ -123,6 +132,17 @@ impl HostsConfig {
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         self
+    }
+
+    /// With these tenants, each of which is as blue is without this.
+    #[must_use]
+    pub fn tenants(self, names: &[&str]) -> Self {
+        self.policy(&two_hosts(names, &[ALL]))
+    }
+
+    /// The policy as masqd reads it.
+    pub fn text(&self) -> String {
+        self.filled(&self.policy)
     }
 
     /// Starts them.
@@ -180,8 +200,7 @@ impl HostsConfig {
         let mut args = vec!["--host", name];
         args.extend(directory.into_iter().flat_map(|d| ["--directory", d]));
         args.extend(self.args.iter().map(String::as_str));
-        let policy = self.filled(&self.policy);
-        Host::launch_at(Binaries::find()?, place, &policy, &args)
+        Host::launch_at(Binaries::find()?, place, &self.text(), &args)
     }
 
     fn filled(&self, policy: &str) -> String {

@@ -33,7 +33,7 @@ pub use binaries::{BIN_DIR, Binaries, target_dir, workspace};
 pub use cc::{compile, compile_shared};
 pub use etcd::Etcd;
 pub use host::{Host, Place};
-pub use hosts::{Hosts, HostsConfig, NAMES, Network, pair};
+pub use hosts::{Hosts, HostsConfig, NAMES, Network, pair, two_hosts};
 pub use hub::{Faults, Happened, Hub, Observer, is_roce};
 pub use inside::{Inside, containers, register, wait_for_containers};
 pub use meeting::{Meeting, listeners, mckey, wait_for_listeners, wait_for_words};

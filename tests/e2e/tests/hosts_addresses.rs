@@ -1,7 +1,7 @@
 //! What of tenants is on the wire between hosts: nothing but the hosts' own addresses, and
 //! who may talk to whom on either side.
 
-use masq_e2e::{Host, Hosts, HostsConfig, Sightings, pair};
+use masq_e2e::{Host, Hosts, HostsConfig, Sightings, pair, two_hosts};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -30,21 +30,11 @@ fn only_the_hosts_own_addresses_are_in_the_headers_of_packets() -> anyhow::Resul
     Ok(())
 }
 
-const RULES: &str = "
-version: 1
-hosts: HOSTS
-tenants:
-  blue:
-    endpoints:
-      a: { address: 10.0.0.1, host: alpha }
-      b: { address: 10.0.0.2, host: beta }
-    rules: [RULES]
-";
 const FORTH: &str = "{ name: forth, from: b, to: a, action: allow }";
 const BACK: &str = "{ name: back, from: a, to: b, action: allow }";
 
 fn rules(rules: &[&str]) -> String {
-    RULES.replace("RULES", &rules.join(", "))
+    two_hosts(&["blue"], rules)
 }
 
 fn refusals(host: &Host) -> anyhow::Result<u64> {

@@ -273,27 +273,10 @@ fn the_raw_port_carries_everything_in_large_packets_over_ipv6() -> anyhow::Resul
 /// Each thread has a port of its own; packets go to the one whose queue pair they are for.
 #[test]
 fn three_data_path_threads_serve_three_tenants() -> anyhow::Result<()> {
-    const POLICY: &str = "
-version: 1
-hosts: HOSTS
-tenants:
-  TENANTS
-";
-    let tenant = |name: &str| {
-        format!(
-            "{name}:
-    endpoints:
-      a: {{ address: 10.0.0.1, host: alpha }}
-      b: {{ address: 10.0.0.2, host: beta }}
-    rules: [{{ from: a, to: b, both_ways: true, action: allow }}]
-  "
-        )
-    };
     let names = ["blue", "red", "green", "grey"];
-    let tenants: String = names.iter().map(|name| tenant(name)).collect();
     for port in ["udp", "raw"] {
         let hosts = HostsConfig::default()
-            .policy(&POLICY.replace("TENANTS", &tenants))
+            .tenants(&names)
             .args(&["--threads", "3", "--port", port])
             .start()?;
         core(&hosts)?;

@@ -4,23 +4,12 @@ use super::samples::Samples;
 use crate::bench::report::{Row, Sense};
 use crate::progress::{say, step};
 use anyhow::Context as _;
-use masq_e2e::Binaries;
+use masq_e2e::{Binaries, HostsConfig};
 use masq_guest::{Guest, GuestConfig, Kind, Kit, Namespace, SHARE};
 use std::fs;
 use std::time::Duration;
 
 const SCRIPT: &str = include_str!("guest.sh");
-const POLICY: &str = "
-version: 1
-hosts: { alpha: { address: 192.0.2.1 }, beta: { address: 192.0.2.2 } }
-tenants:
-  blue:
-    endpoints:
-      a: { address: 10.0.0.1, host: alpha }
-      b: { address: 10.0.0.2, host: beta }
-    rules:
-      - { from: a, to: b, both_ways: true, action: allow }
-";
 const LIMIT: Duration = Duration::from_secs(45);
 /// Two masqds with their buffers, and programs.
 const MEMORY_MIB: u32 = 1536;
@@ -111,7 +100,10 @@ pub(crate) fn measure(
         let name = file.file_name().context("a program without a name")?;
         fs::copy(&file, share.path().join(name))?;
     }
-    fs::write(share.path().join("policy.yaml"), POLICY)?;
+    fs::write(
+        share.path().join("policy.yaml"),
+        HostsConfig::default().text(),
+    )?;
     fs::write(share.path().join("guest.sh"), SCRIPT)?;
     let namespace = Namespace::new()?;
     let booting = step("a guest with rdma_rxe, and a masqd in each of two namespaces");
