@@ -4,6 +4,7 @@
 //! It is a directory (for bundles, under an overlay) and a tar file (for `import`).
 
 use crate::command::{command, output_of};
+use crate::debian::{SUITE, debootstrap, slim};
 use crate::lock::{Lock, cache_dir};
 use anyhow::{Context as _, ensure};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,17 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// What the Debian image has beyond the smallest system.
 const PACKAGES: &str = "perftest,ibverbs-utils,rdmacm-utils,iproute2";
-const SUITE: &str = "bookworm";
 /// To be raised when the steps below change.
 const RECIPE: u32 = 1;
-/// Not needed inside, and most of the size.
-const EXCESS: [&str; 5] = [
-    "var/cache/apt",
-    "var/lib/apt/lists",
-    "usr/share/doc",
-    "usr/share/locale",
-    "usr/share/man",
-];
 
 /// A root filesystem.
 #[derive(Clone, Debug)]
@@ -39,7 +31,7 @@ impl RootFs {
     /// # Errors
     /// debootstrap failed; the error holds the end of what it said.
     pub fn debian() -> anyhow::Result<Self> {
-        Self::kept("perftest", &[SUITE, PACKAGES], debootstrap)
+        Self::kept("perftest", &[SUITE, PACKAGES], debian)
     }
 
     /// A static busybox and nothing else: no libc, no rdma-core.
@@ -98,41 +90,9 @@ impl RootFs {
     }
 }
 
-/// The mirror from which apt takes this Debian `suite` on this machine.
-///
-/// # Errors
-/// It knows none.
-pub fn mirror(suite: &str) -> anyhow::Result<String> {
-    let mut ask = command(["apt-get", "indextargets", "--format"]);
-    ask.args([
-        "$(RELEASE) $(COMPONENT) $(REPO_URI)",
-        "Created-By: Packages",
-    ]);
-    let targets = output_of(ask)?;
-    let wanted = format!("{suite} main ");
-    targets
-        .lines()
-        .find_map(|line| line.strip_prefix(&wanted))
-        .map(str::to_owned)
-        .with_context(|| format!("apt knows no mirror of {suite}"))
-}
-
-fn debootstrap(dir: &Path) -> anyhow::Result<()> {
-    let mut make = command(["debootstrap", "--variant=minbase"]);
-    make.arg(format!("--include={PACKAGES}"));
-    make.arg(SUITE).arg(dir).arg(mirror(SUITE)?);
-    output_of(make)?;
-    for excess in EXCESS {
-        // The directory stays: programs expect it.
-        for entry in std::fs::read_dir(dir.join(excess)).into_iter().flatten() {
-            let path = entry?.path();
-            if path.is_dir() {
-                std::fs::remove_dir_all(&path)?;
-            } else {
-                std::fs::remove_file(&path)?;
-            }
-        }
-    }
+fn debian(dir: &Path) -> anyhow::Result<()> {
+    output_of(debootstrap(dir, PACKAGES)?)?;
+    slim(dir)?;
     add_user(dir, "")
 }
 

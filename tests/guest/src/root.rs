@@ -3,7 +3,7 @@
 use crate::cache::{Cache, key};
 use crate::watch::{output_of, watch};
 use anyhow::Context as _;
-use masq_container_tests::mirror;
+use masq_container_tests::{SUITE, debootstrap, slim};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,17 +11,8 @@ use std::process::Command;
 /// The script that is a guest's first process.
 pub(crate) const AGENT: &str = include_str!("scripts/agent.sh");
 
-const SUITE: &str = "bookworm";
 const PACKAGES: &str = "rdma-core,ibverbs-providers,ibverbs-utils,rdmacm-utils,perftest,\
                         iproute2,iputils-ping,procps,python3-pyverbs,tcpdump,nftables";
-/// Not needed inside, and much of the size.
-const EXCESS: [&str; 5] = [
-    "var/cache/apt",
-    "var/lib/apt/lists",
-    "usr/share/doc",
-    "usr/share/locale",
-    "usr/share/man",
-];
 
 /// The directory, and the path inside it of the agent.
 pub(crate) fn directory(
@@ -29,7 +20,7 @@ pub(crate) fn directory(
     say: &mut dyn FnMut(&str),
 ) -> anyhow::Result<(PathBuf, String)> {
     let entry = format!("root-{SUITE}-{}", key(&[PACKAGES]));
-    let dir = cache.kept(&entry, |part| debootstrap(part, say))?;
+    let dir = cache.kept(&entry, |part| debian(part, say))?;
     // The agent may change without the rest: each version has a name of its own.
     let inside = format!("/masq/agent-{}.sh", key(&[AGENT]));
     let path = dir.join(inside.trim_start_matches('/'));
@@ -70,24 +61,13 @@ fn make_image(dir: &Path, image: &Path, size: &str) -> anyhow::Result<()> {
     output_of(make).map(drop)
 }
 
-fn debootstrap(dir: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+fn debian(dir: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     say("making the guests' Debian 12 by debootstrap: about 100 MB to fetch, about a minute");
-    let mut make = Command::new("debootstrap");
-    make.args(["--variant=minbase", &format!("--include={PACKAGES}")]);
-    make.arg(SUITE).arg(dir).arg(mirror(SUITE)?);
-    watch(make, say, |output| {
+    watch(debootstrap(dir, PACKAGES)?, say, |output| {
         let last = output.lines().rfind(|line| line.starts_with("I: "));
         last.unwrap_or("beginning")
             .trim_start_matches("I: ")
             .to_owned()
     })?;
-    for excess in EXCESS {
-        let excess = dir.join(excess);
-        if excess.exists() {
-            std::fs::remove_dir_all(&excess)?;
-            // The directory stays: programs expect it.
-            std::fs::create_dir(&excess)?;
-        }
-    }
-    Ok(())
+    slim(dir)
 }

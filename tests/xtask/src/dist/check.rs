@@ -4,12 +4,11 @@ use super::{arguments, output, run};
 use crate::build::target_dir;
 use crate::progress::{say, step};
 use anyhow::{Context as _, ensure};
-use masq_container_tests::mirror;
+use masq_container_tests::{SUITE, mirror};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const RELEASE: &str = "bookworm";
 const SCRIPT: &str = include_str!("check.sh");
 
 /// Why the check cannot be made here, if it cannot.
@@ -99,7 +98,7 @@ fn lint(package: &Path) -> anyhow::Result<()> {
 /// A minimal Debian 12 as an archive, made once.
 fn rootfs() -> anyhow::Result<PathBuf> {
     let dir = target_dir()?.join("rootfs");
-    let archive = dir.join(format!("{RELEASE}-minbase.tar"));
+    let archive = dir.join(format!("{SUITE}-minbase.tar"));
     if archive.is_file() {
         return Ok(archive);
     }
@@ -108,9 +107,9 @@ fn rootfs() -> anyhow::Result<PathBuf> {
     let made = tempfile::tempdir_in(&dir)?;
     let (root, aside) = (made.path().join("root"), made.path().join("tar"));
     run(Command::new("debootstrap")
-        .args(["--variant=minbase", RELEASE])
+        .args(["--variant=minbase", SUITE])
         .arg(&root)
-        .arg(mirror(RELEASE)?))?;
+        .arg(mirror(SUITE)?))?;
     run(Command::new("tar")
         .args(["--one-file-system", "-cpf"])
         .arg(&aside)
