@@ -1,6 +1,7 @@
 //! Several hosts: network namespaces on a network of their own, each with a masqd.
 
 use crate::binaries::Binaries;
+use crate::cable::Cable;
 use crate::etcd::Etcd;
 use crate::host::{Host, Place};
 use crate::hub::Hub;
@@ -48,6 +49,20 @@ pub enum Network {
     Bridge(Wire),
     /// Our switch in user space.
     Hub(Hub),
+    /// One veth pair.
+    Cable(Cable),
+}
+
+/// Which [`Network`] it is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Joined {
+    /// [`Network::Bridge`]
+    #[default]
+    Bridge,
+    /// [`Network::Hub`]
+    Hub,
+    /// [`Network::Cable`], for two hosts.
+    Cable,
 }
 
 /// How hosts are set up.
@@ -59,8 +74,10 @@ pub struct HostsConfig {
     pub mtu: u32,
     /// Whether their addresses are of IPv6.
     pub ipv6: bool,
-    /// Whether a [`Hub`] joins them.
-    pub hub: bool,
+    /// What joins them.
+    pub joined: Joined,
+    /// Their programs; else those that [`Binaries::find`] finds.
+    pub binaries: Option<Binaries>,
     /// Whether an etcd, on the same network, is their directory.
     pub etcd: bool,
     /// Their policy; `HOSTS` stands for their names and addresses.
@@ -75,7 +92,8 @@ impl Default for HostsConfig {
             count: 2,
             mtu: 1500,
             ipv6: false,
-            hub: false,
+            joined: Joined::Bridge,
+            binaries: None,
             etcd: false,
             policy: two_hosts(&["blue"], &[ALL]),
             args: Vec::new(),
@@ -86,10 +104,21 @@ impl Default for HostsConfig {
 impl HostsConfig {
     /// Joined by a [`Hub`].
     pub fn at_hub() -> Self {
-        Self {
-            hub: true,
-            ..Self::default()
-        }
+        Self::default().joined(Joined::Hub)
+    }
+
+    /// Joined by this.
+    #[must_use]
+    pub fn joined(mut self, joined: Joined) -> Self {
+        self.joined = joined;
+        self
+    }
+
+    /// With these programs.
+    #[must_use]
+    pub fn binaries(mut self, binaries: &Binaries) -> Self {
+        self.binaries = Some(binaries.clone());
+        self
     }
 
     /// With this MTU.
@@ -150,9 +179,10 @@ impl HostsConfig {
     /// # Errors
     /// Not root, or a masqd does not come up.
     pub fn start(self) -> anyhow::Result<Hosts> {
-        let network = match self.hub {
-            true => Network::Hub(Hub::new(self.mtu)?),
-            false => Network::Bridge(Wire::new(self.mtu)?),
+        let network = match self.joined {
+            Joined::Hub => Network::Hub(Hub::new(self.mtu)?),
+            Joined::Bridge => Network::Bridge(Wire::new(self.mtu)?),
+            Joined::Cable => Network::Cable(Cable::new(self.mtu)),
         };
         let mut namespaces = Vec::new();
         for at in 0..self.count {
@@ -200,7 +230,9 @@ impl HostsConfig {
         let mut args = vec!["--host", name];
         args.extend(directory.into_iter().flat_map(|d| ["--directory", d]));
         args.extend(self.args.iter().map(String::as_str));
-        Host::launch_at(Binaries::find()?, place, &self.text(), &args)
+        let binaries = self.binaries.clone();
+        let binaries = binaries.map_or_else(Binaries::find, Ok)?;
+        Host::launch_at(binaries, place, &self.text(), &args)
     }
 
     fn filled(&self, policy: &str) -> String {
@@ -231,6 +263,7 @@ impl Network {
         match self {
             Self::Bridge(wire) => wire.host(addresses),
             Self::Hub(hub) => hub.host(addresses),
+            Self::Cable(cable) => cable.host(addresses),
         }
     }
 }
@@ -316,11 +349,22 @@ impl Hosts {
     /// The switch.
     ///
     /// # Errors
-    /// A bridge joins them.
+    /// Something else joins them.
     pub fn hub(&self) -> anyhow::Result<&Hub> {
         match &self.network {
             Network::Hub(hub) => Ok(hub),
-            Network::Bridge(_) => None.context("they are at a bridge"),
+            _ => None.context("they are at no hub"),
+        }
+    }
+
+    /// The bridge.
+    ///
+    /// # Errors
+    /// Something else joins them.
+    pub fn bridge(&self) -> anyhow::Result<&Wire> {
+        match &self.network {
+            Network::Bridge(wire) => Ok(wire),
+            _ => None.context("they are at no bridge"),
         }
     }
 

@@ -12,6 +12,7 @@
 //! ```
 
 mod binaries;
+mod cable;
 mod cc;
 mod etcd;
 mod host;
@@ -30,10 +31,11 @@ mod tap;
 mod wire;
 
 pub use binaries::{BIN_DIR, Binaries, target_dir, workspace};
+pub use cable::Cable;
 pub use cc::{compile, compile_shared};
 pub use etcd::Etcd;
 pub use host::{Host, Place};
-pub use hosts::{Hosts, HostsConfig, NAMES, Network, pair, two_hosts};
+pub use hosts::{Hosts, HostsConfig, Joined, NAMES, Network, pair, two_hosts};
 pub use hub::{Faults, Happened, Hub, Observer, is_roce};
 pub use inside::{Inside, containers, register, wait_for_containers};
 pub use meeting::{Meeting, listeners, mckey, wait_for_listeners, wait_for_words};

@@ -2,9 +2,7 @@
 
 use super::cpu::{Cpu, Meter};
 use anyhow::{Context as _, bail};
-use masq_e2e::{Binaries, Finished, Host, spawn, wait_for_listener_in};
-use masq_guest::{Namespace, Wire};
-use std::path::PathBuf;
+use masq_e2e::{Binaries, Finished, HostsConfig, Joined, Namespace, spawn, wait_for_listener_in};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,20 +10,6 @@ const LISTENS: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(120);
 /// A program with nobody else on its core.
 const CORES: [&str; 2] = ["0", "1"];
-
-const POLICY: &str = "
-version: 1
-hosts:
-  alpha: { address: 192.0.2.1 }
-  beta: { address: 192.0.2.2 }
-tenants:
-  blue:
-    endpoints:
-      a: { address: 10.0.0.1, host: alpha }
-      b: { address: 10.0.0.2, host: beta }
-    rules:
-      - { from: a, to: b, both_ways: true, action: allow }
-";
 
 /// How masqd receives packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,15 +34,11 @@ enum Side {
     Client,
 }
 
-const SERVER: &str = "192.0.2.1";
-const ADDRESSES: [&str; 2] = ["192.0.2.1/24", "192.0.2.2/24"];
-const ENDPOINTS: [(&str, &str); 2] = [("alpha", "blue/a"), ("beta", "blue/b")];
+const ENDPOINTS: [&str; 2] = ["blue/a", "blue/b"];
 
 /// Both hosts; they end with it.
 pub(crate) struct Hosts {
-    masqds: Vec<Host>,
-    namespaces: Vec<Namespace>,
-    middle: Option<Wire>,
+    hosts: masq_e2e::Hosts,
 }
 
 /// How a run of two programs ended: the client's words, and what both cost.
@@ -70,57 +50,30 @@ pub(crate) struct Run {
 impl Hosts {
     /// Joined by one veth pair.
     pub(crate) fn joined(binaries: &Binaries, port: Port, mtu: u32) -> anyhow::Result<Self> {
-        let namespaces = vec![Namespace::new()?, Namespace::new()?];
-        let [first, second] = namespaces.as_slice() else {
-            bail!("not two namespaces");
-        };
-        first.shell(&format!(
-            "ip link add eth0 mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}",
-            second.pid()
-        ))?;
-        for (namespace, address) in namespaces.iter().zip(ADDRESSES) {
-            namespace.shell(&format!(
-                "ip address add {address} dev eth0\nip link set eth0 up"
-            ))?;
-        }
-        Self::launch(binaries, port, namespaces, None)
+        Self::start(binaries, port, mtu, Joined::Cable)
     }
 
     /// Joined by a bridge that can lose packets. What leaves the hosts is cut into packets
     /// before, so that one loss is one packet's and not that of 60 KB in one piece.
     pub(crate) fn over_bridge(binaries: &Binaries, port: Port, mtu: u32) -> anyhow::Result<Self> {
-        let wire = Wire::new(mtu)?;
-        let mut namespaces = Vec::new();
-        for address in ADDRESSES {
-            let namespace = wire.host(&[address.parse()?])?;
-            namespace.shell("ip link set eth0 gso_max_segs 1")?;
-            namespaces.push(namespace);
+        let both = Self::start(binaries, port, mtu, Joined::Bridge)?;
+        for side in [Side::Server, Side::Client] {
+            both.namespace(side)
+                .shell("ip link set eth0 gso_max_segs 1")?;
         }
-        Self::launch(binaries, port, namespaces, Some(wire))
+        Ok(both)
     }
 
-    fn launch(
-        binaries: &Binaries,
-        port: Port,
-        namespaces: Vec<Namespace>,
-        middle: Option<Wire>,
-    ) -> anyhow::Result<Self> {
-        let mut masqds = Vec::new();
-        for (namespace, (name, _)) in namespaces.iter().zip(ENDPOINTS) {
-            let args = ["--host", name, "--port", port.name(), "--log", "warn"];
-            let binaries = binaries.clone();
-            masqds.push(namespace.inside(|| Host::launch(binaries, POLICY, &args))?);
-        }
-        Ok(Self {
-            masqds,
-            namespaces,
-            middle,
-        })
+    fn start(binaries: &Binaries, port: Port, mtu: u32, joined: Joined) -> anyhow::Result<Self> {
+        let config = HostsConfig::default().binaries(binaries).joined(joined);
+        let args = ["--port", port.name(), "--log", "warn"];
+        let hosts = config.mtu(mtu).args(&args).start()?;
+        Ok(Self { hosts })
     }
 
     /// Of a thousand packets of this kind, the bridge loses so many, each way.
     pub(crate) fn lose(&self, per_mille: u32, which: &[&str]) -> anyhow::Result<()> {
-        let middle = self.middle.as_ref().context("no bridge")?.namespace();
+        let middle = self.hosts.bridge()?.namespace();
         let rules = which
             .iter()
             .map(|which| format!("        {which} numgen random mod 1000 < {per_mille} drop\n"));
@@ -141,17 +94,19 @@ END",
         Ok(())
     }
 
-    fn namespace(&self, side: Side) -> anyhow::Result<&Namespace> {
-        let found = self.namespaces.get(side as usize);
-        found.context("no such host")
+    fn namespace(&self, side: Side) -> &Namespace {
+        self.hosts.namespace(side as usize)
+    }
+
+    fn server(&self) -> String {
+        self.hosts.address(Side::Server as usize).to_string()
     }
 
     /// A program of RDMA as the side's endpoint.
     fn as_endpoint(&self, side: Side, words: &[&str]) -> anyhow::Result<Command> {
-        let host = self.masqds.get(side as usize).context("no such host")?;
+        let host = self.hosts.at(side as usize);
         let (program, args) = words.split_first().context("no program")?;
-        let (_, endpoint) = ENDPOINTS[side as usize];
-        let mut command = host.command(endpoint, program);
+        let mut command = host.command(ENDPOINTS[side as usize], program);
         command.args(args);
         Ok(command)
     }
@@ -160,12 +115,14 @@ END",
     pub(crate) fn perftest(&self, words: &[&str]) -> anyhow::Result<Run> {
         const PERFTEST: u16 = 18515;
         let server = self.as_endpoint(Side::Server, words)?;
-        let words = [words, &[SERVER]].concat();
+        let address = self.server();
+        let words = [words, &[address.as_str()]].concat();
         let client = self.as_endpoint(Side::Client, &words)?;
-        let masqds = self.masqds.iter().map(Host::pid).collect();
-        self.run(masqds, server, client, Ready::Listens(PERFTEST))
+        let masqds = [self.hosts.alpha(), self.hosts.beta()];
+        let pids = masqds.map(|host| host.pid()).to_vec();
+        self.run(pids, server, client, Ready::Listens(PERFTEST))
             .with_context(|| {
-                let logs: Vec<_> = self.masqds.iter().map(Host::log).collect();
+                let logs = masqds.map(|host| host.log());
                 format!("masqds:\n{}", logs.join("\n"))
             })
     }
@@ -174,7 +131,7 @@ END",
     /// best. `{server}` is the server's address.
     pub(crate) fn plain(&self, server: &str, client: &str, ready: Ready) -> anyhow::Result<Run> {
         let pinned = |side: Side, line: &str| {
-            let line = line.replace("{server}", SERVER);
+            let line = line.replace("{server}", &self.server());
             let mut command = Command::new("taskset");
             command.args(["-c", CORES[side as usize]]);
             command.args(line.split(' '));
@@ -196,18 +153,17 @@ END",
         ready: Ready,
     ) -> anyhow::Result<Run> {
         let meter = Meter::start(masqds)?;
-        let there = self.namespace(Side::Server)?;
+        let there = self.namespace(Side::Server);
         let mut server = there.inside(|| spawn(server))?;
         match ready {
             Ready::Listens(port) => {
-                let net = PathBuf::from(format!("/proc/{}/net", there.pid()));
-                wait_for_listener_in(&net, port, LISTENS, || server.is_running())
+                wait_for_listener_in(&there.tables(), port, LISTENS, || server.is_running())
                     .with_context(|| format!("server:\n{}", server.output()))?;
             }
             Ready::After(time) => std::thread::sleep(time),
         }
         let client = self
-            .namespace(Side::Client)?
+            .namespace(Side::Client)
             .inside(|| spawn(client))?
             .wait(LIMIT)
             .with_context(|| format!("server:\n{}", server.output()))?;
