@@ -238,13 +238,7 @@ impl Responder {
                     let ack = Syndrome::Ack(self.credits);
                     self.replies.push_ack(seq, ack, self.msn);
                 }
-                let established = !std::mem::replace(&mut self.established, true);
-                Arrival {
-                    fate: Fate::Taken,
-                    established,
-                    delivery,
-                    failure: None,
-                }
+                self.taken(delivery)
             }
             Err(Refusal::NotReady) => {
                 self.told = true;
@@ -253,6 +247,15 @@ impl Responder {
                 Fate::NotReady.into()
             }
             Err(Refusal::Fault(fault)) => self.fault(fault),
+        }
+    }
+
+    /// A packet was carried out.
+    fn taken(&mut self, delivery: Option<Delivery>) -> Arrival {
+        Arrival {
+            established: !std::mem::replace(&mut self.established, true),
+            delivery,
+            ..Fate::Taken.into()
         }
     }
 

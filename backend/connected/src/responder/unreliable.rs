@@ -34,15 +34,7 @@ impl Responder {
             };
         }
         match self.execute(headers, payload, memory) {
-            Ok(Executes { delivery, .. }) => {
-                let established = !std::mem::replace(&mut self.established, true);
-                Arrival {
-                    fate: Fate::Taken,
-                    established,
-                    delivery,
-                    failure: None,
-                }
-            }
+            Ok(Executes { delivery, .. }) => self.taken(delivery),
             Err(Refusal::NotReady) => {
                 self.message = None;
                 Fate::NotReady.into()
