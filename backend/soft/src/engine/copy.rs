@@ -9,7 +9,10 @@
 use super::objects::{Current, Waiting};
 use super::remote::{Deferred, JobId, JobKind, Part, Stage, Work};
 use super::{Engine, Step};
-use masq_memory::{Piece, Target, copy_pieces, load_bytes, store_bytes, store_last_byte};
+use masq_memory::{
+    Piece, Target, atomic_u64, copy_pieces, load_bytes, store_bytes, store_last_byte,
+};
+use masq_transport::AtomicOp;
 
 /// Most bytes that go through a buffer at once.
 const REMOTE_CHUNK: u64 = 256 << 10;
@@ -323,9 +326,31 @@ impl Engine {
         q: usize,
         session: u32,
         addr: u64,
-        op: masq_transport::AtomicOp,
+        op: AtomicOp,
     ) -> Option<JobId> {
         self.send_job(q, session as usize, JobKind::Atomic { addr, op })
+    }
+}
+
+/// What became of an atomic.
+pub(super) enum Performed {
+    /// It was carried out, and found this.
+    Found(u64),
+    /// A helper has to.
+    Elsewhere { session: u32, addr: u64 },
+}
+
+/// Carries out an atomic on what `pieces`, a list of the engine of this turn,
+/// hold. None: they are not 8 aligned bytes.
+pub(super) fn perform(pieces: &[Piece], op: AtomicOp) -> Option<Performed> {
+    let piece = pieces.first()?;
+    match (piece.target, piece.len) {
+        (Target::Mapped(ptr), 8) if ptr.as_ptr().cast::<u64>().is_aligned() => {
+            // SAFETY: aligned, and 8 bytes long; else as in `transfer`.
+            Some(Performed::Found(unsafe { atomic_u64(ptr, op) }))
+        }
+        (Target::Remote { session, addr }, 8) => Some(Performed::Elsewhere { session, addr }),
+        _ => None,
     }
 }
 

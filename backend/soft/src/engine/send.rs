@@ -1,9 +1,10 @@
 //! The requester: takes requests off a send queue and carries them out.
 
+use super::copy::{Performed, perform};
 use super::objects::{Current, MAX_SGE, Waiting};
 use super::remote::Stage;
 use super::{Engine, Step};
-use masq_memory::{Target, atomic_u64};
+use masq_memory::Target;
 use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
 use masq_spec::verbs::{Access, QpType, State};
 use masq_transport::{
@@ -371,15 +372,15 @@ impl Engine {
             },
         };
         let Some(old) = cur.fetched else {
-            return match self.from.first().map(|piece| (piece.target, piece.len)) {
-                Some((Target::Mapped(ptr), 8)) if ptr.as_ptr().cast::<u64>().is_aligned() => {
-                    cur.fetched = Some(perform(ptr, op));
+            return match perform(&self.from, op) {
+                Some(Performed::Found(old)) => {
+                    cur.fetched = Some(old);
                     self.atomic(q, cur)
                 }
-                Some((Target::Remote { session, addr }, 8)) => {
+                Some(Performed::Elsewhere { session, addr }) => {
                     self.submit_atomic(q, cur, session, addr, op)
                 }
-                _ => Err(true),
+                None => Err(true),
             };
         };
         self.scatter(q, cur, &old.to_ne_bytes())
@@ -536,11 +537,4 @@ impl Engine {
         }
         Step::Done
     }
-}
-
-#[allow(unsafe_code)]
-fn perform(ptr: std::ptr::NonNull<u8>, op: AtomicOp) -> u64 {
-    // SAFETY: the pointer was resolved in this turn as a piece of 8 bytes and
-    // found aligned; regions are only dropped between turns.
-    unsafe { atomic_u64(ptr, op) }
 }

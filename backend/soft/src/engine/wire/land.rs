@@ -3,11 +3,11 @@
 
 use super::Link;
 use crate::engine::Engine;
+use crate::engine::copy::{Performed, perform};
 use crate::engine::keys::sge_len;
 use crate::engine::objects::{Current, Receive};
 use crate::engine::remote::JobId;
 use masq_connected::{Landing, Memory};
-use masq_memory::{Target, atomic_u64};
 use masq_spec::queue::WcStatus;
 use masq_transport::{AtomicOp, Need, ResponderFault};
 use masq_wire::RKey;
@@ -166,12 +166,9 @@ impl Memory for Reach<'_> {
         op: AtomicOp,
     ) -> Result<Option<u64>, ResponderFault> {
         self.resolve(Need::RemoteAtomic, key, addr, 8)?;
-        let first = self.engine.to.first().copied();
-        match first.map(|piece| (piece.target, piece.len)) {
-            Some((Target::Mapped(ptr), 8)) if ptr.as_ptr().cast::<u64>().is_aligned() => {
-                Ok(Some(perform(ptr, op)))
-            }
-            Some((Target::Remote { session, addr }, 8)) => {
+        match perform(&self.engine.to, op).ok_or(ResponderFault::Memory)? {
+            Performed::Found(old) => Ok(Some(old)),
+            Performed::Elsewhere { session, addr } => {
                 let job = self.engine.begin_atomic(self.q, session, addr, op);
                 *self.job = Some(Job {
                     id: job.ok_or(ResponderFault::Memory)?,
@@ -180,7 +177,6 @@ impl Memory for Reach<'_> {
                 });
                 Ok(None)
             }
-            _ => Err(ResponderFault::Memory),
         }
     }
 
@@ -241,11 +237,4 @@ impl Landing for Home<'_> {
     fn place_atomic(&mut self, id: u64, original: u64) -> Result<(), WcStatus> {
         self.store(id, 0, &original.to_ne_bytes())
     }
-}
-
-#[allow(unsafe_code)]
-fn perform(ptr: std::ptr::NonNull<u8>, op: AtomicOp) -> u64 {
-    // SAFETY: the pointer was resolved for this packet as a piece of 8 bytes and
-    // found aligned; regions are only dropped between turns.
-    unsafe { atomic_u64(ptr, op) }
 }
