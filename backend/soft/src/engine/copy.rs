@@ -7,7 +7,7 @@
 #![allow(unsafe_code)] // copies between resolved pieces
 
 use super::objects::{Current, Waiting};
-use super::remote::{Deferred, JobId, JobKind, Part, Stage, Work};
+use super::remote::{DEADLINE, Deferred, JobId, JobKind, Part, Stage, Work};
 use super::{Engine, Step};
 use masq_memory::{
     Piece, Target, atomic_u64, copy_pieces, load_bytes, store_bytes, store_last_byte,
@@ -61,36 +61,12 @@ impl Engine {
     fn through_buffer(&mut self, q: usize, cur: &mut Current) -> Result<Step, bool> {
         let len = (cur.total - cur.offset).min(REMOTE_CHUNK);
         let mut buffer = vec![0; len as usize];
-        let parts = split(&self.from, cur.offset, len);
-        let mut remote = Vec::new();
-        for (piece, at) in &parts {
-            match piece.target {
-                Target::Mapped(ptr) => {
-                    if let Some(out) = buffer.get_mut(*at..*at + piece.len as usize) {
-                        // SAFETY: as in `transfer`.
-                        unsafe { load_bytes(ptr, out) };
-                    }
-                }
-                Target::Remote { session, addr } => {
-                    remote.push((
-                        session,
-                        Part {
-                            addr,
-                            at: *at,
-                            len: piece.len as usize,
-                        },
-                    ));
-                }
-            }
-        }
-        match remote.first() {
+        match load_parts(&self.from, cur.offset, &mut buffer) {
             None => match self.scatter(q, cur, &buffer)? {
                 Step::Done => Ok(Step::More),
                 step => Ok(step),
             },
-            Some((session, _)) => {
-                let session = *session as usize;
-                let parts = remote.into_iter().map(|(_, part)| part).collect();
+            Some((session, parts)) => {
                 self.submit(q, session, JobKind::Read { parts, buffer }, true)
             }
         }
@@ -120,34 +96,8 @@ impl Engine {
         }
         let len = buffer.len() as u64;
         let ends = cur.offset + len == cur.total;
-        let mut remote = None;
-        let mut parts = Vec::new();
-        let mut last = None;
-        for_each_part(&self.to, cur.offset, len, |piece, at| {
-            let Some(data) = buffer.get(at..at + piece.len as usize) else {
-                return;
-            };
-            match (piece.target, data.split_last()) {
-                (Target::Mapped(ptr), Some((end, body)))
-                    if ends && at + data.len() == buffer.len() =>
-                {
-                    // SAFETY: as in `transfer`.
-                    unsafe { store_bytes(ptr, body) };
-                    last = Some(*end);
-                }
-                // SAFETY: as in `transfer`.
-                (Target::Mapped(ptr), _) => unsafe { store_bytes(ptr, data) },
-                (Target::Remote { session, addr }, _) => {
-                    remote = Some(session as usize);
-                    parts.push(Part {
-                        addr,
-                        at,
-                        len: data.len(),
-                    });
-                }
-            }
-        });
-        let Some(session) = remote else {
+        let (remote, last) = store_parts(&self.to, cur.offset, buffer, ends);
+        let Some((session, parts)) = remote else {
             cur.offset += len;
             self.store_last(cur.offset, last);
             return Ok(Step::Done);
@@ -190,8 +140,8 @@ impl Engine {
 
 impl Engine {
     /// Hands a job to the helper of `session`. None: it takes none.
-    fn send_job(&mut self, q: usize, session: usize, kind: JobKind) -> Option<JobId> {
-        let deadline = self.now.saturating_add(super::remote::DEADLINE);
+    pub(super) fn send_job(&mut self, q: usize, session: usize, kind: JobKind) -> Option<JobId> {
+        let deadline = self.now.saturating_add(DEADLINE);
         let id = self.timers.add(deadline, q, Some(session));
         let state = self.sessions.get_mut(session)?;
         let answers = &self.port;
@@ -267,29 +217,8 @@ impl Engine {
         offset: u64,
         bytes: &[u8],
     ) -> Option<Option<JobId>> {
-        let (mut session, mut parts, mut last) = (None, Vec::new(), None);
-        for_each_part(&self.to, offset, bytes.len() as u64, |piece, at| {
-            let len = piece.len as usize;
-            let part = bytes.get(at..at + len).and_then(<[u8]>::split_last);
-            match (piece.target, part) {
-                (Target::Mapped(ptr), Some((end, body))) => {
-                    // SAFETY: as in `transfer`.
-                    unsafe { store_bytes(ptr, body) };
-                    if at + len == bytes.len() {
-                        last = Some(*end);
-                    } else {
-                        // SAFETY: as in `transfer`; inside the piece.
-                        unsafe { store_last_byte(ptr.add(body.len()), *end) };
-                    }
-                }
-                (Target::Remote { session: s, addr }, _) => {
-                    session = Some(s as usize);
-                    parts.push(Part { addr, at, len });
-                }
-                (Target::Mapped(_), None) => {}
-            }
-        });
-        let Some(session) = session else {
+        let (remote, last) = store_parts(&self.to, offset, bytes, true);
+        let Some((session, parts)) = remote else {
             self.store_last(offset + bytes.len() as u64, last);
             return Some(None);
         };
@@ -304,31 +233,8 @@ impl Engine {
     /// Has a helper read `len` bytes of what `from` lists from `offset` on.
     pub(super) fn fetch_remote(&mut self, q: usize, offset: u64, len: u64) -> Option<JobId> {
         let mut buffer = vec![0; len as usize];
-        let (mut session, mut parts) = (None, Vec::new());
-        for_each_part(&self.from, offset, len, |piece, at| {
-            let len = piece.len as usize;
-            match (piece.target, buffer.get_mut(at..at + len)) {
-                // SAFETY: as in `transfer`.
-                (Target::Mapped(ptr), Some(out)) => unsafe { load_bytes(ptr, out) },
-                (Target::Remote { session: s, addr }, _) => {
-                    session = Some(s as usize);
-                    parts.push(Part { addr, at, len });
-                }
-                (Target::Mapped(_), None) => {}
-            }
-        });
-        self.send_job(q, session?, JobKind::Read { parts, buffer })
-    }
-
-    /// Has a helper carry out an atomic.
-    pub(super) fn begin_atomic(
-        &mut self,
-        q: usize,
-        session: u32,
-        addr: u64,
-        op: AtomicOp,
-    ) -> Option<JobId> {
-        self.send_job(q, session as usize, JobKind::Atomic { addr, op })
+        let (session, parts) = load_parts(&self.from, offset, &mut buffer)?;
+        self.send_job(q, session, JobKind::Read { parts, buffer })
     }
 }
 
@@ -396,47 +302,70 @@ fn for_each_part(pieces: &[Piece], offset: u64, len: u64, mut f: impl FnMut(Piec
     }
 }
 
-/// [`for_each_part`] as a list.
-fn split(pieces: &[Piece], offset: u64, len: u64) -> Vec<(Piece, usize)> {
-    let mut out = Vec::new();
-    for_each_part(pieces, offset, len, |piece, at| out.push((piece, at)));
-    out
+/// What of a list lies in a process: whose helper reaches it, and which parts.
+type Remote = (usize, Vec<Part>);
+
+fn add_part(remote: &mut Option<Remote>, session: u32, part: Part) {
+    let (_, parts) = remote.get_or_insert_with(|| (session as usize, Vec::new()));
+    parts.push(part);
+}
+
+/// Loads what is mapped of `pieces` from `offset` on, and lists the rest.
+fn load_parts(pieces: &[Piece], offset: u64, out: &mut [u8]) -> Option<Remote> {
+    let mut remote = None;
+    for_each_part(pieces, offset, out.len() as u64, |piece, at| {
+        let len = piece.len as usize;
+        match (piece.target, out.get_mut(at..at + len)) {
+            // SAFETY: as in `transfer`.
+            (Target::Mapped(ptr), Some(out)) => unsafe { load_bytes(ptr, out) },
+            (Target::Remote { session, addr }, _) => {
+                add_part(&mut remote, session, Part { addr, at, len });
+            }
+            (Target::Mapped(_), None) => {}
+        }
+    });
+    remote
+}
+
+/// Stores bytes in what is mapped of `pieces` from `offset` on, and lists the
+/// rest. With `but_last` the last byte is left out and returned, if its place
+/// is mapped.
+fn store_parts(
+    pieces: &[Piece],
+    offset: u64,
+    bytes: &[u8],
+    but_last: bool,
+) -> (Option<Remote>, Option<u8>) {
+    let (mut remote, mut last) = (None, None);
+    for_each_part(pieces, offset, bytes.len() as u64, |piece, at| {
+        let len = piece.len as usize;
+        let Some(mut part) = bytes.get(at..at + len) else {
+            return;
+        };
+        match piece.target {
+            Target::Mapped(ptr) => {
+                if let (true, Some((end, body))) =
+                    (but_last && at + len == bytes.len(), part.split_last())
+                {
+                    (part, last) = (body, Some(*end));
+                }
+                // SAFETY: as in `transfer`.
+                unsafe { store_bytes(ptr, part) };
+            }
+            Target::Remote { session, addr } => {
+                add_part(&mut remote, session, Part { addr, at, len });
+            }
+        }
+    });
+    (remote, last)
 }
 
 impl Engine {
     /// Has a helper read the part of a datagram that lies in the process.
     pub(super) fn gather_remote(&mut self, q: usize, cur: &Current) -> Result<Step, bool> {
         let mut buffer = vec![0; cur.total as usize];
-        let mut remote = None;
-        let mut list = Vec::new();
-        for (piece, at) in split(&self.from, 0, cur.total) {
-            match piece.target {
-                Target::Mapped(ptr) => {
-                    if let Some(out) = buffer.get_mut(at..at + piece.len as usize) {
-                        // SAFETY: as in `transfer`.
-                        unsafe { load_bytes(ptr, out) };
-                    }
-                }
-                Target::Remote { session, addr } => {
-                    remote = Some(session as usize);
-                    list.push(Part {
-                        addr,
-                        at,
-                        len: piece.len as usize,
-                    });
-                }
-            }
-        }
-        let session = remote.ok_or(true)?;
-        self.submit(
-            q,
-            session,
-            JobKind::Read {
-                parts: list,
-                buffer,
-            },
-            true,
-        )
+        let (session, parts) = load_parts(&self.from, 0, &mut buffer).ok_or(true)?;
+        self.submit(q, session, JobKind::Read { parts, buffer }, true)
     }
 
     /// Writes a datagram to a receive that lies in the process in part; its
@@ -448,32 +377,14 @@ impl Engine {
         buffer: Vec<u8>,
         deferred: Deferred,
     ) {
-        let mut parts = Vec::new();
-        for (piece, at) in split(&self.to, 0, buffer.len() as u64) {
-            match piece.target {
-                Target::Mapped(ptr) => {
-                    if let Some(data) = buffer.get(at..at + piece.len as usize) {
-                        // SAFETY: as in `transfer`.
-                        unsafe { store_bytes(ptr, data) };
-                    }
-                }
-                Target::Remote { addr, .. } => parts.push(Part {
-                    addr,
-                    at,
-                    len: piece.len as usize,
-                }),
-            }
-        }
+        let (remote, _) = store_parts(&self.to, 0, &buffer, false);
+        let parts = remote.map_or_else(Vec::new, |(_, parts)| parts);
         let kind = JobKind::Deliver {
             parts,
             buffer,
             deferred,
         };
-        let deadline = self.now.saturating_add(super::remote::DEADLINE);
-        let id = self.timers.add(deadline, p, Some(session));
-        let answers = &self.port;
-        if let Some(state) = self.sessions.get_mut(session)
-            && state.helper.submit(id, p, session, Work { kind, answers })
+        if self.send_job(p, session, kind).is_some()
             && let Some(peer) = self.qps.get_mut(p)
         {
             peer.deliveries += 1;
@@ -496,15 +407,10 @@ impl Engine {
 
     /// Appends the mapped bytes of `from` to a buffer.
     pub(super) fn append_from(&self, payload: u64, buffer: &mut Vec<u8>) {
-        for (piece, _) in split(&self.from, 0, payload) {
-            if let Target::Mapped(ptr) = piece.target {
-                let at = buffer.len();
-                buffer.resize(at + piece.len as usize, 0);
-                if let Some(out) = buffer.get_mut(at..) {
-                    // SAFETY: as in `transfer`.
-                    unsafe { load_bytes(ptr, out) };
-                }
-            }
+        let at = buffer.len();
+        buffer.resize(at + payload as usize, 0);
+        if let Some(out) = buffer.get_mut(at..) {
+            load_pieces(&self.from, 0, out);
         }
     }
 }

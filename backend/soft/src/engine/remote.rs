@@ -2,8 +2,8 @@
 //! a helper thread of the session that owns it does so; the queue pair that
 //! waits for it has a deadline, after which the memory counts as lost.
 
-use super::objects::{Current, Waiting};
-use super::{Engine, Step};
+use super::Engine;
+use super::objects::Waiting;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use crossbeam_queue::SegQueue;
 use masq_memory::RemoteMemory;
@@ -388,20 +388,5 @@ impl Engine {
         }
         self.enqueue(q);
         true
-    }
-
-    /// An atomic on memory that lies in a process only.
-    pub(super) fn submit_atomic(
-        &mut self,
-        q: usize,
-        cur: &mut Current,
-        session: u32,
-        addr: u64,
-        op: AtomicOp,
-    ) -> Result<Step, bool> {
-        if let Stage::Failed { reading } = cur.stage {
-            return Err(reading);
-        }
-        self.submit(q, session as usize, JobKind::Atomic { addr, op }, true)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::copy::{Performed, perform};
 use super::objects::{Current, MAX_SGE, Waiting};
-use super::remote::Stage;
+use super::remote::{JobKind, Stage};
 use super::{Engine, Step};
 use masq_memory::Target;
 use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
@@ -377,9 +377,10 @@ impl Engine {
                     cur.fetched = Some(old);
                     self.atomic(q, cur)
                 }
-                Some(Performed::Elsewhere { session, addr }) => {
-                    self.submit_atomic(q, cur, session, addr, op)
-                }
+                Some(Performed::Elsewhere { session, addr }) => match cur.stage {
+                    Stage::Failed { reading } => Err(reading),
+                    _ => self.submit(q, session as usize, JobKind::Atomic { addr, op }, true),
+                },
                 None => Err(true),
             };
         };

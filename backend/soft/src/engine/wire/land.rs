@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::engine::copy::{Performed, perform};
 use crate::engine::keys::sge_len;
 use crate::engine::objects::{Current, Receive};
-use crate::engine::remote::JobId;
+use crate::engine::remote::{JobId, JobKind};
 use masq_connected::{Landing, Memory};
 use masq_spec::queue::WcStatus;
 use masq_transport::{AtomicOp, Need, ResponderFault};
@@ -169,7 +169,8 @@ impl Memory for Reach<'_> {
         match perform(&self.engine.to, op).ok_or(ResponderFault::Memory)? {
             Performed::Found(old) => Ok(Some(old)),
             Performed::Elsewhere { session, addr } => {
-                let job = self.engine.begin_atomic(self.q, session, addr, op);
+                let kind = JobKind::Atomic { addr, op };
+                let job = self.engine.send_job(self.q, session as usize, kind);
                 *self.job = Some(Job {
                     id: job.ok_or(ResponderFault::Memory)?,
                     place: Place::Memory { key, addr },
