@@ -2,6 +2,7 @@
 
 use super::Wire;
 use super::arrivals::Desk;
+use super::kept::KeptPacket;
 use super::link::path_to;
 use super::senders::{Held, Whose};
 use crate::engine::Engine;
@@ -12,7 +13,7 @@ use masq_memory::{Piece, Target};
 use masq_port::{Incoming, Path};
 use masq_spec::verbs::{AhAttr, Gid};
 use masq_transport::OpcodeRules;
-use masq_wire::{Bth, Deth, Extended, Headers, Opcode, PKey, Packet, Psn, QKey, Qpn, TrafficClass};
+use masq_wire::{Bth, Deth, Extended, Headers, Opcode, PKey, Psn, QKey, Qpn, TrafficClass};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr::NonNull;
@@ -165,10 +166,7 @@ impl Engine {
                 let held = Held {
                     sender,
                     until: Held::until(now),
-                    packet: incoming.packet.as_bytes().to_vec(),
-                    flow: incoming.flow,
-                    traffic_class: incoming.traffic_class,
-                    hop_limit: incoming.hop_limit,
+                    packet: KeptPacket::of(incoming, Vec::new()),
                 };
                 if !desk.senders.hold(held, now) {
                     desk.counters.no_room += 1;
@@ -190,17 +188,9 @@ impl Engine {
         };
         wire.senders.learn(key, who, now);
         for held in wire.senders.release(key) {
-            let Ok(packet) = Packet::parse(&held.packet) else {
-                continue;
-            };
-            let incoming = Incoming {
-                flow: held.flow,
-                traffic_class: held.traffic_class,
-                hop_limit: held.hop_limit,
-                packet,
-            };
-            let mut desk = Desk::of(&mut wire);
-            self.datagram_in(&mut desk, &incoming);
+            if let Some(incoming) = held.packet.incoming() {
+                self.datagram_in(&mut Desk::of(&mut wire), &incoming);
+            }
         }
         self.wire = Some(wire);
     }

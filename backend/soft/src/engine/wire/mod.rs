@@ -18,6 +18,7 @@ mod drive;
 mod emit;
 mod fetch;
 mod inbox;
+mod kept;
 mod land;
 mod link;
 mod pending;

@@ -3,6 +3,7 @@
 //! nothing is acknowledged, completed or read before it is where it belongs.
 
 use super::arrivals::Desk;
+use super::kept::KeptPacket;
 use super::land::{Job, Place};
 use super::{Link, Wire};
 use crate::engine::Engine;
@@ -12,7 +13,7 @@ use masq_port::Incoming;
 use masq_spec::queue::WcStatus;
 use masq_spec::verbs::State;
 use masq_transport::ResponderFault;
-use masq_wire::{Flow, Packet, Psn, TrafficClass};
+use masq_wire::Psn;
 use std::collections::VecDeque;
 
 /// Packets that wait for a helper; further ones are lost, as if the network
@@ -37,7 +38,7 @@ enum What {
 /// Packets behind it.
 #[derive(Default)]
 pub(super) struct Backlog {
-    packets: VecDeque<(Flow, TrafficClass, u8, Vec<u8>)>,
+    packets: VecDeque<KeptPacket>,
     spare: Vec<Vec<u8>>,
 }
 
@@ -78,11 +79,8 @@ impl Backlog {
         if self.packets.len() >= BACKLOG {
             return false;
         }
-        let mut bytes = self.spare.pop().unwrap_or_default();
-        bytes.clear();
-        bytes.extend_from_slice(incoming.packet.as_bytes());
-        let (class, hops) = (incoming.traffic_class, incoming.hop_limit);
-        self.packets.push_back((incoming.flow, class, hops, bytes));
+        let buffer = self.spare.pop().unwrap_or_default();
+        self.packets.push_back(KeptPacket::of(incoming, buffer));
         true
     }
 }
@@ -91,21 +89,13 @@ impl Engine {
     /// Takes the packets that waited for a helper, until one needs it again.
     pub(super) fn take_backlog(&mut self, q: usize, link: &mut Link, wire: &mut Wire) {
         while link.pending.is_none() {
-            let Some((flow, traffic_class, hop_limit, bytes)) = link.backlog.packets.pop_front()
-            else {
+            let Some(kept) = link.backlog.packets.pop_front() else {
                 return;
             };
-            if let Ok(packet) = Packet::parse(&bytes) {
-                let incoming = Incoming {
-                    flow,
-                    traffic_class,
-                    hop_limit,
-                    packet,
-                };
-                let mut desk = Desk::of(wire);
-                self.connected_in(q, link, &mut desk, &incoming);
+            if let Some(incoming) = kept.incoming() {
+                self.connected_in(q, link, &mut Desk::of(wire), &incoming);
             }
-            link.backlog.spare.push(bytes);
+            link.backlog.spare.push(kept.into_buffer());
         }
     }
 

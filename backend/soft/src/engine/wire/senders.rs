@@ -2,6 +2,7 @@
 //! and the receiver is to see the sender's virtual address. The control side
 //! knows; until it has said so a few datagrams are held.
 
+use super::kept::KeptPacket;
 use masq_device::{Sender, SenderKey};
 use masq_transport::Nanos;
 use rustc_hash::FxHashMap;
@@ -19,11 +20,7 @@ const PATIENCE: Nanos = 1_000_000_000;
 pub(super) struct Held {
     pub(super) sender: SenderKey,
     pub(super) until: Nanos,
-    /// What UDP carried, and how IP did.
-    pub(super) packet: Vec<u8>,
-    pub(super) flow: masq_wire::Flow,
-    pub(super) traffic_class: masq_wire::TrafficClass,
-    pub(super) hop_limit: u8,
+    pub(super) packet: KeptPacket,
 }
 
 /// What is known of a sender.
