@@ -56,7 +56,9 @@ impl Engine {
             return self.complete(q, cur, WcStatus::LocQpOpErr);
         };
         let mtu = match (ah.destination, &self.wire) {
-            (Destination::Host(_) | Destination::Multicast(_), Some(wire)) => wire.mtu(),
+            (Destination::Host(_) | Destination::Multicast(_), Some(wire)) => {
+                wire.mtu().bytes() as u64
+            }
             _ => MTU,
         };
         if cur.total > mtu {

@@ -216,7 +216,7 @@ impl masq_datapath::Engine for Engine {
     }
 
     fn looks_are_dear(&self) -> bool {
-        self.is_port_warm()
+        self.port_is_warm()
     }
 
     fn woken(&mut self) {

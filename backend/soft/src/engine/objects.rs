@@ -10,7 +10,7 @@ use masq_memory::{DoorbellPage, MappedRing, Region};
 use masq_spec::queue::{SendWqe, Sge};
 use masq_spec::verbs::{AhAttr, Gid, QpAttr, QpType, State};
 use masq_transport::{Nanos, Retry};
-use masq_wire::PKey;
+use masq_wire::{PKey, Psn};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -265,6 +265,11 @@ impl Qp {
     /// Whether a doorbell gives it a turn: not while it waits.
     pub(crate) fn may_run(&self) -> bool {
         self.waiting == Waiting::Nothing
+    }
+
+    /// A datagram has taken a number.
+    pub(super) fn count_psn(&mut self) {
+        self.attr.sq_psn = Psn::new(self.attr.sq_psn).next().get();
     }
 
     /// Whether timer `serial` limits its wait.

@@ -126,7 +126,7 @@ impl Engine {
         change: QpChange,
     ) -> Result<State> {
         let q = self.qp_index(s, handle)?;
-        let most = self.wire.as_ref().map(|wire| wire.mtu_code());
+        let most = self.wire.as_ref().map(|wire| u32::from(wire.mtu().code()));
         let partition = self.session(s)?.partition.filter(|_| most.is_some());
         let qp = self.qps.get_mut(q).ok_or(NO_OBJECT)?;
         let (mask, new) = (change.mask, change.attr);

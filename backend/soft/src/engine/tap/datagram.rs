@@ -9,7 +9,7 @@ use crate::engine::wire::{group_address, path_to};
 use masq_device::Destination;
 use masq_spec::verbs::Gid;
 use masq_transport::OpcodeRules;
-use masq_wire::{PKey, Psn};
+use masq_wire::PKey;
 
 /// Who sees a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ impl Engine {
     #[cold]
     pub(in crate::engine) fn note_datagram(&mut self, q: usize) {
         if let Some(qp) = self.qps.get_mut(q) {
-            qp.attr.sq_psn = Psn::new(qp.attr.sq_psn).next().get();
+            qp.count_psn();
         }
     }
 

@@ -7,7 +7,7 @@
 
 use super::{Taps, Trip, known, pair, reversed};
 use crate::engine::objects::Current;
-use crate::engine::wire::{describe, mtu_of, path_to};
+use crate::engine::wire::{describe, frame, mtu_of, path_to};
 use crate::engine::{Engine, Step};
 use masq_connected::Message;
 use masq_spec::queue::SendOpcode;
@@ -335,23 +335,16 @@ fn mtu_of_message(message: &Message) -> u64 {
     message.mtu().bytes() as u64
 }
 
-/// Fills the front of a packet: headers, payload, padding, and zeros for the
-/// ICRC. `load` says how much of the payload there is. Returns how much of the
-/// packet there is.
+/// Fills the front of a packet, with zeros for the ICRC. `load` says how much of
+/// the payload there is. Returns how much of the packet there is.
 pub(super) fn lay_out(
     headers: &HeaderBytes,
     payload: usize,
     out: &mut [u8],
     load: impl Fn(&mut [u8]) -> usize,
 ) -> usize {
-    let bytes = headers.as_bytes();
-    let (whole, head) = (out.len(), bytes.len().min(out.len()));
-    let Some((front, rest)) = out.split_at_mut_checked(head) else {
-        return 0;
-    };
-    front.copy_from_slice(bytes.get(..head).unwrap_or_default());
-    let (body, end) = rest.split_at_mut(payload.min(rest.len()));
-    end.fill(0);
+    let (whole, head) = (out.len(), headers.as_bytes().len().min(out.len()));
+    let body = frame(headers, payload, out);
     match load(body) {
         all if all == body.len() => whole,
         front => head + front,

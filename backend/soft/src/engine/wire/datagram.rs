@@ -101,7 +101,7 @@ impl Engine {
             .and_then(|qp| self.sessions.get(qp.session)?.partition);
         if let (Some(partition), Some(qp)) = (partition, self.qps.get_mut(q)) {
             let headers = datagram_headers(qp, cur, partition, qkey, rules);
-            qp.attr.sq_psn = Psn::new(qp.attr.sq_psn).next().get();
+            qp.count_psn();
             let path = path_to(to, &ah.attr);
             // Read into the request before, if it was not mapped.
             let watch = self.watch(q, Some(ah), to);

@@ -1,19 +1,30 @@
 //! The turn of a queue pair whose peer is on another host.
 
-use super::emit::{Emitted, Missing, Side};
+use super::emit::Unsent;
+use super::fetch::Fetch;
 use super::pending::Pending;
 use super::{Link, Wire};
 use crate::engine::objects::{Current, Waiting};
 use crate::engine::{Engine, Step};
-use masq_connected::Request;
+use masq_connected::{Request, Transmit};
 use masq_spec::queue::{SendFlags, SendOpcode, WcStatus};
 use masq_spec::verbs::State;
+use masq_transport::Nanos;
 use masq_wire::{ImmDt, Opcode, RKey};
 
 /// What a packet costs at least, in bytes of the turn's budget.
 const PACKET_COST: u64 = 128;
 
-/// How far a direction came.
+/// A half of a link, with what it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    /// Requests.
+    Requester,
+    /// Answers.
+    Responder,
+}
+
+/// How far a half came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     /// There is nothing more to send now.
@@ -47,7 +58,8 @@ impl Engine {
     ) -> Option<Step> {
         let before = *bytes;
         self.take_backlog(q, link, wire);
-        if self.send_answers(q, link, wire, bytes) == Flow::Spent {
+        let answers_wait = link.pending.as_ref().is_some_and(Pending::holds_answers);
+        if !answers_wait && self.send(q, link, wire, bytes, Half::Responder) == Flow::Spent {
             return Some(Step::More);
         }
         let now = self.now;
@@ -59,7 +71,7 @@ impl Engine {
         let mut worked = *bytes < before;
         loop {
             let taken = self.take_requests(q, link);
-            let sent = self.send_requests(q, link, wire, bytes);
+            let sent = self.send(q, link, wire, bytes, Half::Requester);
             let completed = self.complete_requests(q, link);
             worked |= taken || completed;
             if sent == Flow::Spent {
@@ -90,52 +102,6 @@ impl Engine {
             }
             _ if worked || *bytes < before => Some(Step::Wait),
             _ => None,
-        }
-    }
-
-    fn send_answers(
-        &mut self,
-        q: usize,
-        link: &mut Link,
-        wire: &mut Wire,
-        bytes: &mut u64,
-    ) -> Flow {
-        if link.pending.as_ref().is_some_and(Pending::holds_answers) {
-            return Flow::Idle;
-        }
-        loop {
-            if *bytes == 0 {
-                return Flow::Spent;
-            }
-            let packet = match link.answers.waiting.take() {
-                Some(packet) => packet,
-                None => {
-                    let Some(packet) = link.responder.poll_packet() else {
-                        return Flow::Idle;
-                    };
-                    // Each response reads memory anew.
-                    if matches!(
-                        packet.headers.bth.opcode,
-                        Opcode::RcReadResponseFirst | Opcode::RcReadResponseOnly
-                    ) {
-                        link.answers.chunk = None;
-                    }
-                    packet
-                }
-            };
-            match self.emit(q, link, wire, &packet, Side::Answer) {
-                Emitted::Sent => spend(bytes, packet.payload.len()),
-                Emitted::Waits => {
-                    link.answers.waiting = Some(packet);
-                    return Flow::Idle;
-                }
-                Emitted::Failed(Missing::Answer(fault)) => {
-                    let psn = packet.headers.bth.psn;
-                    let arrival = link.responder.gather_failed(psn, fault);
-                    self.concluded(q, link, &arrival);
-                }
-                Emitted::Failed(Missing::Request(_)) => {}
-            }
         }
     }
 
@@ -170,37 +136,38 @@ impl Engine {
         taken
     }
 
-    fn send_requests(
+    /// Sends what one half of the link has to send.
+    fn send(
         &mut self,
         q: usize,
         link: &mut Link,
         wire: &mut Wire,
         bytes: &mut u64,
+        half: Half,
     ) -> Flow {
         loop {
             if *bytes == 0 {
                 return Flow::Spent;
             }
-            let waiting = link.requests.waiting.take();
-            let now = self.now;
-            let next = waiting.or_else(|| link.requester.as_mut()?.poll_packet(now));
-            let Some(packet) = next else {
+            let Some(packet) = link.next_packet(half, self.now) else {
                 return Flow::Idle;
             };
-            match self.emit(q, link, wire, &packet, Side::Request) {
-                Emitted::Sent => spend(bytes, packet.payload.len()),
-                Emitted::Waits => {
-                    link.requests.waiting = Some(packet);
+            match self.emit(q, link, wire, &packet) {
+                Ok(()) => spend(bytes, packet.payload.len()),
+                Err(Unsent::Waits) => {
+                    link.fetch(half).waiting = Some(packet);
                     return Flow::Idle;
                 }
-                Emitted::Failed(Missing::Request(status)) => {
-                    if let (Some(requester), masq_connected::Payload::Request { id, .. }) =
-                        (&mut link.requester, packet.payload)
-                    {
+                Err(Unsent::Request(id, status)) => {
+                    if let Some(requester) = &mut link.requester {
                         requester.reject(id, status);
                     }
                 }
-                Emitted::Failed(Missing::Answer(_)) => {}
+                Err(Unsent::Answer(fault)) => {
+                    let psn = packet.headers.bth.psn;
+                    let arrival = link.responder.gather_failed(psn, fault);
+                    self.concluded(q, link, &arrival);
+                }
             }
         }
     }
@@ -270,6 +237,36 @@ impl Engine {
         };
         if link.timer.is_none_or(|(_, set)| set > at) {
             link.timer = Some((self.timers.add(at, q, None), at));
+        }
+    }
+}
+
+impl Link {
+    fn fetch(&mut self, half: Half) -> &mut Fetch {
+        match half {
+            Half::Requester => &mut self.requests,
+            Half::Responder => &mut self.answers,
+        }
+    }
+
+    /// The packet that waited for its bytes, or the next.
+    fn next_packet(&mut self, half: Half, now: Nanos) -> Option<Transmit> {
+        if let waiting @ Some(_) = self.fetch(half).waiting.take() {
+            return waiting;
+        }
+        match half {
+            Half::Requester => self.requester.as_mut()?.poll_packet(now),
+            Half::Responder => {
+                let packet = self.responder.poll_packet()?;
+                // Each response reads memory anew.
+                if matches!(
+                    packet.headers.bth.opcode,
+                    Opcode::RcReadResponseFirst | Opcode::RcReadResponseOnly
+                ) {
+                    self.answers.chunk = None;
+                }
+                Some(packet)
+            }
         }
     }
 }

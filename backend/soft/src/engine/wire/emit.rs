@@ -10,28 +10,15 @@ use masq_spec::queue::WcStatus;
 use masq_transport::{Need, ResponderFault};
 use masq_wire::{HeaderBytes, Headers, Icrc};
 
-/// What became of a packet.
+/// Why a packet was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Emitted {
-    Sent,
+pub(super) enum Unsent {
     /// Its bytes are being read by a helper.
     Waits,
-    /// Its bytes cannot be had.
-    Failed(Missing),
-}
-
-/// Whose fault it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
-    Request(WcStatus),
+    /// The bytes of this request cannot be had.
+    Request(u64, WcStatus),
+    /// Those of an answer cannot.
     Answer(ResponderFault),
-}
-
-/// Which direction a packet belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Request,
-    Answer,
 }
 
 /// Bytes that are sent together: what one train carries, and what the caches
@@ -71,7 +58,7 @@ impl Wire {
         };
         let (flow, ip_id) = (place.flow, place.ip_id);
         if let Some((body, trailer)) = place.buffer.split_last_chunk_mut() {
-            lay_out(&emitted, payload, body, fill)?;
+            fill(frame(&emitted, payload, body))?;
             let mut icrc = Icrc::of_headers(&flow, ip_id, &emitted);
             icrc.update(body.get(emitted.as_bytes().len()..).unwrap_or_default());
             *trailer = icrc.finish();
@@ -88,22 +75,21 @@ impl Wire {
     }
 }
 
-fn lay_out<E>(
+/// Writes headers and padding of a packet, as far as `out` goes; returns the place
+/// of the payload between them.
+pub(in crate::engine) fn frame<'a>(
     headers: &HeaderBytes,
     payload: usize,
-    body: &mut [u8],
-    fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
-) -> Result<(), E> {
+    out: &'a mut [u8],
+) -> &'a mut [u8] {
     let bytes = headers.as_bytes();
-    let Some((front, rest)) = body.split_at_mut_checked(bytes.len()) else {
-        return Ok(());
-    };
-    front.copy_from_slice(bytes);
-    let Some((payload, pad)) = rest.split_at_mut_checked(payload) else {
-        return Ok(());
-    };
-    pad.fill(0);
-    fill(payload)
+    let (front, rest) = out.split_at_mut(bytes.len().min(out.len()));
+    for (to, from) in front.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    let (payload, padding) = rest.split_at_mut(payload.min(rest.len()));
+    padding.fill(0);
+    payload
 }
 
 impl Engine {
@@ -114,65 +100,59 @@ impl Engine {
         link: &mut Link,
         wire: &mut Wire,
         packet: &Transmit,
-        side: Side,
-    ) -> Emitted {
+    ) -> Result<(), Unsent> {
         let mut headers = packet.headers;
         headers.bth.pkey = link.partition;
         let path = link.path;
         let len = packet.payload.len() as usize;
         let watch = self.watch(q, None, path.to);
-        let written = wire.write(&path, &headers, len, watch.as_ref(), |out| {
-            if out.is_empty() {
-                return Ok(());
+        wire.write(&path, &headers, len, watch.as_ref(), |out| {
+            match out.is_empty() {
+                true => Ok(()),
+                false => self.fill(q, link, &packet.payload, out),
             }
-            self.fill(q, link, &packet.payload, side, out)
-        });
-        match written {
-            Ok(()) => Emitted::Sent,
-            Err(None) => Emitted::Waits,
-            Err(Some(missing)) => Emitted::Failed(missing),
-        }
+        })
     }
 
-    /// Copies the payload of a packet. An error without a cause: it has to wait.
+    /// Copies the payload of a packet.
     fn fill(
         &mut self,
         q: usize,
         link: &mut Link,
         payload: &Payload,
-        side: Side,
         out: &mut [u8],
-    ) -> Result<(), Option<Missing>> {
+    ) -> Result<(), Unsent> {
         self.from.clear();
-        let (source, offset, total) = match *payload {
+        let (source, offset, total, unreadable) = match *payload {
             Payload::None => return Ok(()),
             Payload::Request { id, offset, .. } => {
-                let missing = Some(Missing::Request(WcStatus::FatalErr));
-                let request = link.request(id).ok_or(missing)?;
-                self.gather(q, request, Need::LocalRead)
-                    .map_err(|status| Some(Missing::Request(status)))?;
+                let missing = |status| Unsent::Request(id, status);
+                let request = link.request(id).ok_or(missing(WcStatus::FatalErr))?;
+                self.gather(q, request, Need::LocalRead).map_err(missing)?;
                 let offset = u64::from(offset);
-                (Source::Request { id, offset }, offset, request.total)
+                let source = Source::Request { id, offset };
+                (source, offset, request.total, missing(WcStatus::LocProtErr))
             }
             Payload::Memory { key, addr, len } => {
+                let missing = Unsent::Answer;
                 self.read_pieces(q, key.0, addr, u64::from(len))
-                    .ok_or(Some(Missing::Answer(ResponderFault::Access)))?;
+                    .ok_or(missing(ResponderFault::Access))?;
                 let source = Source::Memory { key: key.0, addr };
-                (source, 0, u64::from(len))
+                (source, 0, u64::from(len), missing(ResponderFault::Memory))
             }
         };
         if self.load_mapped(offset, out) {
             return Ok(());
         }
         // A part of it lies in the process only.
-        let fetch = match side {
-            Side::Request => &mut link.requests,
-            Side::Answer => &mut link.answers,
+        let fetch = match source {
+            Source::Request { .. } => &mut link.requests,
+            Source::Memory { .. } => &mut link.answers,
         };
         match fetch.take(source, out) {
             Some(true) => return Ok(()),
-            Some(false) => return Err(Some(missing(side))),
-            None if fetch.reading.is_some() => return Err(None),
+            Some(false) => return Err(unreadable),
+            None if fetch.reading.is_some() => return Err(Unsent::Waits),
             None => {}
         }
         let mut want = (total - offset).min(CHUNK);
@@ -186,9 +166,9 @@ impl Engine {
                 self.read_pieces(q, key.0, addr, total);
             }
         }
-        let job = self.fetch_remote(q, offset, want);
-        fetch.reading = Some((job.ok_or(Some(missing(side)))?, source));
-        Err(None)
+        let job = self.fetch_remote(q, offset, want).ok_or(unreadable)?;
+        fetch.reading = Some((job, source));
+        Err(Unsent::Waits)
     }
 
     /// Lists the pieces that a peer's READ asks for.
@@ -205,12 +185,5 @@ impl Engine {
                 &mut self.from,
             )
             .ok()
-    }
-}
-
-fn missing(side: Side) -> Missing {
-    match side {
-        Side::Request => Missing::Request(WcStatus::LocProtErr),
-        Side::Answer => Missing::Answer(ResponderFault::Memory),
     }
 }

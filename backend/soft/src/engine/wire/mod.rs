@@ -27,6 +27,7 @@ mod senders;
 
 pub(super) use datagram::group_address;
 pub(super) use drive::describe;
+pub(super) use emit::frame;
 pub(crate) use inbox::Inbox;
 pub(crate) use link::Link;
 pub(super) use link::{mtu as mtu_of, path_to};
@@ -35,7 +36,7 @@ use super::Engine;
 use masq_device::{MAD_LEN, WireReport};
 use masq_port::Port;
 use masq_transport::Nanos;
-use masq_wire::PKey;
+use masq_wire::{Mtu, PKey};
 use senders::Senders;
 use std::io;
 use std::net::IpAddr;
@@ -97,14 +98,9 @@ impl Wire {
         }
     }
 
-    /// The largest datagram.
-    pub(super) fn mtu(&self) -> u64 {
-        self.port.mtu().bytes() as u64
-    }
-
-    /// The largest path MTU, by its `ibv_mtu` number.
-    pub(super) fn mtu_code(&self) -> u32 {
-        u32::from(self.port.mtu().code())
+    /// The largest path MTU, which is the largest datagram too.
+    pub(super) fn mtu(&self) -> Mtu {
+        self.port.mtu()
     }
 
     /// Whether it is time to look at the port.
@@ -131,7 +127,7 @@ impl Engine {
     }
 
     /// Whether each turn looks at the port, because packets came of late.
-    pub(super) fn is_port_warm(&self) -> bool {
+    pub(super) fn port_is_warm(&self) -> bool {
         let wire = self.wire.as_ref();
         wire.is_some_and(|wire| wire.quiet < WARM_LOOKS)
     }
