@@ -230,10 +230,13 @@ impl Responder {
         match self.execute(headers, payload, memory) {
             Ok(Executes { packets, delivery }) => {
                 self.expected = seq.plus(packets);
-                if let Some(credits) = memory.credits() {
+                let by_data = self.resources.back().is_some_and(|r| r.first == seq);
+                // Only what is answered tells them.
+                if (headers.bth.ack_request || by_data)
+                    && let Some(credits) = memory.credits()
+                {
                     self.credits = Credits::at_most(credits);
                 }
-                let by_data = self.resources.back().is_some_and(|r| r.first == seq);
                 if headers.bth.ack_request && !by_data {
                     let ack = Syndrome::Ack(self.credits);
                     self.replies.push_ack(seq, ack, self.msn);
