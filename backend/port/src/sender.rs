@@ -21,9 +21,12 @@ use crate::sys::{Outgoing, send_batch, send_one};
 use crate::train;
 use crate::{Counters, MAX_PACKET, MIN_PACKET, Path, Place};
 
-/// Bytes of a batch: four trains of packets of 4096 bytes, not more, which a
-/// level 2 cache holds.
-const ARENA: usize = 4 * 62_000;
+/// Bytes from which on a batch is full. It ends where a train does: a train that
+/// is cut costs the kernel, and the receiver, one datagram more.
+const FULL: usize = 48 << 10;
+/// Bytes of a batch: the last train begins before [`FULL`]. The caches still hold
+/// them when the kernel copies them.
+const ARENA: usize = FULL + (64 << 10);
 /// Trains of a batch.
 const TRAINS: usize = 64;
 /// Trains begin at a cache line.
@@ -108,7 +111,7 @@ impl Sender {
         };
         let start = match joined {
             Some(_) => end,
-            None if self.trains.len() == TRAINS => return None,
+            None if self.trains.len() == TRAINS || end >= FULL => return None,
             None => end.next_multiple_of(ALIGN),
         };
         let joins = joined.is_some();
@@ -333,4 +336,40 @@ fn count_error(counters: &mut Counters, errno: Option<Errno>, packets: u64) {
 pub(crate) fn knows_trains(socket: BorrowedFd<'_>) -> bool {
     let probe: io::Result<()> = crate::sys::set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, &0i32);
     probe.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_never_full_within_a_train() {
+        let path = Path {
+            to: IpAddr::from([192, 0, 2, 1]),
+            traffic_class: masq_wire::TrafficClass(0),
+            hop_limit: DEFAULT_HOP_LIMIT,
+        };
+        let mut counters = Counters::default();
+        for mtu in [256, 512, 1024, 2048, 4096] {
+            let mut sender = Sender::new(IpAddr::from([192, 0, 2, 2]), 0, true);
+            let mut batches = 0;
+            // WRITEs of 64 KiB: the first packet of each has a RETH.
+            let lengths = (0..64 * 1024 / mtu).map(|n| if n == 0 { mtu + 32 } else { mtu + 16 });
+            for len in lengths.cycle().take(1_000_000 / mtu) {
+                if sender.place(&path, len, &mut counters).is_none() {
+                    let train = *sender.trains.last().expect("it is full");
+                    let is_complete = train.closed
+                        || len > train.packet
+                        || train.count == train::longest(train.packet);
+                    assert!(is_complete, "{mtu}: {len} would have joined");
+                    sender.trains.clear();
+                    batches += 1;
+                    assert!(sender.place(&path, len, &mut counters).is_some());
+                }
+                sender.commit();
+            }
+            assert!(batches > 5, "{mtu}: {batches}");
+        }
+        assert_eq!(counters, Counters::default());
+    }
 }

@@ -21,16 +21,11 @@ pub(super) enum Unsent {
     Answer(ResponderFault),
 }
 
-/// Bytes that are sent together: what one train carries, and what the caches
-/// still hold when the kernel copies it.
-const TRAIN: usize = 60 << 10;
-
 impl Wire {
     /// Sends what was gathered.
     #[inline]
     pub(super) fn flush(&mut self) {
-        if self.gathered > 0 {
-            self.gathered = 0;
+        if std::mem::take(&mut self.unsent) {
             self.port.flush();
         }
     }
@@ -66,10 +61,7 @@ impl Wire {
                 watch.sent(flow, ip_id, path, place.buffer);
             }
             self.port.commit();
-            self.gathered += len;
-            if self.gathered >= TRAIN {
-                self.flush();
-            }
+            self.unsent = true;
         }
         Ok(())
     }

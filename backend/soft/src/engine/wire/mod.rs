@@ -60,8 +60,8 @@ pub(crate) struct Wire {
     look_at: Nanos,
     /// PSN of the next management datagram.
     management_psn: u32,
-    /// Bytes of packets that are written and not sent.
-    gathered: usize,
+    /// Packets are written and not sent.
+    unsent: bool,
     pub(crate) counters: WireCounters,
 }
 
@@ -93,7 +93,7 @@ impl Wire {
             quiet: 0,
             look_at: 0,
             management_psn: 0,
-            gathered: 0,
+            unsent: false,
             counters: WireCounters::default(),
         }
     }
