@@ -11,7 +11,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use masq_wire::{Addresses, Flow, ICRC_LEN, Icrc, Packet, ROCE_PORT};
+use masq_wire::{Addresses, Dscp, Ecn, Flow, ICRC_LEN, Icrc, Packet, ROCE_PORT, TrafficClass};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -33,6 +33,7 @@ const TRAINS: usize = 64;
 const ALIGN: usize = 64;
 /// What the sockets send unless told otherwise.
 pub(crate) const DEFAULT_HOP_LIMIT: u8 = 64;
+pub(crate) const DEFAULT_CLASS: TrafficClass = TrafficClass::new(Dscp::new(0), Ecn::Capable0);
 /// How long a flush waits for room in the socket's buffer, in nanoseconds.
 const PATIENCE: i64 = 1_000_000;
 
@@ -272,7 +273,7 @@ fn how(path: &Path) -> Control {
         IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS, libc::IP_TTL),
         IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT),
     };
-    if path.traffic_class.0 != 0 {
+    if path.traffic_class != DEFAULT_CLASS {
         let value = i32::from(path.traffic_class.0).to_ne_bytes();
         control.push(level, class, &value);
     }
@@ -346,7 +347,7 @@ mod tests {
     fn a_batch_is_never_full_within_a_train() {
         let path = Path {
             to: IpAddr::from([192, 0, 2, 1]),
-            traffic_class: masq_wire::TrafficClass(0),
+            traffic_class: DEFAULT_CLASS,
             hop_limit: DEFAULT_HOP_LIMIT,
         };
         let mut counters = Counters::default();

@@ -122,8 +122,15 @@ fn a_train_costs_one_datagram_and_arrives_as_one() {
 fn what_travels_with_a_packet_arrives_with_it() {
     for_all(1500, |[a, b], kind, v6| {
         let (mut from, mut to) = (open(kind, a, v6), open(kind, b, v6));
-        let class = TrafficClass::new(masq_wire::Dscp::new(26), Ecn::Capable0);
-        for (class, hop_limit) in [(class, 3), (TrafficClass(0), 64), (class, 255)] {
+        let class = |dscp| TrafficClass::new(masq_wire::Dscp::new(dscp), Ecn::Capable0);
+        let none = TrafficClass(0);
+        for (class, hop_limit) in [
+            (class(26), 3),
+            (none, 64),
+            (class(0), 64),
+            (class(26), 255),
+            (none, 9),
+        ] {
             let path = Path {
                 traffic_class: class,
                 hop_limit,

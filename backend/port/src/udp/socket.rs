@@ -10,7 +10,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::error::doing;
 use crate::interface::Interface;
-use crate::sender::DEFAULT_HOP_LIMIT;
+use crate::sender::{DEFAULT_CLASS, DEFAULT_HOP_LIMIT};
 use crate::sys::{Filter, attach_steering, set};
 use crate::{Config, PortError};
 
@@ -126,11 +126,13 @@ fn prepare(fd: BorrowedFd<'_>, config: &Config) -> io::Result<()> {
 
 fn prepare_sending(fd: BorrowedFd<'_>, config: &Config, interface: &Interface) -> io::Result<()> {
     let hop_limit = i32::from(DEFAULT_HOP_LIMIT);
+    let class = i32::from(DEFAULT_CLASS.0);
     buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, config)?;
     if let IpAddr::V4(host) = config.host {
         // With it the identification is 0, and the kernel never fragments.
         let level = libc::IPPROTO_IP;
         set(fd, level, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DO)?;
+        set(fd, level, libc::IP_TOS, &class)?;
         set(fd, level, libc::IP_TTL, &hop_limit)?;
         set(fd, level, libc::IP_MULTICAST_TTL, &hop_limit)?;
         set(fd, level, libc::IP_MULTICAST_LOOP, &0i32)?;
@@ -144,6 +146,7 @@ fn prepare_sending(fd: BorrowedFd<'_>, config: &Config, interface: &Interface) -
         let level = libc::IPPROTO_IPV6;
         set(fd, level, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DO)?;
         set(fd, level, libc::IPV6_DONTFRAG, &1i32)?;
+        set(fd, level, libc::IPV6_TCLASS, &class)?;
         set(fd, level, libc::IPV6_UNICAST_HOPS, &hop_limit)?;
         set(fd, level, libc::IPV6_MULTICAST_HOPS, &hop_limit)?;
         set(fd, level, libc::IPV6_MULTICAST_LOOP, &0i32)?;
