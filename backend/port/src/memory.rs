@@ -250,6 +250,10 @@ impl Port for MemoryPort {
         self.batch.extend(self.placed.take());
     }
 
+    fn continues(&self, _: &Path) -> bool {
+        !self.batch.len().is_multiple_of(usize::from(TRAIN))
+    }
+
     fn flush(&mut self) {
         if self.batch.is_empty() {
             return;

@@ -69,6 +69,10 @@ pub trait Port: Send {
     /// The last place is filled.
     fn commit(&mut self);
 
+    /// Whether another packet as long as the last one would go with it, as one
+    /// datagram: it costs much less than one that begins another.
+    fn continues(&self, path: &Path) -> bool;
+
     /// Sends what was committed. What cannot be sent is counted and lost.
     fn flush(&mut self);
 

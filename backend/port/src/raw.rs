@@ -262,6 +262,10 @@ impl Port for RawPort {
         self.sender.commit();
     }
 
+    fn continues(&self, path: &Path) -> bool {
+        self.sender.continues(path)
+    }
+
     fn flush(&mut self) {
         self.sender
             .flush(self.socket.as_fd(), &mut self.desk.counters);

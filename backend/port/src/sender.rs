@@ -99,13 +99,7 @@ impl Sender {
         };
         let last = self.trains.last();
         let end = last.map_or(0, |train| train.start + train.len);
-        let joined = last.filter(|train| {
-            self.offload
-                && !train.closed
-                && len <= train.packet
-                && train.count < train::longest(train.packet)
-                && train.path == *path
-        });
+        let joined = last.filter(|train| len <= train.packet && self.is_open(train, path));
         let ip_id = match (addresses, joined) {
             (Addresses::V4 { .. }, Some(train)) => train.count as u16,
             _ => 0,
@@ -156,6 +150,19 @@ impl Sender {
             count: 1,
             closed: false,
         });
+    }
+
+    fn is_open(&self, train: &Train, path: &Path) -> bool {
+        self.offload
+            && !train.closed
+            && train.count < train::longest(train.packet)
+            && train.path == *path
+    }
+
+    /// See [`Port::continues`](crate::Port::continues).
+    pub(crate) fn continues(&self, path: &Path) -> bool {
+        let last = self.trains.last();
+        last.is_some_and(|train| self.is_open(train, path))
     }
 
     /// See [`Port::flush`](crate::Port::flush).

@@ -93,6 +93,38 @@ fn every_opcode_survives_a_network_that_loses_repeats_and_turns_bits() {
 }
 
 #[test]
+fn a_turn_ends_where_a_train_does_and_the_next_pays_for_it() {
+    // What the port in memory takes for a train.
+    const TRAIN: u64 = 16;
+    const TURN: u64 = 256 << 10;
+    let mut w = World::pair_over_the_wire();
+    let (mut a, _b) = w.connected(QpOptions::of(UC));
+    let (src, _) = w.pattern(0, 20_000, 1);
+    let dst = w.register(1, 1, 20_000, ALL);
+    let mut sent = vec![w.engine.wire_report().unwrap().sent_packets];
+    for id in 0..60 {
+        let write = Wr::new(Op::RdmaWrite, id).sge(src.all());
+        w.post_quietly(&mut a, &write.remote(dst.addr, dst.key));
+    }
+    w.ring_doorbell(&a);
+    while w.turn() {
+        sent.push(w.engine.wire_report().unwrap().sent_packets);
+    }
+    assert_eq!(a.cq.results().len(), 60);
+    let of_turns: Vec<u64> = sent.windows(2).map(|two| two[1] - two[0]).collect();
+    let last = of_turns.iter().rposition(|sent| *sent > 0).unwrap();
+    let mut allowed = 0;
+    let mut bytes = 0;
+    for packets in &of_turns[..last] {
+        assert!(packets.is_multiple_of(TRAIN), "{of_turns:?}");
+        // A message of 20,000 bytes takes five packets.
+        (allowed, bytes) = (allowed + TURN, bytes + packets * 4000);
+        assert!(bytes <= allowed + TRAIN * 4096, "{of_turns:?}");
+    }
+    assert!(last >= 3, "{of_turns:?}");
+}
+
+#[test]
 fn what_no_host_answers_ends_when_the_attributes_say() {
     let mut w = World::pair_over_the_wire();
     let mut options = QpOptions::of(RC);

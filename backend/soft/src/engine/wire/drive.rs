@@ -56,6 +56,7 @@ impl Engine {
         wire: &mut Wire,
         bytes: &mut u64,
     ) -> Option<Step> {
+        link.overdrawn = spend(bytes, link.overdrawn);
         let before = *bytes;
         self.take_backlog(q, link, wire);
         let answers_wait = link.pending.as_ref().is_some_and(Pending::holds_answers);
@@ -146,14 +147,18 @@ impl Engine {
         half: Half,
     ) -> Flow {
         loop {
-            if *bytes == 0 {
+            // A train is not cut at the end of a turn.
+            if *bytes == 0 && !wire.continues(&link.path) {
                 return Flow::Spent;
             }
             let Some(packet) = link.next_packet(half, self.now) else {
                 return Flow::Idle;
             };
             match self.emit(q, link, wire, &packet) {
-                Ok(()) => spend(bytes, packet.payload.len()),
+                Ok(()) => {
+                    let cost = u64::from(packet.payload.len()).max(PACKET_COST);
+                    link.overdrawn += spend(bytes, cost);
+                }
                 Err(Unsent::Waits) => {
                     link.fetch(half).waiting = Some(packet);
                     return Flow::Idle;
@@ -275,8 +280,11 @@ fn has_complete(requester: &masq_connected::Requester) -> bool {
     requester.has_completion()
 }
 
-fn spend(bytes: &mut u64, payload: u32) {
-    *bytes = bytes.saturating_sub(u64::from(payload).max(PACKET_COST));
+/// Takes a cost off what is left of a turn; returns what the next turn is to pay.
+fn spend(bytes: &mut u64, cost: u64) -> u64 {
+    let paid = cost.min(*bytes);
+    *bytes -= paid;
+    cost - paid
 }
 
 /// A work request, as the requester sees it. What was found wrong with it is

@@ -30,6 +30,11 @@ impl Wire {
         }
     }
 
+    /// Whether another packet of this path would go along with the last.
+    pub(super) fn continues(&self, path: &Path) -> bool {
+        self.unsent && self.port.continues(path)
+    }
+
     /// Writes a packet to the batch; `fill` writes its payload, or gives up.
     /// `watch` is shown what leaves.
     /// A packet for which there is no room is lost.

@@ -39,6 +39,8 @@ pub(crate) struct Link {
     /// A packet that a helper is at; those behind it wait.
     pub(super) pending: Option<Pending>,
     pub(super) backlog: Backlog,
+    /// Bytes beyond its last turn's, which the next pays for.
+    pub(super) overdrawn: u64,
     /// The timer that is set: its serial, and when it fires.
     pub(super) timer: Option<(u64, Nanos)>,
     /// No new requests are taken: it is in ERROR, or UC's SQE.
@@ -92,6 +94,7 @@ impl Link {
             answers: Fetch::default(),
             pending: None,
             backlog: Backlog::default(),
+            overdrawn: 0,
             timer: None,
             ended: false,
         }
