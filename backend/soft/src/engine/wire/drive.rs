@@ -146,6 +146,7 @@ impl Engine {
         bytes: &mut u64,
         half: Half,
     ) -> Flow {
+        let mut listed = None;
         loop {
             // A train is not cut at the end of a turn.
             if *bytes == 0 && !wire.continues(&link.path) {
@@ -154,7 +155,7 @@ impl Engine {
             let Some(packet) = link.next_packet(half, self.now) else {
                 return Flow::Idle;
             };
-            match self.emit(q, link, wire, &packet) {
+            match self.emit(q, link, wire, &packet, &mut listed) {
                 Ok(()) => {
                     let cost = u64::from(packet.payload.len()).max(PACKET_COST);
                     link.overdrawn += spend(bytes, cost);

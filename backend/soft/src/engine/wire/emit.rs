@@ -90,13 +90,16 @@ pub(in crate::engine) fn frame<'a>(
 }
 
 impl Engine {
-    /// Writes a packet of a link to the batch.
+    /// Writes a packet of a link to the batch. `listed` is the request whose pieces
+    /// `from` lists already: packets that follow each other in a turn are mostly of
+    /// one message.
     pub(super) fn emit(
         &mut self,
         q: usize,
         link: &mut Link,
         wire: &mut Wire,
         packet: &Transmit,
+        listed: &mut Option<u64>,
     ) -> Result<(), Unsent> {
         let mut headers = packet.headers;
         headers.bth.pkey = link.partition;
@@ -106,7 +109,7 @@ impl Engine {
         wire.write(&path, &headers, len, watch.as_ref(), |out| {
             match out.is_empty() {
                 true => Ok(()),
-                false => self.fill(q, link, &packet.payload, out),
+                false => self.fill(q, link, &packet.payload, listed, out),
             }
         })
     }
@@ -117,21 +120,28 @@ impl Engine {
         q: usize,
         link: &mut Link,
         payload: &Payload,
+        listed: &mut Option<u64>,
         out: &mut [u8],
     ) -> Result<(), Unsent> {
-        self.from.clear();
         let (source, offset, total, unreadable) = match *payload {
             Payload::None => return Ok(()),
             Payload::Request { id, offset, .. } => {
                 let missing = |status| Unsent::Request(id, status);
                 let request = link.request(id).ok_or(missing(WcStatus::FatalErr))?;
-                self.gather(q, request, Need::LocalRead).map_err(missing)?;
+                if *listed != Some(id) {
+                    *listed = None;
+                    self.from.clear();
+                    self.gather(q, request, Need::LocalRead).map_err(missing)?;
+                    *listed = Some(id);
+                }
                 let offset = u64::from(offset);
                 let source = Source::Request { id, offset };
                 (source, offset, request.total, missing(WcStatus::LocProtErr))
             }
             Payload::Memory { key, addr, len } => {
                 let missing = Unsent::Answer;
+                *listed = None;
+                self.from.clear();
                 self.read_pieces(q, key.0, addr, u64::from(len))
                     .ok_or(missing(ResponderFault::Access))?;
                 let source = Source::Memory { key: key.0, addr };
