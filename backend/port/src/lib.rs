@@ -15,6 +15,7 @@ mod bench;
 mod counters;
 mod desk;
 mod error;
+mod groups;
 mod inbox;
 mod interface;
 mod kind;

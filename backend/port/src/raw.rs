@@ -28,6 +28,7 @@ use zerocopy::FromBytes;
 
 use crate::desk::{Desk, Envelope, Id};
 use crate::error::doing;
+use crate::groups::Groups;
 use crate::inbox::{inboxes, siblings};
 use crate::interface::Interface;
 use crate::sender::{Sender, knows_trains};
@@ -55,7 +56,8 @@ pub struct RawPort {
     config: Config,
     interface: Arc<Interface>,
     socket: OwnedFd,
-    groups: Vec<Group>,
+    /// They keep the memberships; what comes to their sockets is dropped.
+    groups: Groups,
     sender: Sender,
     ring: Ring,
     copies: Box<[u8]>,
@@ -64,13 +66,6 @@ pub struct RawPort {
     idle: u32,
     /// Frames that found no room; the kernel forgets them when asked.
     dropped: AtomicU64,
-}
-
-struct Group {
-    address: IpAddr,
-    joined: usize,
-    /// Keeps the membership; what comes to it is dropped.
-    _socket: OwnedFd,
 }
 
 /// Opens the ports of all threads of a host, in the order of their numbers, in
@@ -97,7 +92,7 @@ pub fn open_raw(config: &Config) -> Result<Vec<RawPort>, PortError> {
             config: config.clone(),
             interface: Arc::clone(&interface),
             socket,
-            groups: Vec::new(),
+            groups: Groups::default(),
             sender: Sender::new(config.host, interface.index, offload),
             ring,
             copies: vec![0; COPIES * COPY].into_boxed_slice(),
@@ -161,8 +156,7 @@ impl RawPort {
         };
         let to = opened.envelope.flow.addresses.dst();
         let group = to.is_multicast();
-        let known = self.groups.iter().any(|group| group.address == to);
-        if !known && to != self.config.host {
+        if !self.groups.contain(to) && to != self.config.host {
             self.desk.counters.not_for_us += 1;
             return;
         }
@@ -305,26 +299,15 @@ impl Port for RawPort {
     }
 
     fn join(&mut self, group: IpAddr) -> io::Result<()> {
-        if let Some(known) = self.groups.iter_mut().find(|known| known.address == group) {
-            known.joined += 1;
-            return Ok(());
-        }
-        let socket = socket::of_group(&self.config, &self.interface, group)?;
-        attach_filter(socket.as_fd(), &filter::nothing())?;
-        self.groups.push(Group {
-            address: group,
-            joined: 1,
-            _socket: socket,
-        });
-        Ok(())
+        self.groups.join(group, || {
+            let socket = socket::of_group(&self.config, &self.interface, group)?;
+            attach_filter(socket.as_fd(), &filter::nothing())?;
+            Ok(socket)
+        })
     }
 
     fn leave(&mut self, group: IpAddr) {
-        let known = self.groups.iter_mut();
-        for known in known.filter(|known| known.address == group) {
-            known.joined -= 1;
-        }
-        self.groups.retain(|known| known.joined > 0);
+        self.groups.leave(group);
     }
 
     fn set_strangers(&mut self, _: &[IpAddr]) {

@@ -15,6 +15,7 @@ use masq_wire::{Addresses, Flow, Mtu, TrafficClass};
 
 use crate::desk::{Desk, Envelope, Id};
 use crate::error::doing;
+use crate::groups::Groups;
 use crate::inbox::{inboxes, siblings};
 use crate::interface::Interface;
 use crate::sender::{Sender, knows_trains};
@@ -34,18 +35,12 @@ pub struct UdpPort {
     config: Config,
     interface: Arc<Interface>,
     socket: OwnedFd,
-    groups: Vec<Group>,
+    groups: Groups,
     /// Counts calls, to give each group its turn.
     turn: usize,
     sender: Sender,
     batch: ReceiveBatch,
     desk: Desk,
-}
-
-struct Group {
-    address: IpAddr,
-    joined: usize,
-    socket: OwnedFd,
 }
 
 /// Opens the ports of all threads of a host, in the order of their numbers, in
@@ -69,7 +64,7 @@ pub fn open_udp(config: &Config) -> Result<Vec<UdpPort>, PortError> {
             config: config.clone(),
             interface: Arc::clone(&interface),
             socket,
-            groups: Vec::new(),
+            groups: Groups::default(),
             turn: 0,
             sender: Sender::new(config.host, scope, offload),
             batch: ReceiveBatch::new(STRIDE).map_err(doing("have memory for packets"))?,
@@ -87,7 +82,7 @@ impl UdpPort {
     /// datagrams.
     fn receive_from(&mut self, group: Option<usize>) -> usize {
         let (socket, address) = match group.and_then(|index| self.groups.get(index)) {
-            Some(group) => (group.socket.as_fd(), group.address),
+            Some((address, socket)) => (socket, address),
             None => (self.socket.as_fd(), self.config.host),
         };
         self.desk.counters.receive_calls += 1;
@@ -178,7 +173,7 @@ impl Port for UdpPort {
 
     fn receive(&mut self) -> usize {
         self.desk.clear();
-        if self.groups.is_empty() {
+        if self.groups.len() == 0 {
             self.receive_from(None);
             return self.desk.len();
         }
@@ -203,25 +198,12 @@ impl Port for UdpPort {
     }
 
     fn join(&mut self, group: IpAddr) -> io::Result<()> {
-        if let Some(known) = self.groups.iter_mut().find(|known| known.address == group) {
-            known.joined += 1;
-            return Ok(());
-        }
-        let socket = socket::of_group(&self.config, &self.interface, group)?;
-        self.groups.push(Group {
-            address: group,
-            joined: 1,
-            socket,
-        });
-        Ok(())
+        let open = || socket::of_group(&self.config, &self.interface, group);
+        self.groups.join(group, open)
     }
 
     fn leave(&mut self, group: IpAddr) {
-        let known = self.groups.iter_mut();
-        for known in known.filter(|known| known.address == group) {
-            known.joined -= 1;
-        }
-        self.groups.retain(|known| known.joined > 0);
+        self.groups.leave(group);
     }
 
     fn set_strangers(&mut self, hosts: &[IpAddr]) {
@@ -230,16 +212,15 @@ impl Port for UdpPort {
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.socket.as_fd())
-            .chain(self.groups.iter().map(|group| group.socket.as_fd()))
+            .chain(self.groups.sockets())
             .chain(self.desk.ready())
             .collect()
     }
 
     fn counters(&self) -> Counters {
         let mut counters = self.desk.counters;
-        let sockets = self.groups.iter().map(|group| &group.socket);
-        for socket in sockets.chain([&self.socket]) {
-            counters.overrun += u64::from(dropped(socket.as_fd()));
+        for socket in self.groups.sockets().chain([self.socket.as_fd()]) {
+            counters.overrun += u64::from(dropped(socket));
         }
         counters
     }
