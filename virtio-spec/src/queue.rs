@@ -206,7 +206,12 @@ pub struct Cqe {
     /// Nanoseconds of CLOCK_REALTIME at completion, if the CQ asked for it.
     pub timestamp: u64,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub reserved0: u64,
+    /// Running index of the request in its send queue, or of the receive in its
+    /// receive queue.
+    pub index: u32,
+    /// Zero.
+    pub reserved1: u32,
 }
 const _: () = assert!(size_of::<Cqe>() == CQE_LEN as usize);
 

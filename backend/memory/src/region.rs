@@ -1,6 +1,7 @@
 //! A registered memory region: a range of addresses and where its bytes lie.
 
 use crate::{MemoryError, Piece, SharedFile, Target, Window};
+use masq_spec::device::PAGE_SIZE;
 use masq_spec::verbs::{Segment, SegmentKind};
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ pub enum MappedSegment {
     Window {
         /// The mapping.
         window: Arc<Window>,
-        /// First byte, in the tenant.
-        addr: u64,
+        /// First byte, in the shared file.
+        at: u64,
         /// Bytes.
         len: u64,
     },
@@ -100,8 +101,12 @@ impl Region {
             at = end;
             let (addr, len) = (segment.addr, segment.len);
             mapped.push(if segment.kind == SegmentKind::Window as u32 {
-                let window = Arc::new(Window::map(file, addr, len, populate)?);
-                MappedSegment::Window { window, addr, len }
+                let at = segment.at;
+                if at % PAGE_SIZE != addr % PAGE_SIZE {
+                    return Err(bad);
+                }
+                let window = Arc::new(Window::map(file, at, len, populate)?);
+                MappedSegment::Window { window, at, len }
             } else if segment.kind == SegmentKind::Remote as u32 {
                 MappedSegment::Remote { addr, len }
             } else {
@@ -162,15 +167,13 @@ impl Region {
             }
             let take = left.min(segment.len() - skip);
             let target = match segment {
-                MappedSegment::Window { window, addr, .. } => {
-                    match window.pointer(addr + skip, take) {
-                        Some(ptr) => Target::Mapped(ptr),
-                        None => {
-                            out.truncate(before);
-                            return false;
-                        }
+                MappedSegment::Window { window, at, .. } => match window.pointer(at + skip, take) {
+                    Some(ptr) => Target::Mapped(ptr),
+                    None => {
+                        out.truncate(before);
+                        return false;
                     }
-                }
+                },
                 MappedSegment::Remote { addr, .. } => Target::Remote {
                     session,
                     addr: addr + skip,

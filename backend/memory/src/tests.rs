@@ -124,18 +124,21 @@ fn pieces_cross_segments_and_never_leave_the_region() {
         Segment {
             addr: 8000,
             len: 192,
+            at: 8000,
             kind: SegmentKind::Remote as u32,
             reserved: 0,
         },
         Segment {
             addr: 8192,
             len: 8192,
+            at: 8192,
             kind: SegmentKind::Window as u32,
             reserved: 0,
         },
         Segment {
             addr: 16384,
             len: 16,
+            at: 16384,
             kind: SegmentKind::Remote as u32,
             reserved: 0,
         },

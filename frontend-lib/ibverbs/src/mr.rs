@@ -45,6 +45,7 @@ fn segments(memory: &Registration) -> Result<Vec<Segment>, DriverError> {
     let segment = |s: &masq_regmem::Segment| Segment {
         addr: s.addr as u64,
         len: s.len as u64,
+        at: s.addr as u64,
         kind: match s.kind {
             SegmentKind::Window => verbs::SegmentKind::Window as u32,
             SegmentKind::Remote => verbs::SegmentKind::Remote as u32,

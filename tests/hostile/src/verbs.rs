@@ -325,6 +325,7 @@ fn reg_request(pd: u32, addr: u64, len: u64, kind: SegmentKind) -> Vec<u8> {
     let segment = Segment {
         addr,
         len,
+        at: addr,
         kind: kind as u32,
         reserved: 0,
     };

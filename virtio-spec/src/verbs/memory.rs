@@ -56,7 +56,7 @@ const _: () = assert!(size_of::<RegMr>() == 40);
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentKind {
-    /// In the shared file, at offset = address; page aligned.
+    /// In the shared file.
     Window = 0,
     /// Only in the address space of the process (clause 4.3).
     Remote = 1,
@@ -70,12 +70,15 @@ pub struct Segment {
     pub addr: u64,
     /// Bytes.
     pub len: u64,
+    /// Of a window: where its first byte is in the shared file, with the same offset
+    /// in its page as `addr`. Else zero.
+    pub at: u64,
     /// A [`SegmentKind`].
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
 }
-const _: () = assert!(size_of::<Segment>() == 24);
+const _: () = assert!(size_of::<Segment>() == 32);
 
 /// The response to REG_MR, REREG_MR and ALLOC_MW.
 #[repr(C)]

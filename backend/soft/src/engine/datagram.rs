@@ -1,7 +1,7 @@
 //! Unreliable datagrams (IBA 9.8.3) and multicast within a tenant.
 
 use super::completion::GRH_LEN;
-use super::objects::{Ah, Current, Qp};
+use super::objects::{Ah, Current, Qp, ReceiveName};
 use super::remote::Deferred;
 use super::tap::Seen;
 use super::{Engine, Step};
@@ -282,7 +282,7 @@ impl Engine {
             Need::LocalWrite,
             &mut self.to,
         );
-        let wr_id = receive.wr_id;
+        let name = receive.name;
         self.datagram_receive = Some(receive);
         let status = match resolved {
             Err(_) => WcStatus::LocProtErr,
@@ -296,7 +296,8 @@ impl Engine {
             status: status as u8,
             opcode: WcOpcode::Recv as u8,
             flags: flags.bits(),
-            wr_id,
+            wr_id: name.wr_id,
+            index: name.index,
             byte_len: if ok { total as u32 } else { 0 },
             imm_data: datagram.imm.unwrap_or(0),
             qp_num: peer_qpn,
@@ -349,7 +350,7 @@ impl Engine {
         let Some(peer) = self.qps.get_mut(p) else {
             return;
         };
-        if !peer.given_back(cqe.wr_id) {
+        if !peer.given_back(ReceiveName::of(&cqe)) {
             return;
         }
         if cqe.status == WcStatus::Success as u8 {

@@ -1,6 +1,6 @@
 //! The end of a queue pair: ERROR, SQE, and what is still posted.
 
-use super::objects::{Qp, Waiting};
+use super::objects::{Qp, ReceiveName, Waiting};
 use super::{Engine, Step};
 use masq_spec::event::AsyncEvent;
 use masq_spec::queue::{Cqe, SendOpcode, SendWqe, WcOpcode, WcStatus};
@@ -12,8 +12,8 @@ impl Qp {
     /// A taken receive was completed. False: it was not taken, or a flush or
     /// reset has dealt with it.
     #[inline]
-    pub(super) fn given_back(&mut self, wr_id: u64) -> bool {
-        let at = self.taken.iter().position(|id| *id == wr_id);
+    pub(super) fn given_back(&mut self, receive: ReceiveName) -> bool {
+        let at = self.taken.iter().position(|taken| *taken == receive);
         if let Some(at) = at {
             self.taken.remove(at);
         }
@@ -104,14 +104,16 @@ impl Engine {
         }
         if qp.sq.is_published(qp.sq_head) {
             let mut wqe = SendWqe::new_zeroed();
-            qp.sq.read(qp.sq_head, 0, wqe.as_mut_bytes());
-            qp.sq_head = qp.sq_head.wrapping_add(1);
+            let index = qp.sq_head;
+            qp.sq.read(index, 0, wqe.as_mut_bytes());
+            qp.sq_head = index.wrapping_add(1);
             qp.sq.set_device_index(qp.sq_head);
             let opcode = SendOpcode::from_raw(wqe.opcode);
             let cqe = Cqe {
                 status: WcStatus::WrFlushErr as u8,
                 opcode: opcode.map_or(WcOpcode::Send, |o| rules(o).completion) as u8,
                 wr_id: wqe.wr_id,
+                index,
                 qp_num: qp.qpn,
                 ..Cqe::default()
             };
@@ -128,12 +130,13 @@ impl Engine {
             Some(qp.taken.remove(0))
         };
         qp.held = None;
-        let wr_id = taken.or_else(|| qp.rq.as_mut().and_then(|rq| rq.take_id()));
-        if let Some(wr_id) = wr_id {
+        let receive = taken.or_else(|| qp.rq.as_mut().and_then(|rq| rq.take_name()));
+        if let Some(receive) = receive {
             let cqe = Cqe {
                 status: WcStatus::WrFlushErr as u8,
                 opcode: WcOpcode::Recv as u8,
-                wr_id,
+                wr_id: receive.wr_id,
+                index: receive.index,
                 qp_num: qp.qpn,
                 ..Cqe::default()
             };

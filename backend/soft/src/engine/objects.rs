@@ -7,7 +7,7 @@ use super::wire::Link;
 use masq_datapath::CompletionRing;
 use masq_device::{Destination, DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
 use masq_memory::{DoorbellPage, MappedRing, Region};
-use masq_spec::queue::{SendWqe, Sge};
+use masq_spec::queue::{Cqe, SendWqe, Sge};
 use masq_spec::verbs::{AhAttr, Gid, QpAttr, QpType, State};
 use masq_transport::{Nanos, Retry};
 use masq_wire::{PKey, Psn};
@@ -109,10 +109,28 @@ pub(crate) struct ReceiveQueue {
     pub(crate) max_sge: u32,
 }
 
+/// What its completion says of a receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReceiveName {
+    pub(crate) wr_id: u64,
+    /// Running index in its queue.
+    pub(crate) index: u32,
+}
+
+impl ReceiveName {
+    /// That of a completed receive.
+    pub(crate) fn of(cqe: &Cqe) -> Self {
+        Self {
+            wr_id: cqe.wr_id,
+            index: cqe.index,
+        }
+    }
+}
+
 /// A receive that was taken for a message.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Receive {
-    pub(crate) wr_id: u64,
+    pub(crate) name: ReceiveName,
     pub(crate) num_sge: usize,
     pub(crate) sges: [Sge; MAX_SGE],
     pub(crate) pd: PdKey,
@@ -232,7 +250,7 @@ pub(crate) struct Qp {
     pub(crate) queued: bool,
     pub(crate) in_rnr_list: bool,
     /// Receives that messages hold which have not arrived whole.
-    pub(crate) taken: Vec<u64>,
+    pub(crate) taken: Vec<ReceiveName>,
     /// The receive of a message that was dropped: the next one gets it.
     pub(crate) held: Option<Box<Receive>>,
     /// Counts resets: what began before one does not go on after it.

@@ -1,7 +1,7 @@
 //! The responder: receives, deliveries and faults.
 
 use super::Engine;
-use super::objects::{Current, MAX_SGE, Receive, ReceiveQueue};
+use super::objects::{Current, MAX_SGE, Receive, ReceiveName, ReceiveQueue};
 use masq_spec::event::AsyncEvent;
 use masq_spec::queue::{Cqe, RECV_DATA, RecvWqe, SendFlags, Sge, WcFlags, WcOpcode, WcStatus};
 use masq_spec::verbs::{MwType, State};
@@ -39,20 +39,28 @@ impl ReceiveQueue {
         if let Some(list) = out.sges.get_mut(..num_sge) {
             self.ring.read(self.head, RECV_DATA, list.as_mut_bytes());
         }
-        (out.wr_id, out.num_sge, out.pd) = (wqe.wr_id, num_sge, pd);
+        (out.num_sge, out.pd) = (num_sge, pd);
+        out.name = ReceiveName {
+            wr_id: wqe.wr_id,
+            index: self.head,
+        };
         self.advance();
         true
     }
 
     /// Takes the next receive to flush it.
-    pub(super) fn take_id(&mut self) -> Option<u64> {
+    pub(super) fn take_name(&mut self) -> Option<ReceiveName> {
         if !self.is_ready() {
             return None;
         }
         let mut wqe = RecvWqe::new_zeroed();
         self.ring.read(self.head, 0, wqe.as_mut_bytes());
+        let name = ReceiveName {
+            wr_id: wqe.wr_id,
+            index: self.head,
+        };
         self.advance();
-        Some(wqe.wr_id)
+        Some(name)
     }
 
     fn advance(&mut self) {
@@ -101,7 +109,7 @@ impl Engine {
         if !taken {
             return false;
         }
-        qp.taken.push(out.wr_id);
+        qp.taken.push(out.name);
         qp.starved = false;
         if let Some(index) = qp.srq {
             self.check_srq_limit(index);
@@ -144,7 +152,7 @@ impl Engine {
         }
         if cur.has_receive {
             let receive = &cur.receive;
-            qp.given_back(receive.wr_id);
+            qp.given_back(receive.name);
             let mut flags = WcFlags::empty();
             flags.set(WcFlags::WITH_IMM, rules.immediate);
             flags.set(WcFlags::WITH_INV, rules.invalidate);
@@ -156,7 +164,8 @@ impl Engine {
                 status: WcStatus::Success as u8,
                 opcode: opcode as u8,
                 flags: flags.bits(),
-                wr_id: receive.wr_id,
+                wr_id: receive.name.wr_id,
+                index: receive.name.index,
                 byte_len: cur.total as u32,
                 imm_data: if flags.is_empty() {
                     0
@@ -230,11 +239,12 @@ impl Engine {
         if let Some(receive) = receive {
             match outcome.receive {
                 Some(status) => {
-                    qp.given_back(receive.wr_id);
+                    qp.given_back(receive.name);
                     let cqe = Cqe {
                         status: status as u8,
                         opcode: WcOpcode::Recv as u8,
-                        wr_id: receive.wr_id,
+                        wr_id: receive.name.wr_id,
+                        index: receive.name.index,
                         qp_num: qp.qpn,
                         ..Cqe::default()
                     };

@@ -523,6 +523,7 @@ impl Engine {
                 status: status as u8,
                 opcode: opcode.map_or(WcOpcode::Send, |o| rules(o).completion) as u8,
                 wr_id: cur.wqe.wr_id,
+                index: cur.slot,
                 byte_len: cur.total as u32,
                 qp_num: qp.qpn,
                 ..Cqe::default()

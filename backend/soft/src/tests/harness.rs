@@ -504,6 +504,7 @@ impl World {
         let segments = [Segment {
             addr,
             len,
+            at: addr,
             kind: SegmentKind::Window as u32,
             reserved: 0,
         }];

@@ -59,6 +59,7 @@ impl Private {
         let segment = Segment {
             addr: self.addr(),
             len,
+            at: self.addr(),
             kind: SegmentKind::Remote as u32,
             reserved: 0,
         };
@@ -263,6 +264,7 @@ fn the_last_byte_waits_for_bytes_that_a_helper_writes() {
     let segment = |addr, len, kind| Segment {
         addr,
         len,
+        at: addr,
         kind: kind as u32,
         reserved: 0,
     };
@@ -323,6 +325,7 @@ fn memory_that_is_gone_is_a_fault_of_its_owner() {
         let segment = Segment {
             addr: 4096,
             len: 4096,
+            at: 4096,
             kind: SegmentKind::Remote as u32,
             reserved: 0,
         };

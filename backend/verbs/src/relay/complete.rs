@@ -99,6 +99,7 @@ impl Relay {
             status: wc.status as u8,
             opcode: posted.opcode,
             wr_id: posted.wr_id,
+            index,
             byte_len: if ok { wc.byte_len } else { 0 },
             qp_num: qp.qpn,
             vendor_err: wc.vendor_err,
@@ -206,6 +207,7 @@ impl Relay {
             },
             flags: if ok { shown.bits() } else { 0 },
             wr_id: posted.wr_id,
+            index: posted.index,
             byte_len: if ok { wc.byte_len } else { 0 },
             imm_data: if ok { wc.imm_data } else { 0 },
             qp_num: qp.qpn,
@@ -352,9 +354,9 @@ impl Relay {
                 let cq = qp.send_cq;
                 self.push(cq, cqe, false);
             } else if let Some(rq) = qp.rq.as_mut().filter(|rq| rq.outstanding() == 0)
-                && let Some(wr_id) = rq.take_unposted()
+                && let Some(taken) = rq.take_unposted()
             {
-                let (cqe, cq) = (flushed_receive(qp.qpn, wr_id), qp.recv_cq);
+                let (cqe, cq) = (flushed_receive(qp.qpn, &taken), qp.recv_cq);
                 self.push(cq, cqe, false);
             } else {
                 return left < FLUSHES;
@@ -411,12 +413,14 @@ impl Relay {
                 .get(qp.send_slot(qp.sq_tail))
                 .copied()
                 .unwrap_or_default();
-            qp.sq_tail = qp.sq_tail.wrapping_add(1);
+            let index = qp.sq_tail;
+            qp.sq_tail = index.wrapping_add(1);
             qp.sq.set_device_index(qp.sq_tail);
             let cqe = Cqe {
                 status: WcStatus::WrFlushErr as u8,
                 opcode: posted.opcode,
                 wr_id: posted.wr_id,
+                index,
                 qp_num: qpn,
                 ..Cqe::default()
             };
@@ -430,16 +434,17 @@ impl Relay {
             let Some(posted) = self.finish(q, Taken::Own(entry)) else {
                 break;
             };
-            self.push(recv_cq, flushed_receive(qpn, posted.wr_id), false);
+            self.push(recv_cq, flushed_receive(qpn, &posted), false);
         }
     }
 }
 
-fn flushed_receive(qpn: u32, wr_id: u64) -> Cqe {
+fn flushed_receive(qpn: u32, receive: &PostedReceive) -> Cqe {
     Cqe {
         status: WcStatus::WrFlushErr as u8,
         opcode: WcOpcode::Recv as u8,
-        wr_id,
+        wr_id: receive.wr_id,
+        index: receive.index,
         qp_num: qpn,
         ..Cqe::default()
     }

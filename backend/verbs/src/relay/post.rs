@@ -297,6 +297,7 @@ pub(super) fn failed(qp: &Qp, wqe: &SendWqe, status: WcStatus) -> Cqe {
         status: status as u8,
         opcode: opcode.map_or(WcOpcode::Send, |o| rules(o).completion) as u8,
         wr_id: wqe.wr_id,
+        index: qp.sq_head,
         qp_num: qp.qpn,
         ..Cqe::default()
     }

@@ -11,7 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 pub(crate) struct PostedReceive {
     pub(crate) wr_id: u64,
     /// Running index in the ring.
-    index: u32,
+    pub(crate) index: u32,
     num_sge: u32,
     is_posted: bool,
 }
@@ -91,15 +91,20 @@ impl ReceiveQueue {
     }
 
     /// Takes the next receive without the card.
-    pub(crate) fn take_unposted(&mut self) -> Option<u64> {
+    pub(crate) fn take_unposted(&mut self) -> Option<PostedReceive> {
         if !self.ring.is_published(self.head) {
             return None;
         }
         let mut wqe = RecvWqe::new_zeroed();
         self.ring.read(self.head, 0, wqe.as_mut_bytes());
+        let taken = PostedReceive {
+            wr_id: wqe.wr_id,
+            index: self.head,
+            ..PostedReceive::default()
+        };
         self.head = self.head.wrapping_add(1);
         self.give_back_slot();
-        Some(wqe.wr_id)
+        Some(taken)
     }
 
     /// Whether the card has this entry.

@@ -6,6 +6,7 @@ use super::pending::Pending;
 use super::senders::Senders;
 use super::{Link, Wire, WireCounters};
 use crate::engine::Engine;
+use crate::engine::objects::ReceiveName;
 use masq_connected::{Arrival, Fate};
 use masq_port::Incoming;
 use masq_spec::event::AsyncEvent;
@@ -163,7 +164,8 @@ impl Engine {
                     status: WcStatus::Success as u8,
                     opcode: opcode as u8,
                     flags: flags.bits(),
-                    wr_id: link.receive.wr_id,
+                    wr_id: link.receive.name.wr_id,
+                    index: link.receive.name.index,
                     byte_len: delivery.length,
                     imm_data: imm.or(delivery.invalidated.map(|k| k.0)).unwrap_or(0),
                     qp_num: qp.qpn,
@@ -200,7 +202,7 @@ impl Engine {
         let Some(qp) = self.qps.get_mut(q) else {
             return;
         };
-        if qp.given_back(cqe.wr_id) {
+        if qp.given_back(ReceiveName::of(&cqe)) {
             let cq = qp.recv_cq;
             self.push_cqe(cq, cqe, solicited);
         }
