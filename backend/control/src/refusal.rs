@@ -84,6 +84,7 @@ impl From<MemoryError> for Refused {
     fn from(error: MemoryError) -> Self {
         let status = match &error {
             MemoryError::BadFile(_) | MemoryError::BadRange { .. } => Status::Fault,
+            MemoryError::Scattered => Status::Unsupported,
             MemoryError::Host { .. } => Status::NoMemory,
         };
         let rule = if status == Status::NoMemory {

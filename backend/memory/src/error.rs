@@ -14,6 +14,10 @@ pub enum MemoryError {
         /// Bytes.
         len: u64,
     },
+    /// A region has no address range of its own: a part is reached through the process
+    /// only, or two parts share a page.
+    #[error("the region cannot be mapped in one piece")]
+    Scattered,
     /// The host's fault, or a limit of it such as vm.max_map_count.
     #[error("cannot {what}: {source}")]
     Host {

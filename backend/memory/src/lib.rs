@@ -20,6 +20,7 @@ mod region;
 mod remote;
 mod ring;
 mod shared_file;
+mod span;
 mod window;
 
 pub use atomics::atomic_u64;
@@ -30,6 +31,7 @@ pub use region::{MappedSegment, Region};
 pub use remote::RemoteMemory;
 pub use ring::MappedRing;
 pub use shared_file::SharedFile;
+pub use span::Span;
 pub use window::Window;
 
 #[cfg(test)]

@@ -122,6 +122,11 @@ impl Region {
         })
     }
 
+    /// Its parts, in order.
+    pub fn segments(&self) -> &[MappedSegment] {
+        &self.segments
+    }
+
     /// Bytes.
     pub fn len(&self) -> u64 {
         self.len

@@ -223,3 +223,67 @@ fn doorbells_arrive_once_and_garbage_is_harmless() {
     page.set_armed(true);
     assert!(page.ring(5), "a sleeping device wants a kick");
 }
+
+#[test]
+fn a_span_shows_all_windows_of_a_region_side_by_side() {
+    let file = sealed(1 << 20);
+    // 100 bytes at the end of a page that stands in, two pages, 50 bytes that stand in.
+    let window = |addr, len, at| Segment {
+        addr,
+        len,
+        at,
+        kind: SegmentKind::Window as u32,
+        reserved: 0,
+    };
+    let segments = [
+        window(3996, 100, 0x8000 + 3996),
+        window(4096, 8192, 4096),
+        window(12288, 50, 0xa000),
+    ];
+    let region = Region::map(&file, 3996, 8342, &segments).unwrap();
+    let span = Span::of(&region).unwrap();
+    let mut pieces = Vec::new();
+    assert!(region.pieces(0, 0, 8342, &mut pieces));
+    let mut at = 0;
+    for (n, piece) in pieces.iter().enumerate() {
+        let Target::Mapped(to) = piece.target else {
+            panic!("no piece is remote");
+        };
+        // What is written by the region's own windows is seen through the span.
+        let fill = vec![n as u8 + 1; piece.len as usize];
+        let mut seen = fill.clone();
+        seen.fill(0);
+        // SAFETY: both ranges are mapped as long as the region and the span.
+        unsafe {
+            store_bytes(to, &fill);
+            load_bytes(span.first().add(at), &mut seen);
+        }
+        assert_eq!(seen, fill);
+        at += piece.len as usize;
+    }
+}
+
+#[test]
+fn a_region_with_remote_parts_or_shared_pages_has_no_span() {
+    let file = sealed(1 << 20);
+    let segment = |addr, len, kind: SegmentKind| Segment {
+        addr,
+        len,
+        at: addr,
+        kind: kind as u32,
+        reserved: 0,
+    };
+    for segments in [
+        [
+            segment(4096, 4096, SegmentKind::Window),
+            segment(8192, 8, SegmentKind::Remote),
+        ],
+        [
+            segment(4096, 4000, SegmentKind::Window),
+            segment(8096, 104, SegmentKind::Window),
+        ],
+    ] {
+        let region = Region::map(&file, 4096, 4104, &segments).unwrap();
+        assert!(matches!(Span::of(&region), Err(MemoryError::Scattered)));
+    }
+}

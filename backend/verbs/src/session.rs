@@ -12,7 +12,7 @@ use masq_device::{
     AhSpec, CqSpec, Destination, DeviceError, EndpointKey, Grants, Handle, MrSpec, MwSpec,
     QpChange, QpReport, QpSpec, Result, Session, SrqSpec,
 };
-use masq_memory::{MappedRing, Piece, Region, Target};
+use masq_memory::{MappedRing, MemoryError, Piece, Region, Span, Target};
 use masq_spec::verbs::{Access, Gid, QpMask, SrqAttr, State};
 use masq_transport::check_transition;
 use masq_verbs_abi::{ibv_qp_attr, ibv_qp_cap};
@@ -130,21 +130,35 @@ fn soon<R>(answer: &Receiver<io::Result<R>>) -> Option<io::Result<R>> {
     }
 }
 
-/// The one mapping that holds a whole region.
-fn mapped(region: &Region) -> Result<NonNull<u8>> {
+/// A region, and the mapping of it that the card has.
+pub(crate) struct Mapped {
+    /// If the region itself is not in one piece.
+    _span: Option<Span>,
+    pub(crate) region: Region,
+}
+
+/// Where a whole region lies in one piece.
+fn mapped(region: Region) -> Result<(NonNull<u8>, Mapped)> {
     let mut pieces = Vec::with_capacity(1);
     let is_whole = region.pieces(0, 0, region.len(), &mut pieces);
-    match pieces.as_slice() {
+    let (at, _span) = match pieces.as_slice() {
         [
             Piece {
                 target: Target::Mapped(at),
                 ..
             },
-        ] if is_whole => Ok(*at),
-        _ => Err(DeviceError::Unsupported(
-            "memory of which a part cannot be shared with the card: register whole pages",
-        )),
-    }
+        ] if is_whole => (*at, None),
+        _ => {
+            let span = Span::of(&region).map_err(|error| match error {
+                MemoryError::Host { .. } => DeviceError::Exhausted("mappings"),
+                _ => DeviceError::Unsupported(
+                    "memory of which a part cannot be shared with the card",
+                ),
+            })?;
+            (span.first(), Some(span))
+        }
+    };
+    Ok((at, Mapped { _span, region }))
 }
 
 impl Session for VerbsSession {
@@ -167,11 +181,11 @@ impl Session for VerbsSession {
             return Err(DeviceError::Unsupported("zero-based regions over a card"));
         }
         let pd = self.pd(mr.pd)?;
-        let at = mapped(&mr.region)?;
         let (len, access) = (mr.region.len(), (mr.access & passed).bits());
-        // SAFETY: the region keeps its windows mapped, and is dropped only after the
-        // card's registration.
-        let host = unsafe { host::Mr::new(&pd, at, len, mr.iova, access, mr.region) };
+        let (at, mapped) = mapped(mr.region)?;
+        // SAFETY: the region and its span keep the memory mapped, and are dropped only
+        // after the card's registration.
+        let host = unsafe { host::Mr::new(&pd, at, len, mr.iova, access, mapped) };
         let host = host.map_err(|e| refused("a memory region", &e))?;
         let entry = Mr {
             host,
@@ -184,7 +198,8 @@ impl Session for VerbsSession {
 
     fn deregister(&mut self, mr: Handle) -> Result<Region> {
         let mr = self.call(move |relay, s| relay.remove_mr(s, mr))?;
-        mr.host.deregister().ok_or(DeviceError::Gone)
+        let mapped = mr.host.deregister().ok_or(DeviceError::Gone)?;
+        Ok(mapped.region)
     }
 
     fn alloc_mw(&mut self, _: MwSpec) -> Result<u32> {

@@ -182,7 +182,7 @@ impl Relay {
             }
             let mr = session.regions.get(&sge.lkey).filter(|mr| mr.pd == pd)?;
             let offset = sge.addr.checked_sub(mr.iova)?;
-            let region = mr.host.memory()?;
+            let region = &mr.host.memory()?.region;
             if !region.pieces(0, offset, take, &mut pieces) {
                 return None;
             }

@@ -3,9 +3,10 @@
 
 use super::receives::ReceiveQueue;
 use crate::host::{self, Ticket};
+use crate::session::Mapped;
 use masq_datapath::{CompletionRing, Lane};
 use masq_device::{DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
-use masq_memory::{DoorbellPage, MappedRing, Region};
+use masq_memory::{DoorbellPage, MappedRing};
 use masq_spec::queue::Cqe;
 use masq_spec::verbs::{Gid, QpAttr, QpType, State};
 use masq_transport::Nanos;
@@ -63,7 +64,7 @@ impl Work {
 
 /// A region.
 pub(crate) struct Mr {
-    pub(crate) host: host::Mr<Region>,
+    pub(crate) host: host::Mr<Mapped>,
     pub(crate) pd: Handle,
     pub(crate) iova: u64,
 }
