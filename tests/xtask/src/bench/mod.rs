@@ -56,7 +56,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, conflicts_with_all = ["no_network", "only_cm", "only_containers"])]
     only_wire: bool,
     /// Only masqd over cards of the kernel, in guests, against these cards.
-    #[arg(long, conflicts_with_all = ["write", "no_network", "only_cm", "only_containers", "only_wire"])]
+    #[arg(long, conflicts_with_all = ["no_network", "only_cm", "only_containers", "only_wire"])]
     only_cards: bool,
     /// Which cards, with --only-cards.
     #[arg(long, value_enum, requires = "only_cards", default_values = ["rxe", "siw"])]
@@ -87,7 +87,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         guests: !args.no_guests,
     };
     if args.only_cards {
-        return cards::measure(&binaries, &args.card, args.rounds);
+        return cards::measure(&binaries, &args.card, args.rounds, args.write);
     }
     if args.only_wire {
         return wire::measure(&binaries, extent, args.write);

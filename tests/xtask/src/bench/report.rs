@@ -10,6 +10,7 @@ use std::path::Path;
 pub(crate) enum Document {
     Bench,
     Wire,
+    Cards,
 }
 
 impl Document {
@@ -17,6 +18,7 @@ impl Document {
         match self {
             Self::Bench => ("<!-- bench -->\n", "<!-- /bench -->\n"),
             Self::Wire => ("<!-- wire -->\n", "<!-- /wire -->\n"),
+            Self::Cards => ("<!-- cards -->\n", "<!-- /cards -->\n"),
         }
     }
 }

@@ -4,7 +4,7 @@
 mod contest;
 mod control;
 
-use super::report::{self, Report, Row};
+use super::report::{self, Document, Report, Row};
 use crate::interop::cards::{Card, Cards};
 use crate::progress::{heading, say};
 use crate::{build, setup};
@@ -20,8 +20,13 @@ const MOST_ROUNDS: usize = 5;
 /// So that a card's largest path MTU fits.
 const MTU: u32 = 9000;
 
-/// Measures each of these cards, and writes to `target/bench`.
-pub(crate) fn measure(binaries: &Binaries, cards: &[Card], rounds: usize) -> anyhow::Result<()> {
+/// Measures each of these cards, and writes to `target/bench`, and to docs/ if it shall.
+pub(crate) fn measure(
+    binaries: &Binaries,
+    cards: &[Card],
+    rounds: usize,
+    write: bool,
+) -> anyhow::Result<()> {
     setup::ensure_also(&Kind::Uml.packages())?;
     let kit = Kit::prepare(Kind::Uml, &mut |words| say(&format!("  {words}")))?;
     let mut text = Report::of(Vec::new()).heading();
@@ -43,6 +48,11 @@ pub(crate) fn measure(binaries: &Binaries, cards: &[Card], rounds: usize) -> any
     fs::write(out.join("cards.md"), &text)?;
     fs::write(out.join("cards.json"), serde_json::to_string_pretty(&all)?)?;
     say(&format!("written to {}", out.display()));
+    if write {
+        let file = masq_e2e::workspace().join("docs/benchmarks.md");
+        report::write_into(&file, Document::Cards, &text)?;
+        say("docs/benchmarks.md is updated");
+    }
     Ok(())
 }
 
