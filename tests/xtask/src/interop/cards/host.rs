@@ -234,12 +234,32 @@ impl CardHost {
         };
         let wait =
             format!("for i in $(seq 200); do {condition} && exit 0; sleep 0.05; done\nexit 1");
-        let waited = self.output(&wait, SOON)?;
-        if waited.status != 0 {
+        let waiting = self.guest.spawn(&self.script(&wait))?;
+        while waiting.is_running() && job.is_running() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if !job.is_running() || waiting.wait(SOON)?.status != 0 {
             let (out, err) = job.output()?;
             bail!("the server {line} does not wait for a client:\n{out}{err}");
         }
         Ok(job)
+    }
+
+    /// Makes up for what a failed case left: a card that is gone, a masqd that has ended, a
+    /// policy with a rule less.
+    pub(super) fn revive(&self, policy: &str) -> anyhow::Result<()> {
+        self.guest.run("ip link set e0 up 2>/dev/null", SOON)?;
+        if self.card.is_kernels() && self.objects().is_err() {
+            // A masqd that holds on to it would keep its name.
+            if self.masqd_runs()? {
+                self.end_masqd("KILL")?;
+            }
+            self.add_device()?;
+        }
+        if !self.masqd_runs()? {
+            self.start_masqd()?;
+        }
+        self.reload(policy).map(drop)
     }
 
     /// All sessions.

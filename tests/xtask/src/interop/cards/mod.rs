@@ -237,6 +237,9 @@ pub(super) fn run(
             Err(error) => {
                 drop(running);
                 let text = format!("{error:#}\n\n{}", cards.logs());
+                for host in [&cards.alpha, &cards.beta] {
+                    host.revive(&policy::whole())?;
+                }
                 let name = format!("{}-{:?}-{:?}", scenario.name(), card, kit.kind());
                 Some(keep(&name, &text)?)
             }
