@@ -94,14 +94,14 @@ impl VerbsDevice {
     }
 }
 
-/// Readable when the card's character device goes.
+/// Readable when something becomes of the card's character device.
 fn watch_removal(card: &Card) -> io::Result<Option<OwnedFd>> {
     let Some(node) = card.node.as_ref().filter(|node| node.exists()) else {
         return Ok(None);
     };
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
     let watch = inotify::init(flags)?;
-    inotify::add_watch(&watch, node, inotify::WatchFlags::DELETE_SELF)?;
+    inotify::add_watch(&watch, node, inotify::WatchFlags::ATTRIB)?;
     Ok(Some(watch))
 }
 

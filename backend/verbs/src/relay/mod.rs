@@ -92,9 +92,21 @@ pub(crate) struct Relay {
 pub(crate) struct Host {
     pub(crate) context: Arc<Context>,
     pub(crate) channel: Arc<Channel>,
-    /// Says when the card's character device vanishes, which it does before the
-    /// kernel has everybody let go of the card.
+    /// Readable when something becomes of the card's character device.
     pub(crate) removal: Option<OwnedFd>,
+}
+
+impl Host {
+    /// Whether the card was taken away. Some drivers say so by an event; others have
+    /// the kernel wait until everybody has closed the card, and all that is seen is
+    /// that its character device has no name any more.
+    fn is_unplugged(&self) -> bool {
+        let Some(removal) = self.removal.as_ref().filter(is_readable) else {
+            return false;
+        };
+        let _ = rustix::io::read(removal, &mut [0; 4096]);
+        rustix::fs::fstat(&self.context).is_ok_and(|stat| stat.st_nlink == 0)
+    }
 }
 
 /// What a ticket stands for.
@@ -284,8 +296,8 @@ impl Relay {
     fn take_events(&mut self) {
         self.looked_for_events = self.now;
         let Some(host) = &self.host else { return };
-        if host.removal.as_ref().is_some_and(is_readable) {
-            return self.card_is_gone("its device file was removed");
+        if host.is_unplugged() {
+            return self.card_is_gone("it was taken away");
         }
         let context = Arc::clone(&host.context);
         while is_readable(&context.async_descriptor()) {
