@@ -2,7 +2,7 @@
 //! and when something dies.
 
 use super::host::{Objects, wait_until};
-use super::pairs::{Ends, PAIRS, Place, TCP, told};
+use super::pairs::{Ends, PAIRS, Place, RPINGS_END, TCP, told};
 use super::policy::{self, REFUSES, RULE};
 use super::{Cards, Needs};
 use crate::interop::scenarios::Ready;
@@ -13,7 +13,7 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(30);
 /// What is under way for as long as a case takes; it gives up in half a second when nobody
 /// answers.
-const ENDLESS: &str = "ib_write_bw -x 3 -F -s 65536 -n 100000000 -u 14";
+const ENDLESS: &str = "ib_write_bw -F -s 65536 -n 100000000 -u 14";
 const EPERM: &str = "errno 1";
 const ENOMEM: &str = "errno 12";
 
@@ -38,14 +38,15 @@ macro_rules! case {
 // Those that end daemons and devices come last.
 #[rustfmt::skip]
 pub(super) const CASES: &[Case] = &[
-    case!(Rc, "same-addresses", same_addresses),
+    case!(Nothing, "same-addresses", same_addresses),
     case!(Rc, "refused-connection", refused_connection),
-    case!(Rc, "rule-change-cuts", rule_change_cuts),
+    case!(Cm, "cm-refused-connection", cm_refused_connection),
+    case!(Nothing, "rule-change-cuts", rule_change_cuts),
     case!(Nothing, "quotas", quotas),
     case!(Nothing, "python-core", super::python::core),
-    case!(Rc, "client-killed", client_killed),
-    case!(Rc, "server-killed", server_killed),
-    case!(Rc, "masqd-killed", masqd_killed),
+    case!(Nothing, "client-killed", client_killed),
+    case!(Nothing, "server-killed", server_killed),
+    case!(Nothing, "masqd-killed", masqd_killed),
     case!(Card, "link-deleted", link_deleted),
     case!(Card, "no-such-device", no_such_device),
     case!(Card, "device-down", device_down),
@@ -60,8 +61,13 @@ struct Transfer<'c> {
 impl<'c> Transfer<'c> {
     fn begin(cards: &'c Cards) -> anyhow::Result<Self> {
         let ends = Ends::of(cards, Place::Apart);
-        let server = ends.server.0.serve(ends.server.1, ENDLESS, TCP)?;
-        let line = ends.fill(&format!("{ENDLESS} {{server}}"));
+        let (more, address, ready) = match cards.card.has(Needs::Rc) {
+            true => ("-x 3", "{server}", TCP),
+            false => ("-R", "{cm}", Ready::Cm),
+        };
+        let line = format!("{ENDLESS} {more}");
+        let server = ends.server.0.serve(ends.server.1, &line, ready)?;
+        let line = ends.fill(&format!("{line} {address}"));
         let (host, endpoint) = ends.client;
         let client = host.start(endpoint, &line)?;
         let idle = wait_until(SOON, || {
@@ -111,22 +117,28 @@ fn wait_until_at_rest(cards: &Cards, at_rest: &[Option<Objects>; 2]) -> anyhow::
 
 /// Each tenant's 10.0.0.1 serves its own 10.0.0.2, at once.
 fn same_addresses(cards: &Cards) -> anyhow::Result<()> {
-    const LINE: &str = "ibv_rc_pingpong -g 3 -n 500 -e -c";
-    let tenants = [("blue", 18515), ("red", 18516)];
-    let serve = |(tenant, port): (&str, u16)| {
-        let line = format!("{LINE} -p {port}");
-        let server = format!("{tenant}/a");
-        cards.alpha.serve(&server, &line, Ready::Tcp(port))
+    let lines = |port: u16| match cards.card.has(Needs::Rc) {
+        true => {
+            let line = format!("ibv_rc_pingpong -g 3 -n 200 -e -c -p {port}");
+            let client = format!("{line} {}", cards.alpha.address());
+            (line, client, Ready::Tcp(port))
+        }
+        false => {
+            let client = "rping -c -V -C 50 -a 10.0.0.1".to_owned();
+            ("rping -s -V -C 50".to_owned(), client, Ready::Cm)
+        }
     };
-    let ask = |(tenant, port): (&str, u16)| {
-        let line = format!("{LINE} -p {port} {}", cards.alpha.address());
-        cards.beta.start(&format!("{tenant}/b"), &line)
-    };
-    let [one, two] = tenants;
-    let servers = [serve(one)?, serve(two)?];
-    let clients = [ask(one)?, ask(two)?];
-    for job in clients.into_iter().chain(servers) {
-        job.wait(SOON)?.success()?;
+    let tenants = [("blue", lines(18515)), ("red", lines(18516))];
+    let mut jobs = Vec::new();
+    for (tenant, (server, _, ready)) in &tenants {
+        jobs.push(cards.alpha.serve(&format!("{tenant}/a"), server, *ready)?);
+    }
+    for (tenant, (_, client, _)) in &tenants {
+        jobs.push(cards.beta.start(&format!("{tenant}/b"), client)?);
+    }
+    for job in jobs {
+        let out = job.wait(SOON)?;
+        ensure!(out.status == 0 || out.stderr.contains(RPINGS_END), "{out}");
     }
     Ok(())
 }
@@ -144,11 +156,23 @@ fn refused_connection(cards: &Cards) -> anyhow::Result<()> {
     let out = cards.beta.start("blue/far", &client)?.wait(SOON)?;
     ensure!(out.status != 0, "{}", told(&client, &out));
     drop(server);
+    names_the_rule(cards)
+}
+
+/// The connection is refused to the program, which ends, and masq says which rule it was.
+fn cm_refused_connection(cards: &Cards) -> anyhow::Result<()> {
+    let line = "rping -c -C 1 -a 10.0.0.9";
+    let out = cards.alpha.start("blue/a", line)?.wait(SOON)?;
+    ensure!(out.status != 0, "{}", told(line, &out));
+    names_the_rule(cards)
+}
+
+/// In `masq show` of the one who asked.
+fn names_the_rule(cards: &Cards) -> anyhow::Result<()> {
     let refusals = cards.alpha.show("blue/a")?.endpoint.refusals;
+    let mut rules = refusals.iter().map(|refusal| refusal.rule.as_str());
     ensure!(
-        refusals
-            .iter()
-            .any(|refusal| refusal.rule.contains(REFUSES)),
+        rules.any(|rule| rule.contains(REFUSES)),
         "masq show does not name {REFUSES}: {refusals:?}"
     );
     let text = cards.alpha.run("masq show blue/a")?;

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SERVER_ENDS: Duration = Duration::from_secs(15);
 /// rping's main thread closes what its other thread reads from; with one processor the other
 /// one may notice. What it printed before still counts.
-const RPINGS_END: &str = "rdma_get_cm_event: Invalid argument";
+pub(super) const RPINGS_END: &str = "rdma_get_cm_event: Invalid argument";
 /// Where each endpoint has its own address as RoCEv2.
 pub(super) const GID_INDEX: &str = "3";
 pub(super) const TCP: Ready = Ready::Tcp(18515);
@@ -103,9 +103,9 @@ pub(super) const PAIRS: &[Pair] = &[
     same!(Apart, Rc, "ib_read_lat", Says::Row(64, 200), "ib_read_lat -x {gid} -F -e -s 64 -n 200"),
     same!(Apart, Atomics, "ib_atomic_bw", Says::Row(8, 500), "ib_atomic_bw -x {gid} -F -e -n 500"),
     same!(Apart, Atomics, "ib_atomic_lat", Says::Row(8, 200), "ib_atomic_lat -x {gid} -F -e -n 200"),
-    same!(Apart, Ud, "ud-ib_send_bw", Says::Row(1024, 100), "ib_send_bw -c UD -x {gid} -F -e -s 1024 -n 100 -r 128"),
+    same!(Apart, Ud, "ud-ib_send_bw", Says::Row(1024, 50), "ib_send_bw -c UD -x {gid} -F -e -s 1024 -n 50 -Q 10 -r 64"),
     same!(Apart, Ud, "ud-ib_send_lat", Says::Row(64, 200), "ib_send_lat -c UD -x {gid} -F -e -s 64 -n 200"),
-    same!(Apart, Uc, "uc-ib_send_bw", Says::Row(1024, 100), "ib_send_bw -c UC -x {gid} -F -e -s 1024 -n 100 -r 128"),
+    same!(Apart, Uc, "uc-ib_send_bw", Says::Row(1024, 50), "ib_send_bw -c UC -x {gid} -F -e -s 1024 -n 50 -Q 10 -r 64"),
     same!(Apart, Uc, "uc-ib_send_lat", Says::Row(64, 200), "ib_send_lat -c UC -x {gid} -F -e -s 64 -n 200"),
     by_cm!(Apart, Cm, "rping", "rdma-ping-19", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -C 20"),
     by_cm!(Apart, Cm, "ucmatose", "return status 0", "ucmatose -C 20", "ucmatose -s {cm} -C 20"),
