@@ -189,3 +189,165 @@ impl ReceiveQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use masq_memory::SharedFile;
+    use masq_spec::queue::{HDR_DEVICE_INDEX, ring_len};
+    use masq_spec::verbs::Ring;
+    use proptest::prelude::*;
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+    const SLOTS: u32 = 8;
+    const STRIDE: u32 = 64;
+
+    /// A ring of its own, and the driver's side of it.
+    struct Driver {
+        ring: MappedRing,
+        next: u32,
+    }
+
+    impl Driver {
+        fn new() -> Self {
+            let fd = memfd_create("ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+            ftruncate(&fd, ring_len(SLOTS, STRIDE).next_multiple_of(4096)).unwrap();
+            let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+            fcntl_add_seals(&fd, seals).unwrap();
+            let file = SharedFile::check(fd).unwrap();
+            let ring = Ring {
+                addr: 0,
+                slots: SLOTS,
+                stride: STRIDE,
+            };
+            Self {
+                ring: MappedRing::map(&file, ring).unwrap(),
+                next: 0,
+            }
+        }
+
+        /// Posts a receive of this name, whose element has the name as its address.
+        fn post(&mut self, wr_id: u64) {
+            let wqe = RecvWqe {
+                stamp: 0,
+                num_sge: 1,
+                wr_id,
+            };
+            let sge = Sge {
+                addr: wr_id,
+                length: 8,
+                lkey: 1,
+            };
+            let slot = [wqe.as_bytes(), sge.as_bytes()].concat();
+            self.ring.publish(self.next, &slot);
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+
+    fn queue(driver: &Driver, max_wr: u32) -> ReceiveQueue {
+        ReceiveQueue::new(driver.ring.clone(), max_wr, 2, true)
+    }
+
+    /// Hands all that there is to a card that takes `most`.
+    fn hand_over(queue: &mut ReceiveQueue, most: usize) -> Vec<u32> {
+        let mut batch = ReceiveBatch::default();
+        let entries = std::cell::RefCell::new(Vec::new());
+        queue.fill(&mut batch, |entry| {
+            entries.borrow_mut().push(entry);
+            u64::from(entry)
+        });
+        let mut entries = entries.into_inner();
+        entries.truncate(most);
+        queue.taken(entries.len());
+        entries
+    }
+
+    #[test]
+    fn the_card_has_no_more_than_may_be_outstanding() {
+        let mut driver = Driver::new();
+        let mut queue = queue(&driver, 3);
+        (1..=5).for_each(|id| driver.post(id));
+        let first = hand_over(&mut queue, usize::MAX);
+        assert_eq!((first.len(), queue.outstanding()), (3, 3));
+        assert!(!queue.has_news(), "there is no room");
+        assert_eq!(queue.finish(first[1]).unwrap().wr_id, 2);
+        assert!(queue.has_news());
+        let second = hand_over(&mut queue, usize::MAX);
+        assert_eq!(queue.finish(second[0]).unwrap().wr_id, 4);
+        assert_eq!(driver.ring.load_header(HDR_DEVICE_INDEX), 2);
+    }
+
+    #[test]
+    fn what_a_card_did_not_take_is_handed_over_again() {
+        let mut driver = Driver::new();
+        let mut queue = queue(&driver, 4);
+        (1..=3).for_each(|id| driver.post(id));
+        assert_eq!(hand_over(&mut queue, 1).len(), 1);
+        let rest = hand_over(&mut queue, usize::MAX);
+        let ids: Vec<_> = rest
+            .iter()
+            .map(|e| queue.finish(*e).unwrap().wr_id)
+            .collect();
+        assert_eq!(ids, [2, 3]);
+    }
+
+    #[test]
+    fn an_entry_completes_once_and_keeps_its_elements_until_then() {
+        let mut driver = Driver::new();
+        let mut queue = queue(&driver, 2);
+        driver.post(7);
+        let entries = hand_over(&mut queue, usize::MAX);
+        assert_eq!(queue.list(entries[0])[0].addr, 7);
+        assert!(queue.finish(entries[0]).is_some());
+        assert!(queue.finish(entries[0]).is_none());
+        assert!(queue.list(entries[0]).is_empty());
+        assert!(queue.finish(99).is_none());
+    }
+
+    #[test]
+    fn reset_forgets_what_the_card_had() {
+        let mut driver = Driver::new();
+        let mut queue = queue(&driver, 2);
+        driver.post(1);
+        hand_over(&mut queue, usize::MAX);
+        queue.reset();
+        assert_eq!((queue.outstanding(), queue.oldest()), (0, None));
+        assert_eq!(driver.ring.load_header(HDR_DEVICE_INDEX), 0);
+    }
+
+    proptest! {
+        /// Whatever order a card completes in: each receive once, with its own index,
+        /// and the oldest is the oldest.
+        #[test]
+        fn every_receive_completes_once(steps in prop::collection::vec(any::<(bool, u8)>(), 1..200)) {
+            let mut driver = Driver::new();
+            let mut queue = queue(&driver, 5);
+            let (mut posted, mut done) = (0u64, Vec::new());
+            let mut held: Vec<u32> = Vec::new();
+            for (post, pick) in steps {
+                let free = SLOTS - (posted as u32 - driver.ring.load_header(HDR_DEVICE_INDEX));
+                if post && free > 0 {
+                    posted += 1;
+                    driver.post(posted);
+                    held.extend(hand_over(&mut queue, usize::from(pick % 3)));
+                } else if !held.is_empty() {
+                    let entry = match pick % 2 {
+                        0 => queue.oldest().unwrap(),
+                        _ => held[usize::from(pick) % held.len()],
+                    };
+                    held.retain(|other| *other != entry);
+                    let receive = queue.finish(entry).unwrap();
+                    prop_assert_eq!(u64::from(receive.index) + 1, receive.wr_id);
+                    if pick % 2 == 0 {
+                        prop_assert!(held.iter().all(|e| queue.list(*e)[0].addr > receive.wr_id));
+                    }
+                    done.push(receive.wr_id);
+                }
+            }
+            let all = done.len();
+            done.sort_unstable();
+            done.dedup();
+            prop_assert_eq!(done.len(), all);
+        }
+    }
+}
