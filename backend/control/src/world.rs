@@ -4,7 +4,7 @@ use crate::fabric::Fabric;
 use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
-use crate::underlay::{Owners, UnderlayCounters};
+use crate::underlay::{Owners, Proofs, UnderlayCounters};
 use masq_device::{Destination, Device, DomainKey, EndpointKey};
 use masq_directory::{Directory, LocalHost, View};
 use masq_policy::{
@@ -64,6 +64,8 @@ pub(crate) struct World {
     pub(crate) view: View,
     pub(crate) underlay: UnderlayCounters,
     pub(crate) owners: Owners,
+    /// Whose queue pairs of other hosts are.
+    pub(crate) proofs: Proofs,
     /// Addresses that other hosts had, of which nothing is said any more.
     left: HashSet<(TenantName, IpAddr)>,
     /// First addresses of a tenant's endpoints by their other GIDs.
@@ -96,6 +98,7 @@ impl World {
             fabric: Fabric::default(),
             underlay: UnderlayCounters::default(),
             owners: Owners::default(),
+            proofs: Proofs::default(),
             domains: HashMap::new(),
             endpoints: HashMap::new(),
             last_endpoint: 0,

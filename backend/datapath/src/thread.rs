@@ -30,6 +30,10 @@ pub trait Engine: Send + 'static {
     }
     /// The thread has slept.
     fn woken(&mut self) {}
+    /// Whether [`Self::descriptors`] would answer otherwise than before.
+    fn has_other_descriptors(&mut self) -> bool {
+        false
+    }
     /// Duplicates of the descriptors that wake the thread while they are readable.
     ///
     /// # Errors
@@ -276,7 +280,13 @@ impl<E: Engine> Shared<E> {
         while !self.stop.load(Ordering::Relaxed) {
             let now = monotonic();
             let called = !self.calls.is_empty() && self.serve_calls(&mut engine);
-            if engine.turn(now) || called {
+            let worked = engine.turn(now);
+            if engine.has_other_descriptors()
+                && let Err(error) = engine.descriptors().and_then(|fds| self.watch_all(fds))
+            {
+                tracing::error!(%error, "descriptors of the data path are not watched");
+            }
+            if worked || called {
                 (last_work, empty) = (now, 0);
                 continue;
             }

@@ -92,6 +92,12 @@ pub trait Device: Send + Sync {
     fn mtu(&self) -> Mtu {
         self.network().map_or(Mtu::B4096, |network| network.mtu())
     }
+    /// Whether it sees by itself that a connection to another host meets a queue pair
+    /// of the same tenant: by the partition in the packets. If not, the control side
+    /// asks the other masq whose the queue pair is.
+    fn separates_hosts(&self) -> bool {
+        true
+    }
     /// The way to other hosts; None: it serves this host only.
     fn network(&self) -> Option<Arc<dyn Network>> {
         None

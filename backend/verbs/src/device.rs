@@ -122,6 +122,10 @@ impl Device for VerbsDevice {
         Mtu::from_code(self.card.mtu as u8).unwrap_or(Mtu::B1024)
     }
 
+    fn separates_hosts(&self) -> bool {
+        false
+    }
+
     fn network(&self) -> Option<Arc<dyn Network>> {
         let network = self.network.as_ref()?;
         Some(Arc::clone(network) as Arc<dyn Network>)

@@ -171,12 +171,16 @@ impl Session {
         }
     }
 
+    /// Whether the command that is being served has waited as long as one may.
+    fn has_waited(&self) -> bool {
+        let since = self.again_since;
+        since.is_some_and(|since| since.elapsed() >= NEWS_OF_OTHERS)
+    }
+
     /// Has the command that is being served wait for news of other hosts, if somebody may
     /// come up at an address, but no longer than one may wait.
     fn await_news(&self, world: &World, address: IpAddr) -> Result<(), Refused> {
-        let since = self.again_since;
-        let has_waited = since.is_some_and(|since| since.elapsed() >= NEWS_OF_OTHERS);
-        match !has_waited && world.may_come_up(self.endpoint.tenant(), address) {
+        match !self.has_waited() && world.may_come_up(self.endpoint.tenant(), address) {
             true => Err(Refused::again()),
             false => Ok(()),
         }

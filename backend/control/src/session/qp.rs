@@ -218,6 +218,10 @@ impl Session {
                     r
                 }
             })?;
+            if let (Destination::Host(host), true) = (target, mask.contains(QpMask::DEST_QPN)) {
+                self.check_peers_qp(world, to, host, attr.dest_qp_num)
+                    .map_err(|r| r.about(format!("qp {qpn:#x}")))?;
+            }
             destination = Some(target);
             connection = Some(Connection {
                 to,
@@ -248,6 +252,31 @@ impl Session {
         }
         .as_bytes()
         .to_vec())
+    }
+
+    /// Whether a queue pair number of another host is one of the endpoint at `to`.
+    fn check_peers_qp(
+        &self,
+        world: &mut World,
+        to: IpAddr,
+        host: IpAddr,
+        qpn: u32,
+    ) -> Result<(), Refused> {
+        let Some((peer, _)) = world.peer_at(&self.endpoint, to) else {
+            return Err(Refused::invalid("no endpoint has this address"));
+        };
+        match world.is_peers(&self.endpoint, &peer, host, qpn) {
+            Some(true) => Ok(()),
+            Some(false) => {
+                let reason = format!("{qpn:#x} on {host} is no queue pair of {peer}");
+                Err(Refused::new(Status::Denied, "isolation", reason))
+            }
+            None if !self.has_waited() => Err(Refused::again()),
+            None => {
+                let reason = format!("masqd on {host} does not say whose {qpn:#x} is");
+                Err(Refused::new(Status::Unreachable, "isolation", reason))
+            }
+        }
     }
 
     /// Remote rights that the tenant may grant; programs set them freely.

@@ -9,17 +9,21 @@
 
 mod cm;
 mod owners;
+mod proof;
 mod whose;
 
 use crate::world::World;
 use masq_device::{Arrival, MAD_LEN, Network, Sender, SenderKey};
 use masq_policy::{EndpointId, Home, QpType, Request, Service, TenantName, VirtualAddress};
 use masq_wire::{PKey, Qpn};
+use proof::Proof;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use whose::Whose;
 
 pub(crate) use owners::Owners;
+pub(crate) use proof::Proofs;
 
 /// What came of datagrams from other hosts that were not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +59,7 @@ impl World {
                     partition,
                     qpn,
                 };
+                self.proofs.answered(sender, gid, Instant::now());
                 let who =
                     gid.and_then(|gid| self.sender_of(sender, VirtualAddress::from_gid(gid).ip()));
                 self.learn(sender, who);
@@ -96,6 +101,41 @@ impl World {
         let owner = owner.filter(|id| self.partition(id).is_some_and(|own| own.matches(partition)));
         let gid = owner.and_then(|id| self.gids(&id)).map(|gids| gids.first());
         self.send_mad(from, partition, &Whose::Answer(qpn, gid).encode());
+    }
+
+    /// Whether the queue pair `qpn` on `host` belongs to `peer`, as far as the device
+    /// does not see to it by itself; None: not known yet.
+    pub(crate) fn is_peers(
+        &mut self,
+        own: &EndpointId,
+        peer: &EndpointId,
+        host: IpAddr,
+        qpn: u32,
+    ) -> Option<bool> {
+        if self.device.separates_hosts() {
+            return Some(true);
+        }
+        // Of a plain host the policy says that it is one endpoint, whole.
+        let endpoint = self.policy.endpoint(peer)?;
+        if endpoint.is_outside() {
+            return Some(true);
+        }
+        let gids: Vec<_> = endpoint.addresses().iter().map(|a| a.gid()).collect();
+        let sender = SenderKey {
+            host,
+            partition: self.partition(own)?,
+            qpn: Qpn::new(qpn & 0xff_ffff),
+        };
+        match self.proofs.look(sender, Instant::now()) {
+            Proof::Of(gid) => Some(gids.contains(&gid)),
+            Proof::Nobodys => Some(false),
+            Proof::Asked => None,
+            Proof::Ask => {
+                let question = Whose::Question(sender.qpn).encode();
+                self.send_mad(host, sender.partition, &question);
+                None
+            }
+        }
     }
 
     /// What receivers are to see of a queue pair of the endpoint at `address`, if

@@ -118,6 +118,8 @@ impl Relay {
             drop(self.close(s));
         }
         self.host = None;
+        // Those who watch its descriptors hold it open.
+        self.let_go = true;
     }
 
     /// What is needed of the card to make its objects.

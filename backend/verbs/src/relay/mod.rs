@@ -86,6 +86,8 @@ pub(crate) struct Relay {
     /// Completions came just before the thread was to sleep.
     found: bool,
     armed: bool,
+    /// The card has just been let go of.
+    let_go: bool,
 }
 
 /// What the thread has of the card.
@@ -144,6 +146,7 @@ impl Relay {
             looked_at_channel: 0,
             found: false,
             armed: false,
+            let_go: false,
         }
     }
 
@@ -454,6 +457,10 @@ impl Engine for Relay {
         self.now = masq_datapath::monotonic();
         self.take_channel();
         self.take_events();
+    }
+
+    fn has_other_descriptors(&mut self) -> bool {
+        std::mem::take(&mut self.let_go)
     }
 
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
