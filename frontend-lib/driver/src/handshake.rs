@@ -34,6 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the driver can make use of.
 const WANTED: Features = Features::all().difference(Features::XRC);
 
+/// The environment variable that, when it is `off`, has the driver make no use of
+/// REMOTE_MEMORY: as if the device were a card.
+const REMOTE_MEMORY_ENV: &str = "MASQ_REMOTE_MEMORY";
+
 /// A connection whose configuration was read.
 pub(crate) struct Connection {
     pub(crate) frontend: Frontend,
@@ -112,7 +116,10 @@ fn check(config: &Config) -> Result<(), DriverError> {
 impl Connection {
     /// Accepts the features and shares the memory file.
     pub(crate) fn negotiate(&mut self) -> Result<Features, DriverError> {
-        let accepted = self.offered & WANTED;
+        let mut accepted = self.offered & WANTED;
+        if std::env::var_os(REMOTE_MEMORY_ENV).is_some_and(|value| value == "off") {
+            accepted.remove(Features::REMOTE_MEMORY);
+        }
         self.frontend.set_features(accepted.bits())?;
         let arena = Arena::global()?;
         let region = VhostUserMemoryRegionInfo {

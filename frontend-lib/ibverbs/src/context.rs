@@ -2,6 +2,7 @@
 
 use crate::device::Device;
 use crate::lock::Lock;
+use crate::stand_in::StandIns;
 use crate::{cq, cq_ex, errno, mr, mw, pd, qp, qp_ex, query, recv, send, srq};
 use libc::c_int;
 use masq_driver::{DriverError, Session};
@@ -24,6 +25,7 @@ pub(crate) struct Context {
     /// Live objects by handle, for events to find. A pointer is removed before its
     /// object is freed.
     pub(crate) objects: Lock<Objects>,
+    pub(crate) stand_ins: StandIns,
     /// DEVICE_FATAL was given out.
     pub(crate) fatal_told: AtomicBool,
     /// Empty polls in a row after which a poller offers its processor.
@@ -66,6 +68,7 @@ impl Context {
             _cmd: cmd,
             attr,
             objects: Lock::new(Objects::default()),
+            stand_ins: StandIns::default(),
             fatal_told: AtomicBool::new(false),
             polls_until_yield: polls_until_yield(),
         }))

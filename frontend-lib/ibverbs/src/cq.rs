@@ -395,10 +395,14 @@ fn fill(wc: &mut ibv_wc, cqe: &Cqe) {
 pub(crate) unsafe extern "C" fn poll_cq(cq: *mut ibv_cq, count: c_int, wc: *mut ibv_wc) -> c_int {
     // SAFETY: the caller's CQ.
     let this = unsafe { Cq::of(cq) };
+    let stand_ins = this.context().stand_ins.in_use();
     let (found, idle) = this.state.with(|state| {
         let mut found = 0;
         while found < count {
             let Some(cqe) = state.take() else { break };
+            if let Some(stand_ins) = stand_ins {
+                stand_ins.completed(&cqe);
+            }
             // SAFETY: the caller's array has `count` places.
             fill(unsafe { &mut *wc.add(found as usize) }, &cqe);
             found += 1;
@@ -409,6 +413,10 @@ pub(crate) unsafe extern "C" fn poll_cq(cq: *mut ibv_cq, count: c_int, wc: *mut 
         }
         (0, this.idle(state))
     });
+    // Also if there was none: programs that wait for a peer's write poll all the same.
+    if let Some(stand_ins) = stand_ins {
+        stand_ins.merge();
+    }
     if rest(&idle) { -1 } else { found }
 }
 
@@ -416,6 +424,9 @@ pub(crate) unsafe extern "C" fn poll_cq(cq: *mut ibv_cq, count: c_int, wc: *mut 
 pub(crate) unsafe extern "C" fn req_notify_cq(cq: *mut ibv_cq, solicited_only: c_int) -> c_int {
     // SAFETY: the caller's CQ.
     let this = unsafe { Cq::of(cq) };
+    if let Some(stand_ins) = this.context().stand_ins.in_use() {
+        stand_ins.merge();
+    }
     this.state.with(|state| {
         let seen = this.events_seen.load(Ordering::Relaxed);
         if solicited_only == 0 {

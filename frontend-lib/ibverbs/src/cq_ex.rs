@@ -81,7 +81,16 @@ fn fill_readers(cq: &mut ibv_cq_ex) {
 /// # Safety
 /// The state is that of `cq`, whose lock is held.
 unsafe fn advance(cq: *mut ibv_cq_ex, state: &mut CqState) -> bool {
-    let Some(cqe) = state.take() else {
+    // SAFETY: the caller's promise.
+    let stand_ins = unsafe { Cq::of(cq.cast()) }.context().stand_ins.in_use();
+    let taken = state.take();
+    if let Some(stand_ins) = stand_ins {
+        if let Some(cqe) = &taken {
+            stand_ins.completed(cqe);
+        }
+        stand_ins.merge();
+    }
+    let Some(cqe) = taken else {
         return false;
     };
     state.current = cqe;

@@ -24,6 +24,11 @@ impl<T> Lock<T> {
         }
     }
 
+    /// The value, which nobody else can reach any more.
+    pub(crate) fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+
     /// Runs `f` as the holder.
     #[inline]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {

@@ -3,20 +3,51 @@
 use crate::context::Context;
 use crate::errno;
 use crate::lock::Lock;
+use crate::stand_in::Region;
 use libc::{c_int, c_void};
 use masq_driver::DriverError;
-use masq_regmem::{Arena, RegId, Registration, SegmentKind};
+use masq_regmem::{Arena, RegError, RegId, Registration, SegmentKind};
 use masq_spec::command::{Opcode, Status};
+use masq_spec::device::Features;
 use masq_spec::verbs::{self, Access, MAX_SEGMENTS, MrCreated, RegMr, ReregMask, ReregMr, Segment};
 use masq_verbs_abi::*;
+use std::sync::Arc;
 use zerocopy::IntoBytes as _;
 
 /// What `ibv_mr *` points to.
 #[repr(C)]
 struct Mr {
     abi: ibv_mr,
-    /// The pages that it holds in the shared file.
-    memory: Lock<RegId>,
+    held: Lock<Held>,
+}
+
+/// What a region holds of the program's memory.
+struct Held {
+    /// Its pages in the shared file.
+    memory: RegId,
+    /// What stands in for the rest, unless the device reaches that through the process.
+    stand_ins: Option<Arc<Region>>,
+    access: Access,
+}
+
+/// Rights by which peers name a region themselves.
+const REMOTE: Access = Access::REMOTE_READ
+    .union(Access::REMOTE_WRITE)
+    .union(Access::REMOTE_ATOMIC)
+    .union(Access::MW_BIND);
+/// Bytes for which stand-ins are made where the device could reach the process instead: more
+/// would be copied twice, and held twice, for a device that may never touch them.
+const MOST_BESIDE_REMOTE: usize = 1 << 20;
+/// Bytes for which stand-ins are made at all.
+const MOST: usize = 64 << 20;
+
+/// Whether `bytes` of a region that are not in the shared file get stand-ins.
+fn wants_stand_ins(features: Features, access: Access, bytes: usize) -> bool {
+    if features.contains(Features::REMOTE_MEMORY) {
+        !access.intersects(REMOTE) && (1..=MOST_BESIDE_REMOTE).contains(&bytes)
+    } else {
+        (1..=MOST).contains(&bytes)
+    }
 }
 
 /// The rights that the device knows of those a program asks for.
@@ -38,35 +69,60 @@ fn access(asked: u32) -> Result<Access, c_int> {
 }
 
 /// The pieces of a registration, as the command names them.
-fn segments(memory: &Registration) -> Result<Vec<Segment>, DriverError> {
+fn segments(
+    memory: &Registration,
+    stand_ins: Option<&Region>,
+) -> Result<Vec<Segment>, DriverError> {
     if memory.segments.len() > MAX_SEGMENTS {
         return Err(DriverError::Refused(Status::NoMemory));
     }
-    let segment = |s: &masq_regmem::Segment| Segment {
-        addr: s.addr as u64,
-        len: s.len as u64,
-        at: s.addr as u64,
-        kind: match s.kind {
-            SegmentKind::Window => verbs::SegmentKind::Window as u32,
-            SegmentKind::Remote => verbs::SegmentKind::Remote as u32,
-        },
-        reserved: 0,
+    let segment = |s: &masq_regmem::Segment| {
+        let (kind, at) = match (s.kind, stand_ins.and_then(|region| region.at(s.addr))) {
+            (SegmentKind::Remote, Some(at)) => (verbs::SegmentKind::Window, at),
+            (SegmentKind::Remote, None) => (verbs::SegmentKind::Remote, s.addr),
+            (SegmentKind::Window, _) => (verbs::SegmentKind::Window, s.addr),
+        };
+        Segment {
+            addr: s.addr as u64,
+            len: s.len as u64,
+            at: at as u64,
+            kind: kind as u32,
+            reserved: 0,
+        }
     };
     Ok(memory.segments.iter().map(segment).collect())
 }
 
-/// Moves the memory and runs `command` with its segments; gives it back on failure.
-fn with_memory<R>(
+/// A range to be registered.
+#[derive(Clone, Copy)]
+struct Wanted {
     addr: u64,
     len: usize,
+    /// How requests name its first byte.
+    iova: u64,
+    /// Whether the device will write to it.
+    writes: bool,
     access: Access,
-    command: impl FnOnce(&[Segment]) -> Result<R, DriverError>,
-) -> Result<(R, RegId), DriverError> {
-    let writes = access.contains(Access::LOCAL_WRITE);
+}
+
+/// Moves the memory and runs `command` with its segments; gives it back on failure.
+fn with_memory<R>(
+    ctx: &Context,
+    wanted: Wanted,
+    command: impl Fn(&[Segment]) -> Result<R, DriverError>,
+) -> Result<(R, Held), DriverError> {
     let arena = Arena::global()?;
-    let memory = arena.register(addr as usize, len, writes)?;
-    match segments(&memory).and_then(|segments| command(&segments)) {
-        Ok(done) => Ok((done, memory.id)),
+    let memory = arena.register(wanted.addr as usize, wanted.len, wanted.writes)?;
+    let done = with_stand_ins(ctx, arena, wanted, &memory, command);
+    match done {
+        Ok((done, stand_ins)) => Ok((
+            done,
+            Held {
+                memory: memory.id,
+                stand_ins,
+                access: wanted.access,
+            },
+        )),
         Err(error) => {
             let _ = arena.unregister(memory.id);
             Err(error)
@@ -74,10 +130,47 @@ fn with_memory<R>(
     }
 }
 
-fn give_back(memory: RegId) {
-    // A forked child has nothing to give back.
-    if let Ok(arena) = Arena::global() {
-        let _ = arena.unregister(memory);
+/// Runs `command` with the segments of registered memory, with stand-ins where they fit.
+fn with_stand_ins<R>(
+    ctx: &Context,
+    arena: &'static Arena,
+    wanted: Wanted,
+    memory: &Registration,
+    command: impl Fn(&[Segment]) -> Result<R, DriverError>,
+) -> Result<(R, Option<Arc<Region>>), DriverError> {
+    let features = ctx.session.features();
+    let remote = |s: &&masq_regmem::Segment| s.kind == SegmentKind::Remote;
+    let bytes = memory.segments.iter().filter(remote).map(|s| s.len).sum();
+    if wants_stand_ins(features, wanted.access, bytes) {
+        let base = if wanted.access.contains(Access::ZERO_BASED) {
+            0
+        } else {
+            wanted.iova
+        };
+        let done = Region::new(arena, memory, base, wanted.access.intersects(REMOTE))
+            .and_then(|region| Ok((command(&segments(memory, Some(&region))?)?, Some(region))));
+        match done {
+            // Each is a window in the daemon, of which there may be no more.
+            Err(
+                DriverError::Refused(Status::NoMemory)
+                | DriverError::Memory(RegError::NoMemory { .. }),
+            ) if features.contains(Features::REMOTE_MEMORY) => {}
+            done => return done,
+        }
+    }
+    Ok((command(&segments(memory, None)?)?, None))
+}
+
+impl Held {
+    /// Gives all back, when the device has let go of the region with this key.
+    fn give_back(self, ctx: &Context, key: u32) {
+        if let Some(stand_ins) = &self.stand_ins {
+            ctx.stand_ins.remove(key, stand_ins);
+        }
+        // A forked child has nothing to give back.
+        if let Ok(arena) = Arena::global() {
+            let _ = arena.unregister(self.memory);
+        }
     }
 }
 
@@ -112,21 +205,31 @@ pub unsafe extern "C" fn ibv_reg_mr_iova2(
     // SAFETY: the caller's PD.
     let (context, pd_handle) = unsafe { ((*pd).context, (*pd).handle) };
     // SAFETY: the PD's context.
-    let session = &unsafe { Context::of(context) }.session;
+    let ctx = unsafe { Context::of(context) };
     let rights = match access(asked) {
         Ok(rights) => rights,
         Err(error) => return errno::null(error),
     };
     let at = addr as u64;
-    let done = with_memory(at, length, rights, |segments| {
+    let wanted = Wanted {
+        addr: at,
+        len: length,
+        iova,
+        writes: rights.contains(Access::LOCAL_WRITE),
+        access: rights,
+    };
+    let done = with_memory(ctx, wanted, |segments| {
         let request = request(pd_handle, rights, at, length, iova, segments);
-        session
+        ctx.session
             .command_parts::<MrCreated>(Opcode::RegMr, &[request.as_bytes(), segments.as_bytes()])
     });
-    let (created, memory) = match done {
+    let (created, held) = match done {
         Ok(done) => done,
         Err(error) => return errno::null(error.errno()),
     };
+    if let Some(region) = &held.stand_ins {
+        ctx.stand_ins.add(created.lkey, region);
+    }
     let mr = Box::new(Mr {
         abi: ibv_mr {
             context,
@@ -137,7 +240,7 @@ pub unsafe extern "C" fn ibv_reg_mr_iova2(
             lkey: created.lkey,
             rkey: created.rkey,
         },
-        memory: Lock::new(memory),
+        held: Lock::new(held),
     });
     Box::into_raw(mr).cast()
 }
@@ -254,16 +357,38 @@ unsafe fn rereg(
         ctx.session
             .command_parts::<MrCreated>(Opcode::ReregMr, &parts)
     };
+    let (old_access, old_stand_ins) = mr.held.with(|held| (held.access, held.stand_ins.clone()));
+    let access = if mask.contains(ReregMask::ACCESS) {
+        rights
+    } else {
+        old_access
+    };
     let created = if translation {
-        // Whoever will write is known to the device; the pages must allow it if they can.
-        let (created, memory) = with_memory(addr as u64, length, rights, send)?;
-        let old = mr.memory.with(|held| std::mem::replace(held, memory));
-        give_back(old);
+        let wanted = Wanted {
+            addr: addr as u64,
+            len: length,
+            iova: addr as u64,
+            // Whoever will write is known to the device; the pages must allow it if they can.
+            writes: rights.contains(Access::LOCAL_WRITE),
+            access,
+        };
+        let (created, new) = with_memory(ctx, wanted, send)?;
+        let stand_ins = new.stand_ins.clone();
+        let old = mr.held.with(|held| std::mem::replace(held, new));
+        old.give_back(ctx, mr.abi.lkey);
+        if let Some(region) = &stand_ins {
+            ctx.stand_ins.add(created.lkey, region);
+        }
         mr.abi.addr = addr;
         mr.abi.length = length;
         created
     } else {
-        send(&[])?
+        if let Some(region) = old_stand_ins.filter(|_| access.intersects(REMOTE)) {
+            ctx.stand_ins.merge_too(&region);
+        }
+        let created = send(&[])?;
+        mr.held.with(|held| held.access = access);
+        created
     };
     mr.abi.lkey = created.lkey;
     mr.abi.rkey = created.rkey;
@@ -285,7 +410,8 @@ pub unsafe extern "C" fn ibv_dereg_mr(mr: *mut ibv_mr) -> c_int {
     }
     // SAFETY: made as a box, and the caller's last use.
     let mr = unsafe { Box::from_raw(mr.cast::<Mr>()) };
-    mr.memory.with(|memory| give_back(*memory));
+    let key = mr.abi.lkey;
+    mr.held.into_inner().give_back(ctx, key);
     0
 }
 
@@ -310,6 +436,20 @@ mod tests {
         assert_eq!(access(IBV_ACCESS_REMOTE_ATOMIC), Err(libc::EINVAL));
         assert!(access(IBV_ACCESS_REMOTE_READ).is_ok());
         assert!(access(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE).is_ok());
+    }
+
+    #[test]
+    fn stand_ins_are_for_what_only_this_side_names_or_a_device_cannot_reach() {
+        let (soft, card) = (Features::REMOTE_MEMORY, Features::empty());
+        let (local, remote) = (Access::LOCAL_WRITE, Access::REMOTE_READ);
+        assert!(wants_stand_ins(soft, local, 1 << 20));
+        assert!(!wants_stand_ins(soft, local, (1 << 20) + 1));
+        for right in [remote, Access::MW_BIND, local | Access::REMOTE_WRITE] {
+            assert!(!wants_stand_ins(soft, right, 16));
+            assert!(wants_stand_ins(card, right, 64 << 20));
+        }
+        assert!(!wants_stand_ins(card, local, (64 << 20) + 1));
+        assert!(!wants_stand_ins(card, local, 0), "all of it is shared");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::pd::handle;
 use crate::recv::RecvQueue;
 use crate::ring::{self, Shape, WorkRing};
 use crate::send::{Batch, SendQueue, allowed_opcodes};
-use crate::srq::recv_slot;
+use crate::srq::{Srq, recv_slot};
+use crate::stand_in::{Queues, Receives, Sends};
 use libc::c_int;
 use masq_driver::DriverError;
 use masq_regmem::SharedRegion;
@@ -28,6 +29,8 @@ pub(crate) struct Qp {
     pub(crate) send: Lock<SendQueue>,
     /// Absent with an SRQ.
     pub(crate) recv: Option<Lock<RecvQueue>>,
+    /// What both will write of memory that has stand-ins.
+    pub(crate) pending: Queues,
     _memory: SharedRegion,
     /// Slot in the doorbell page.
     doorbell: u32,
@@ -85,8 +88,10 @@ impl Qp {
     /// Empties both rings, as RESET asks.
     fn reset_rings(&self) {
         self.send.with(|queue| queue.ring.reset());
+        self.pending.send.with(Sends::clear);
         if let Some(recv) = &self.recv {
             recv.with(|queue| queue.ring.reset());
+            self.pending.recv.with(Receives::clear);
         }
     }
 }
@@ -194,6 +199,12 @@ pub(crate) unsafe fn create(
     };
     // Told to the program, as verbs(7) has it.
     init.cap = cap;
+    let shared = if init.srq.is_null() {
+        None
+    } else {
+        // SAFETY: the caller's promise.
+        Some(&unsafe { Srq::of(init.srq) }.pending)
+    };
     let recv = recv.map(|ring| RecvQueue {
         ring,
         max_sge: cap.max_recv_sge,
@@ -202,6 +213,7 @@ pub(crate) unsafe fn create(
         abi: abi(context, pd, init, &created),
         send: Lock::new(queue),
         recv: recv.map(Lock::new),
+        pending: Queues::new(shared),
         _memory: memory,
         doorbell: created.doorbell,
         is_extended: false,
@@ -243,8 +255,10 @@ pub(crate) fn announce(qp: Box<Qp>) -> *mut ibv_qp {
     // SAFETY: just made, and known to nobody else.
     unsafe {
         acks!(base, events_completed).init();
-        let objects = &Context::of((*base).context).objects;
-        objects.with(|objects| objects.qps.insert((*base).handle, qp));
+        let ctx = Context::of((*base).context);
+        ctx.stand_ins.add_queues((*base).qp_num, &(*qp).pending);
+        ctx.objects
+            .with(|objects| objects.qps.insert((*base).handle, qp));
     }
     base
 }
@@ -275,6 +289,8 @@ pub unsafe extern "C" fn ibv_destroy_qp(qp: *mut ibv_qp) -> c_int {
     ctx.objects
         .with(|objects| forget(&mut objects.qps, id, raw));
     discard_async(ctx, id, is_qp_event);
+    let number = this.abi.qp_base.qp_num;
+    ctx.stand_ins.remove_queues(number, &this.pending);
     this.clean_cqs();
     // SAFETY: no event of it is given out any more; the box is the caller's last use.
     unsafe {

@@ -115,6 +115,18 @@ unsafe extern "C" fn complete(qp: *mut ibv_qp_ex) -> c_int {
     let queue = unsafe { this.send.held() };
     let (first, error) = (queue.batch.first, queue.batch.error);
     if error == 0 {
+        if let Some(stand_ins) = this.context().stand_ins.in_use() {
+            stand_ins.merge();
+            let mut index = first;
+            while index != queue.ring.posted() {
+                let slot = queue.ring.memory.slot(index);
+                // SAFETY: built since start, and not yet published.
+                unsafe {
+                    stand_ins.before_send(&this.pending.send, index, slot, queue.max_sge);
+                }
+                index = index.wrapping_add(1);
+            }
+        }
         queue.ring.publish_since(first);
     } else {
         queue.ring.rewind(first);

@@ -4,6 +4,7 @@ use crate::mw::Binding;
 use crate::qp::Qp;
 use crate::recv::copy_sges;
 use crate::ring::WorkRing;
+use crate::stand_in::StandIns;
 use libc::c_int;
 use masq_spec::queue::{SEND_DATA, SendFlags, SendOpcode, SendWqe};
 use masq_verbs_abi::*;
@@ -148,7 +149,12 @@ impl SendQueue {
     /// # Safety
     /// A valid work request.
     #[inline]
-    unsafe fn post(&mut self, qp: &Qp, wr: &ibv_send_wr) -> Result<(), c_int> {
+    unsafe fn post(
+        &mut self,
+        qp: &Qp,
+        stand_ins: Option<&StandIns>,
+        wr: &ibv_send_wr,
+    ) -> Result<(), c_int> {
         let opcode = self.opcode(wr.opcode).ok_or(libc::EINVAL)?;
         if wr.num_sge < 0 || wr.num_sge as u32 > self.max_sge {
             return Err(libc::EINVAL);
@@ -178,6 +184,10 @@ impl SendQueue {
                 wqe.num_sge = copy_sges(slot.add(SEND_DATA), wr.sg_list, count) as u8;
             }
             write_head(slot, &wqe);
+            if let Some(stand_ins) = stand_ins {
+                let index = self.ring.posted();
+                stand_ins.before_send(&qp.pending.send, index, slot, self.max_sge);
+            }
         }
         self.ring.commit();
         if opcode == SendOpcode::BindMw {
@@ -202,12 +212,16 @@ pub(crate) unsafe extern "C" fn post_send(
         unsafe { *bad = wr };
         return libc::EINVAL;
     }
+    let stand_ins = this.context().stand_ins.in_use();
+    if let Some(stand_ins) = stand_ins {
+        stand_ins.merge();
+    }
     let result = this.send.with(|queue| {
         let mut wr = wr;
         // SAFETY: the caller's list.
         while let Some(request) = unsafe { wr.as_ref() } {
             // SAFETY: as above.
-            if let Err(error) = unsafe { queue.post(this, request) } {
+            if let Err(error) = unsafe { queue.post(this, stand_ins, request) } {
                 // SAFETY: the caller's variable.
                 unsafe { *bad = wr };
                 return error;

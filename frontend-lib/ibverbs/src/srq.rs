@@ -7,18 +7,21 @@ use crate::lock::Lock;
 use crate::pd::handle;
 use crate::recv::RecvQueue;
 use crate::ring::{self, Shape, WorkRing};
+use crate::stand_in::Receives;
 use libc::c_int;
 use masq_regmem::SharedRegion;
 use masq_spec::command::Opcode;
 use masq_spec::queue::{RECV_DATA, Sge};
 use masq_spec::verbs::{CreateSrq, Created, ModifySrq, SrqAttr};
 use masq_verbs_abi::*;
+use std::sync::Arc;
 
 /// What `ibv_srq *` points to.
 #[repr(C)]
 pub(crate) struct Srq {
     abi: ibv_srq,
     pub(crate) queue: Lock<RecvQueue>,
+    pub(crate) pending: Arc<Lock<Receives>>,
     _memory: SharedRegion,
     /// Guarded by the lock of the context's table.
     pub(crate) events_given: u32,
@@ -96,6 +99,7 @@ unsafe fn create(pd: *mut ibv_pd, init: &ibv_srq_init_attr) -> Result<*mut ibv_s
     let srq = Box::into_raw(Box::new(Srq {
         abi,
         queue: Lock::new(queue),
+        pending: Receives::shared(),
         _memory: memory,
         events_given: 0,
     }));

@@ -25,8 +25,11 @@ use crate::{fork, maps::Maps};
 /// Bytes of the memfd: every address of a program, as an offset.
 pub const ARENA_SIZE: usize = 1 << 47;
 
+/// Bytes of the unit of sharing, whatever the size of pages is.
+pub(crate) const SHARED_PAGE: usize = 4096;
+
 /// The environment variable that turns moving off when it is `off`: registered memory then stays
-/// where it is and is reached through `/proc/PID/mem`.
+/// where it is, and has stand-ins or is reached through `/proc/PID/mem`.
 pub const MOVE_ENV: &str = "MASQ_MOVE";
 
 /// Low descriptor numbers are left to the program, which may hold them in `select` sets.
@@ -410,7 +413,7 @@ impl Arena {
     /// # Errors
     /// [`RegError::BadRange`] for a length of zero, [`RegError::NoMemory`].
     pub fn alloc_shared(&'static self, len: usize) -> Result<SharedRegion, RegError> {
-        SharedRegion::allocate(self, len)
+        SharedRegion::allocate(self, len, None)
     }
 
     /// Makes pages that nobody holds private again. What is mapped at them now is asked of the

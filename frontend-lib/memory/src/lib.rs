@@ -8,7 +8,8 @@
 //!
 //! What cannot be moved (stacks, System V memory, files, huge pages, the partial pages at either
 //! end of a buffer) is reported as [`SegmentKind::Remote`]: masqd reaches it through a descriptor
-//! of `/proc/PID/mem`. docs/memory.md has the table, and what remains to be careful about.
+//! of `/proc/PID/mem`, or it gets a [`StandIn`] in the memfd and whoever registered it copies.
+//! docs/memory.md has the table, and what remains to be careful about.
 //!
 //! # Rules
 //! 1. One lock ([`arena`]) orders registration, its end, allocation and fork. Its holder blocks
@@ -21,7 +22,7 @@
 //!    C library's.
 //! 5. A forked child owns all its memory before its fork returns ([`fork`]).
 //!
-//! `unsafe` is confined to `sys`, `mover`, `shared` and `fork`, and one ioctl each in `maps` and
+//! `unsafe` is confined to `sys`, `mover`, `shared`, `stand_in` and `fork`, and one ioctl each in `maps` and
 //! `uffd`.
 
 mod arena;
@@ -30,11 +31,13 @@ mod counts;
 mod error;
 mod fork;
 mod maps;
+mod merge;
 mod mover;
 mod shared;
 mod slab;
 mod span;
 mod stacks;
+mod stand_in;
 mod survey;
 mod sys;
 mod uffd;
@@ -45,4 +48,5 @@ pub use claims::{claim, disclaim};
 pub use error::RegError;
 pub use fork::install_handlers as install_fork_handlers;
 pub use shared::SharedRegion;
+pub use stand_in::StandIn;
 pub use uffd::StoreGuard;

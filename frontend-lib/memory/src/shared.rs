@@ -26,7 +26,12 @@ pub(crate) struct Mapping {
 }
 
 impl SharedRegion {
-    pub(crate) fn allocate(arena: &'static Arena, len: usize) -> Result<Self, RegError> {
+    /// With `place`, a unit of a page, a small one begins there; larger ones begin a page.
+    pub(crate) fn allocate(
+        arena: &'static Arena,
+        len: usize,
+        place: Option<usize>,
+    ) -> Result<Self, RegError> {
         if len == 0 || len > ARENA_SIZE {
             return Err(RegError::BadRange { addr: 0, len });
         }
@@ -37,7 +42,7 @@ impl SharedRegion {
         arena.check_alive()?;
         let state = &mut *locked.state;
         if len <= LARGEST {
-            let part = Part::take(arena, state, len, &mut seen)?;
+            let part = Part::take(arena, state, len, place, &mut seen)?;
             let region = Self(Place::Part(part));
             // SAFETY: the part is ours alone, mapped and backed.
             unsafe { region.as_ptr().write_bytes(0, region.len()) };

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::arena::{Arena, State};
+use crate::arena::{Arena, SHARED_PAGE, State};
 use crate::error::RegError;
 use crate::shared::Mapping;
 use crate::span::{Span, page_down, page_size, page_up};
@@ -15,8 +15,10 @@ pub(crate) const CHUNK: usize = 256 << 10;
 /// Regions of more are mappings of their own.
 pub(crate) const LARGEST: usize = 32 << 10;
 /// What regions are rounded up to; no two share a cache line.
-const UNIT: usize = 256;
+pub(crate) const UNIT: usize = 256;
 const UNITS: usize = CHUNK / UNIT;
+/// Units of the unit of sharing.
+const UNITS_OF_PAGE: usize = SHARED_PAGE / UNIT;
 
 /// One chunk. It is freed with the last region in it.
 #[derive(Debug)]
@@ -49,13 +51,14 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Takes `len` bytes, at most [`LARGEST`], of a chunk with room, or of a new one. A chunk's
-    /// end takes the lock that the caller holds: what was looked at goes to `seen`, to be
-    /// dropped without it.
+    /// Takes `len` bytes, at most [`LARGEST`], of a chunk with room, or of a new one; if `place`
+    /// is given, such that they begin in that unit of a page. A chunk's end takes the lock that
+    /// the caller holds: what was looked at goes to `seen`, to be dropped without it.
     pub(crate) fn take(
         arena: &'static Arena,
         state: &mut State,
         len: usize,
+        place: Option<usize>,
         seen: &mut Vec<Arc<Chunk>>,
     ) -> Result<Self, RegError> {
         let units = len.div_ceil(UNIT);
@@ -64,7 +67,7 @@ impl Part {
         let found = state.slab.0.iter().rev().find_map(|chunk| {
             let chunk = chunk.upgrade()?;
             seen.push(Arc::clone(&chunk));
-            Some((chunk.find(units)?, chunk))
+            Some((chunk.find(units, place)?, chunk))
         });
         let (first, chunk) = match found {
             Some(found) => found,
@@ -77,7 +80,7 @@ impl Part {
                 });
                 state.slab.0.push(Arc::downgrade(&chunk));
                 seen.push(Arc::clone(&chunk));
-                (0, chunk)
+                (place.unwrap_or(0), chunk)
             }
         };
         chunk.back(arena, first * UNIT, units * UNIT)?;
@@ -116,8 +119,9 @@ impl Chunk {
         &self.used[unit / 64 % (UNITS / 64)]
     }
 
-    /// The first of `units` free ones in a row.
-    fn find(&self, units: usize) -> Option<usize> {
+    /// The first of `units` free ones in a row, at that place in its page.
+    fn find(&self, units: usize, place: Option<usize>) -> Option<usize> {
+        let fits = |first: usize| place.is_none_or(|place| first % UNITS_OF_PAGE == place);
         if self.free.load(Ordering::Relaxed) < units {
             return None;
         }
@@ -131,7 +135,7 @@ impl Chunk {
             }
             for bit in 0..64 {
                 free = if used >> bit & 1 != 0 { 0 } else { free + 1 };
-                if free == units {
+                if free >= units && fits(first + bit + 1 - units) {
                     return Some(first + bit + 1 - units);
                 }
             }
