@@ -300,7 +300,7 @@ fn useful() -> Vec<Vec<u8>> {
     make_cq.extend([16, u32::MAX, 0, 0]);
     let mr = [1, 1, 0x8000, 0, 4096, 0, 0x8000, 0, 1, 0];
     let rights = [0, 3, 0, 0, 0, 0, 0, 0, 0, 0];
-    let segment = [0x8000, 0, 4096, 0, 0, 0];
+    let segment = [0x8000, 0, 4096, 0, 0x8000, 0, 0, 0];
     vec![
         request(Opcode::AllocPd, &[]),
         request(Opcode::CreateCq, &make_cq),
