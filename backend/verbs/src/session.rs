@@ -27,6 +27,9 @@ use std::time::Duration;
 /// is asked again.
 const SOON: Duration = Duration::from_millis(2);
 
+/// Objects that are released at once.
+const MANY: usize = 32;
+
 /// Never reused.
 fn ticket() -> Ticket {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -423,7 +426,15 @@ impl Session for VerbsSession {
 impl Drop for VerbsSession {
     fn drop(&mut self) {
         self.path.unwatch(self.kick.as_fd());
-        // What is left is released here, not by the data path.
-        drop(self.call(|relay, s| Ok(relay.close(s))));
+        // What is left is released here, not by the data path; much of it by a thread,
+        // so that nobody is kept waiting while the card works.
+        let Ok(remains) = self.call(|relay, s| Ok(relay.close(s))) else {
+            return;
+        };
+        if remains.len() > MANY {
+            let thread = std::thread::Builder::new().name("masq-release".into());
+            // Without a thread it is dropped here, with the closure.
+            let _ = thread.stack_size(256 << 10).spawn(move || drop(remains));
+        }
     }
 }

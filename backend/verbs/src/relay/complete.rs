@@ -13,7 +13,7 @@ use masq_verbs_abi::{IBV_QP_STATE, IBV_WC_SUCCESS, ibv_qp_attr};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Requests and receives that are flushed in one turn.
-const FLUSHES: usize = 64;
+pub(super) const FLUSHES: usize = 64;
 
 /// Which receive a message took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Taken {
 impl Relay {
     /// Takes completions off a CQ of the card; returns whether there were any.
     pub(super) fn poll(&mut self, c: usize) -> bool {
-        let Some(cq) = self.cqs.get(c) else {
+        let Some(cq) = self.cqs.get_mut(c).filter(|cq| !cq.is_broken) else {
             return false;
         };
         let mut wcs = std::mem::take(&mut self.wcs);
@@ -36,6 +36,7 @@ impl Relay {
             Ok(count) => count,
             Err(error) => {
                 tracing::error!(cq = cq.handle, %error, "the card's completion queue is broken");
+                cq.is_broken = true;
                 self.fail_users(c, "the card's completion queue is broken");
                 0
             }

@@ -1,6 +1,7 @@
 //! What the control side asks of a relay, between turns. The card's objects are made
 //! and released by the control side itself: those calls take a while.
 
+use super::complete::FLUSHES;
 use super::objects::{Ah, Cq, Mr, Qp, SessionState, Srq, Work};
 use super::receives::ReceiveQueue;
 use super::{Object, Relay};
@@ -42,6 +43,14 @@ pub(crate) struct Parts {
     pub(crate) send_cq: Arc<host::Cq>,
     pub(crate) recv_cq: Arc<host::Cq>,
     pub(crate) srq: Option<Arc<host::Srq>>,
+}
+
+impl Remains {
+    /// How many objects of the card are to be released.
+    pub(crate) fn len(&self) -> usize {
+        let regions = self.session.as_ref().map_or(0, |s| s.regions.len());
+        self.qps.len() + self.srqs.len() + self.cqs.len() + regions
+    }
 }
 
 impl Relay {
@@ -109,7 +118,11 @@ impl Relay {
             if self.qps.get(q).is_some_and(|qp| qp.state != State::Reset) {
                 self.failed(q, "the card is gone");
                 self.write_off(q);
-                while self.flush(q) {}
+                // A driver that goes on posting is not waited for.
+                let most = self.qps.get(q).map_or(0, Qp::most_posted) / FLUSHES + 1;
+                for _ in 0..most {
+                    self.flush(q);
+                }
             }
         }
         let sessions: Vec<usize> = self.sessions.iter().map(|(s, _)| s).collect();
@@ -193,6 +206,7 @@ impl Relay {
             heat: 0,
             armed: false,
             listed: false,
+            is_broken: false,
         });
         self.tickets.insert(ticket.0, Object::Cq(index));
         self.list_unarmed(index);

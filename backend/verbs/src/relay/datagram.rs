@@ -135,9 +135,10 @@ impl Relay {
             return;
         };
         let shown = renamed(header, from, session.gid);
-        if let Some(pieces) = self.header_pieces(qp, taken) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        if self.header_pieces(q, taken, &mut pieces).is_some() {
             let mut rest = &shown[..];
-            for piece in pieces {
+            for piece in &pieces {
                 let (part, left) = rest.split_at(rest.len().min(piece.len as usize));
                 if let Target::Mapped(at) = piece.target {
                     // SAFETY: the piece was resolved just now from a region that is
@@ -147,33 +148,36 @@ impl Relay {
                 rest = left;
             }
         }
+        self.pieces = pieces;
         if let Some(posted) = self.finish(q, taken) {
             self.deliver(q, &posted, wc, Some(wc.src_qp));
         }
     }
 
     /// A copy of the header before a datagram.
-    fn header(&self, q: usize, taken: Taken) -> Option<[u8; GRH_LEN]> {
-        let pieces = self.header_pieces(self.qps.get(q)?, taken)?;
+    fn header(&mut self, q: usize, taken: Taken) -> Option<[u8; GRH_LEN]> {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let found = self.header_pieces(q, taken, &mut pieces);
         let mut header = [0; GRH_LEN];
-        let mut at = 0;
-        for piece in pieces {
-            let part = header.get_mut(at..at + piece.len as usize)?;
-            match piece.target {
+        let mut rest = &mut header[..];
+        for piece in &pieces {
+            let (part, left) = rest.split_at_mut(rest.len().min(piece.len as usize));
+            if let Target::Mapped(from) = piece.target {
                 // SAFETY: as in `show`.
-                Target::Mapped(from) => unsafe { load_bytes(from, part) },
-                Target::Remote { .. } => return None,
+                unsafe { load_bytes(from, part) };
             }
-            at += piece.len as usize;
+            rest = left;
         }
-        Some(header)
+        self.pieces = pieces;
+        found.map(|()| header)
     }
 
     /// Where the header before a datagram lies.
-    fn header_pieces(&self, qp: &Qp, taken: Taken) -> Option<Vec<Piece>> {
+    fn header_pieces(&self, q: usize, taken: Taken, pieces: &mut Vec<Piece>) -> Option<()> {
+        pieces.clear();
+        let qp = self.qps.get(q)?;
         let (queue, pd, entry) = self.queue_of(qp, taken)?;
         let session = self.sessions.get(qp.session)?;
-        let mut pieces = Vec::with_capacity(2);
         let mut left = GRH_LEN as u64;
         for sge in queue.list(entry) {
             let take = u64::from(sge.length).min(left);
@@ -183,12 +187,12 @@ impl Relay {
             let mr = session.regions.get(&sge.lkey).filter(|mr| mr.pd == pd)?;
             let offset = sge.addr.checked_sub(mr.iova)?;
             let region = &mr.host.memory()?.region;
-            if !region.pieces(0, offset, take, &mut pieces) {
+            if !region.pieces(0, offset, take, pieces) {
                 return None;
             }
             left -= take;
         }
-        (left == 0).then_some(pieces)
+        (left == 0).then_some(())
     }
 
     fn queue_of<'a>(&'a self, qp: &'a Qp, taken: Taken) -> Option<(&'a ReceiveQueue, Handle, u32)> {

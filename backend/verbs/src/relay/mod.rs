@@ -27,6 +27,7 @@ use crate::host::{AsyncElement, Channel, Context, ReceiveBatch, SendBatch, Ticke
 use datagram::Senders;
 use masq_datapath::{Engine, Turns};
 use masq_device::Handle;
+use masq_memory::Piece;
 use masq_spec::event::AsyncEvent;
 use masq_transport::Nanos;
 use masq_verbs_abi::*;
@@ -77,6 +78,8 @@ pub(crate) struct Relay {
     /// Queue pairs in ERROR that wait for completions.
     failing: Vec<usize>,
     senders: Senders,
+    /// Scratch for the pieces of a header; used within a call only.
+    pieces: Vec<Piece>,
     sends: SendBatch,
     receives: ReceiveBatch,
     wcs: Box<[Wc]>,
@@ -138,6 +141,7 @@ impl Relay {
             unarmed: Vec::new(),
             failing: Vec::new(),
             senders: Senders::new(waiting),
+            pieces: Vec::with_capacity(8),
             sends: SendBatch::default(),
             receives: ReceiveBatch::default(),
             wcs: vec![Wc::default(); POLL].into(),

@@ -94,6 +94,8 @@ pub(crate) struct Cq {
     pub(crate) armed: bool,
     /// It is in the list of those to be armed before the thread sleeps.
     pub(crate) listed: bool,
+    /// The card cannot be asked for its completions any more.
+    pub(crate) is_broken: bool,
 }
 
 /// A shared receive queue.
@@ -190,6 +192,12 @@ impl Qp {
             sq_sig_all: self.attr.sq_sig_all,
             ..QpAttr::default()
         };
+    }
+
+    /// What its rings hold at most.
+    pub(crate) fn most_posted(&self) -> usize {
+        let receives = self.rq.as_ref().map_or(0, |rq| rq.ring.slots());
+        self.sq.slots() as usize + receives as usize
     }
 
     /// Asks the driver to ring for receives.
