@@ -21,9 +21,9 @@ use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// Datagrams of unknown senders that wait for news of them.
-const MOST_HELD: usize = 256;
+const MOST_HELD: usize = 1024;
 /// How long they wait.
-const HOLD: Nanos = 200_000_000;
+const HOLD: Nanos = 1_000_000_000;
 /// Senders that are remembered.
 const MOST_SENDERS: usize = 65_536;
 
