@@ -143,8 +143,10 @@ impl StandIns {
                     if let Some(region) = by_key.get(&sge.lkey)
                         && let Some(range) = region.touched(sge.addr, sge.length)
                     {
-                        // SAFETY: the program registered it and posts it now.
-                        unsafe { region.fetch(range) };
+                        for range in sends.with(|sends| sends.unwritten(region, range)) {
+                            // SAFETY: the program registered it and posts it now.
+                            unsafe { region.fetch(range) };
+                        }
                     }
                 }
             }

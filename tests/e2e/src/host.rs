@@ -24,6 +24,8 @@ pub struct Host {
     policy: PathBuf,
     dir: tempfile::TempDir,
     start: Start,
+    /// Environment of the endpoints' programs, beside this process's.
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 /// Where a masqd runs, and as whom.
@@ -131,6 +133,7 @@ impl Host {
             policy: file,
             dir,
             start,
+            environment: Vec::new(),
         };
         host.wait_until_up()?;
         Ok(host)
@@ -185,6 +188,11 @@ impl Host {
         namespace.map_or_else(|| "/proc/net".into(), Namespace::tables)
     }
 
+    /// Sets a variable for the endpoints' programs that are started from now on.
+    pub fn set_env(&mut self, name: &'static str, value: &'static str) {
+        self.environment.push((name, value));
+    }
+
     /// masqd's process id.
     pub fn pid(&self) -> u32 {
         self.masqd.pid()
@@ -236,6 +244,7 @@ impl Host {
     /// The command that runs `program` as `endpoint`.
     pub fn command(&self, endpoint: &str, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.masq();
+        command.envs(self.environment.iter().copied());
         command.args(["run", "--endpoint", endpoint]);
         command.arg("--library").arg(self.binaries.library());
         command.arg("--").arg(program);
