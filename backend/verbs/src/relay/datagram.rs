@@ -40,6 +40,8 @@ struct Held {
 /// What is known of senders on other hosts.
 pub(super) struct Senders {
     known: FxHashMap<SenderKey, Option<Sender>>,
+    /// The same by what their headers look like once they were shown.
+    shown: FxHashMap<(Gid, u32), SenderKey>,
     held: Vec<Held>,
     waiting: Arc<Waiting>,
 }
@@ -48,6 +50,7 @@ impl Senders {
     pub(super) fn new(waiting: Arc<Waiting>) -> Self {
         Self {
             known: FxHashMap::default(),
+            shown: FxHashMap::default(),
             held: Vec::new(),
             waiting,
         }
@@ -106,12 +109,14 @@ impl Relay {
             return Judgement::Dropped;
         };
         let source = source_of(header);
-        if source == self.card.gid {
+        let local = || {
             let peer = self.qpns.get(&src_qp).and_then(|p| self.qps.get(*p));
             // Its own address handle was judged, and names this endpoint alone.
-            let peer = peer.filter(|peer| peer.domain == qp.domain);
-            let session = peer.and_then(|peer| self.sessions.get(peer.session));
-            return session.map_or(Judgement::Dropped, |session| Judgement::Of(session.gid));
+            let peer = peer.filter(|peer| peer.domain == qp.domain)?;
+            Some(self.sessions.get(peer.session)?.gid)
+        };
+        if source == self.card.gid {
+            return local().map_or(Judgement::Dropped, Judgement::Of);
         }
         let Some(partition) = self.sessions.get(qp.session).and_then(|s| s.partition) else {
             return Judgement::Dropped;
@@ -121,7 +126,13 @@ impl Relay {
             partition,
             qpn: Qpn::new(src_qp & 0xff_ffff),
         };
-        match self.senders.known.get(&sender) {
+        // Programs that do not look at what they receive post one buffer many times: what
+        // lies there may be the header of a datagram that was shown already.
+        let shown = || self.senders.shown.get(&(source, src_qp));
+        let known = &self.senders.known;
+        let who = known.get(&sender).or_else(|| known.get(shown()?));
+        match who {
+            None if local() == Some(source) => Judgement::Of(source),
             None => Judgement::Unknown(sender),
             Some(Some(who)) if who.reaches(qp.endpoint) => Judgement::Of(who.gid),
             Some(_) => Judgement::Dropped,
@@ -240,7 +251,12 @@ impl Relay {
     /// The control side knows whose a queue pair of another host is.
     pub(crate) fn learn(&mut self, sender: SenderKey, who: Option<Sender>) {
         if self.senders.known.len() >= MOST_SENDERS {
-            self.senders.known.clear();
+            self.forget_senders();
+        }
+        if let Some(who) = &who {
+            self.senders
+                .shown
+                .insert((who.gid, sender.qpn.get()), sender);
         }
         self.senders.known.insert(sender, who);
         let mut held = std::mem::take(&mut self.senders.held);
@@ -268,6 +284,7 @@ impl Relay {
 
     pub(crate) fn forget_senders(&mut self) {
         self.senders.known.clear();
+        self.senders.shown.clear();
     }
 
     /// Lets go of datagrams that have waited long enough.
