@@ -236,7 +236,10 @@ fn attributes(attr: &ibv_device_attr, probe: &Probe) -> DeviceAttr {
         device_cap_flags: u64::from(attr.device_cap_flags & PASSED),
         max_qp: limit(attr.max_qp),
         max_qp_wr: limit(attr.max_qp_wr).min(masq_spec::queue::MAX_SLOTS),
-        max_sge: limit(attr.max_sge).min(MAX_SGE),
+        // One is kept for the headers of datagrams.
+        max_sge: limit(attr.max_sge)
+            .saturating_sub(u32::from(probe.datagrams))
+            .min(MAX_SGE),
         max_sge_rd: limit(attr.max_sge_rd).min(MAX_SGE),
         max_cq: limit(attr.max_cq),
         max_cqe: limit(attr.max_cqe),

@@ -5,7 +5,7 @@
 use crate::attr::{LIVE, path, to_card};
 use crate::card::{Card, Link};
 use crate::host::{self, Channel, Context, QpShape, Ticket, refused};
-use crate::relay::{Ah, Mr, NewQp, Relay};
+use crate::relay::{Ah, Headers, Mr, NewQp, Relay};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use masq_datapath::DataPath;
 use masq_device::{
@@ -13,7 +13,7 @@ use masq_device::{
     QpChange, QpReport, QpSpec, Result, Session, SrqSpec,
 };
 use masq_memory::{MappedRing, MemoryError, Piece, Region, Span, Target};
-use masq_spec::verbs::{Access, Gid, QpMask, SrqAttr, State};
+use masq_spec::verbs::{Access, Gid, QpMask, QpType, SrqAttr, State};
 use masq_transport::check_transition;
 use masq_verbs_abi::{ibv_qp_attr, ibv_qp_cap};
 use std::io;
@@ -271,6 +271,11 @@ impl Session for VerbsSession {
         let queues = (qp.send_cq, qp.recv_cq, qp.srq);
         let parts = self.call(move |relay, s| relay.parts(s, queues))?;
         let caps = &qp.caps;
+        // Headers of datagrams go to memory of masqd's own, one element more.
+        let is_datagram = qp.qp_type == QpType::Ud && qp.srq.is_none();
+        let headers = is_datagram.then(|| Headers::new(&pd, caps.max_recv_wr));
+        let headers = headers.transpose();
+        let headers = headers.map_err(|e| refused("memory for headers of datagrams", &e))?;
         let shape = QpShape {
             qp_type: qp.qp_type as u32,
             cap: ibv_qp_cap {
@@ -284,7 +289,7 @@ impl Session for VerbsSession {
                 max_recv_sge: if qp.srq.is_some() {
                     0
                 } else {
-                    caps.max_recv_sge
+                    caps.max_recv_sge + u32::from(is_datagram)
                 },
                 max_inline_data: caps.max_inline_data,
             },
@@ -295,6 +300,7 @@ impl Session for VerbsSession {
         let host = host::Qp::new(&pd, send, recv, parts.srq.as_ref(), &shape);
         let new = NewQp {
             host: host.map_err(|e| refused("a queue pair", &e))?,
+            headers,
             ticket: shape.ticket,
         };
         self.call(move |relay, s| relay.insert_qp(s, qp, new))

@@ -28,7 +28,8 @@ pub(crate) struct SendBatch {
 /// Receives that are handed to the card together.
 pub(crate) struct ReceiveBatch {
     wrs: Box<[ibv_recv_wr]>,
-    sges: Box<[[ibv_sge; MAX_SGE]]>,
+    /// One more for the header of a datagram.
+    sges: Box<[[ibv_sge; MAX_SGE + 1]]>,
     len: usize,
 }
 
@@ -66,7 +67,7 @@ impl Default for ReceiveBatch {
         };
         Self {
             wrs: vec![empty; BATCH].into(),
-            sges: vec![[NO_SGE; MAX_SGE]; BATCH].into(),
+            sges: vec![[NO_SGE; MAX_SGE + 1]; BATCH].into(),
             len: 0,
         }
     }
@@ -88,7 +89,7 @@ pub(crate) struct To<'a> {
     pub(crate) qkey: u32,
 }
 
-fn copy_list(to: &mut [ibv_sge; MAX_SGE], from: &[Sge]) -> i32 {
+fn copy_list(to: &mut [ibv_sge], from: &[Sge]) -> i32 {
     let mut count = 0;
     // Those without bytes are left out: to some cards 0 is 2^31.
     for (to, sge) in to.iter_mut().zip(from.iter().filter(|sge| sge.length > 0)) {

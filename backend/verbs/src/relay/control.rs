@@ -2,6 +2,7 @@
 //! and released by the control side itself: those calls take a while.
 
 use super::complete::FLUSHES;
+use super::headers::Headers;
 use super::objects::{Ah, Cq, Mr, Qp, SessionState, Srq, Work};
 use super::receives::ReceiveQueue;
 use super::{Object, Relay};
@@ -35,6 +36,8 @@ pub(crate) struct Remains {
 /// The card's side of a new queue pair.
 pub(crate) struct NewQp {
     pub(crate) host: Arc<host::Qp>,
+    /// Of a queue pair for datagrams with a receive queue of its own.
+    pub(crate) headers: Option<Headers>,
     pub(crate) ticket: Ticket,
 }
 
@@ -386,8 +389,14 @@ impl Relay {
         let doorbell = self.slot(s, Work::Qp(index))?;
         let caps = spec.caps;
         let keep_sges = spec.qp_type == masq_spec::verbs::QpType::Ud;
-        let receives =
-            |ring| ReceiveQueue::new(ring, caps.max_recv_wr, caps.max_recv_sge, keep_sges);
+        let headers = new.headers;
+        let receives = |ring| {
+            let queue = ReceiveQueue::new(ring, caps.max_recv_wr, caps.max_recv_sge, keep_sges);
+            match headers {
+                Some(headers) => queue.with_headers(headers),
+                None => queue,
+            }
+        };
         let sends = caps.max_send_wr.max(1).next_power_of_two() as usize;
         let qpn = new.host.qpn();
         let qp = Qp {

@@ -167,6 +167,12 @@ impl Relay {
 
     /// A copy of the header before a datagram.
     fn header(&mut self, q: usize, taken: Taken) -> Option<[u8; GRH_LEN]> {
+        if let Taken::Own(entry) = taken {
+            let rq = self.qps.get(q).and_then(|qp| qp.rq.as_ref());
+            if let Some(header) = rq.and_then(|rq| rq.header(entry)) {
+                return Some(header);
+            }
+        }
         let mut pieces = std::mem::take(&mut self.pieces);
         let found = self.header_pieces(q, taken, &mut pieces);
         let mut header = [0; GRH_LEN];
@@ -235,7 +241,12 @@ impl Relay {
                 )
             }
         };
-        self.receives.push(id, list);
+        match (taken, &qp.rq) {
+            (Taken::Own(entry), Some(rq)) => rq.push_again(&mut self.receives, id, entry),
+            _ => {
+                self.receives.push(id, list);
+            }
+        }
         let (posted, _) = match taken {
             Taken::Own(_) => self.receives.post(&qp.host),
             Taken::Shared(r, _) => match self.srqs.get(r) {

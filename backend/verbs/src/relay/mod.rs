@@ -15,11 +15,13 @@
 mod complete;
 mod control;
 mod datagram;
+mod headers;
 mod objects;
 mod post;
 mod receives;
 
 pub(crate) use control::NewQp;
+pub(crate) use headers::Headers;
 pub(crate) use objects::{Ah, Mr};
 
 use crate::card::Card;

@@ -1,9 +1,11 @@
 //! A receive queue, a queue pair's own or a shared one: what the driver posted, and
 //! what the card has of it.
 
+use super::headers::{Headers, behind_header};
 use crate::host::{MAX_SGE, ReceiveBatch};
 use masq_memory::MappedRing;
 use masq_spec::queue::{RECV_DATA, RecvWqe, Sge};
+use masq_wire::GRH_LEN;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// A receive that the card has.
@@ -30,6 +32,8 @@ pub(crate) struct ReceiveQueue {
     sges: Box<[Sge]>,
     stride: usize,
     free: Vec<u32>,
+    /// Of a queue pair for datagrams.
+    headers: Option<Headers>,
     /// Entries of the batch that is being put together.
     batch: Vec<u32>,
 }
@@ -47,8 +51,46 @@ impl ReceiveQueue {
             sges: vec![Sge::default(); max_wr as usize * stride].into(),
             stride,
             free: (0..max_wr).rev().collect(),
+            headers: None,
             batch: Vec::with_capacity(crate::host::BATCH),
         }
+    }
+
+    /// Has the card put the headers of datagrams elsewhere.
+    pub(crate) fn with_headers(self, headers: Headers) -> Self {
+        Self {
+            headers: Some(headers),
+            ..self
+        }
+    }
+
+    /// The header of a datagram, if the card put it elsewhere.
+    pub(crate) fn header(&self, entry: u32) -> Option<[u8; GRH_LEN]> {
+        self.headers.as_ref()?.read(entry)
+    }
+
+    /// Puts one receive into a batch.
+    fn push(&self, batch: &mut ReceiveBatch, id: u64, entry: u32, list: &[Sge]) {
+        let mut behind = [Sge::default(); MAX_SGE + 1];
+        let Some(headers) = &self.headers else {
+            batch.push(id, list);
+            return;
+        };
+        match behind_header(list, &mut behind) {
+            Some(count) => {
+                behind[0] = headers.sge(entry);
+                batch.push(id, behind.get(..count).unwrap_or_default());
+            }
+            // No datagram fits it.
+            None => {
+                batch.push(id, list);
+            }
+        }
+    }
+
+    /// Puts a receive that the card has given back into a batch again.
+    pub(crate) fn push_again(&self, batch: &mut ReceiveBatch, id: u64, entry: u32) {
+        self.push(batch, id, entry, self.list(entry));
     }
 
     /// Whether the driver has posted something that the card could get.
@@ -74,7 +116,7 @@ impl ReceiveQueue {
             let (wr_id, count) = self.read(index, &mut sges);
             let list = sges.get(..count).unwrap_or_default();
             self.keep(entry, wr_id, index, list);
-            batch.push(id(entry), list);
+            self.push(batch, id(entry), entry, list);
             self.batch.push(entry);
         }
     }
