@@ -53,6 +53,8 @@ pub struct PolicyDiff {
     pub hosts_changed: Vec<HostName>,
     /// Tenants of both whose partitions differ.
     pub partitions_changed: Vec<TenantName>,
+    /// Tenants of both that are on another device.
+    pub devices_changed: Vec<TenantName>,
     /// Tenants of both whose rules or multicast groups differ.
     pub rules_changed: Vec<TenantName>,
 }
@@ -111,6 +113,9 @@ impl Policy {
             }
             if before.partition != after.partition {
                 diff.partitions_changed.push(after.name.clone());
+            }
+            if before.device != after.device {
+                diff.devices_changed.push(after.name.clone());
             }
             if before.addresses != after.addresses || before.containers != after.containers {
                 diff.places_changed.push(after.name.clone());

@@ -174,6 +174,11 @@ impl Explanation {
             }
         }
         self.notes.dedup();
+        if let Some(device) = &connection.tenant.device {
+            let tenant = &connection.tenant.name;
+            self.notes
+                .push(format!("{tenant} is on the device {device}"));
+        }
         let mut first = None;
         for (number, rule) in connection.tenant.rules.iter().enumerate() {
             let mismatch = rule.mismatch(from, to, qp_type, service);

@@ -14,7 +14,7 @@ use crate::{
     diagnostic::{Diagnostic, PolicyErrors},
     host::{Home, Host, Partition},
     index::RuleIndex,
-    names::{EndpointId, EndpointName, HostName, TenantName},
+    names::{DeviceName, EndpointId, EndpointName, HostName, TenantName},
     quotas::Quotas,
     rule::Rule,
     sets::{QpTypes, RemoteAccess, Verbs},
@@ -174,6 +174,8 @@ pub struct Tenant {
     pub(crate) permissions: Permissions,
     pub(crate) multicast: Vec<Cidr>,
     pub(crate) partition: Partition,
+    /// What carries its data; masqd's first device if the file does not say.
+    pub(crate) device: Option<DeviceName>,
     /// Where addresses must lie, if the file says so.
     pub(crate) addresses: Option<Vec<Cidr>>,
     /// Which containers may become its endpoints.
@@ -218,6 +220,12 @@ impl Tenant {
     /// ([`Policy::shared_partition`]).
     pub fn partition(&self) -> Partition {
         self.partition
+    }
+
+    /// The device that carries its data; `None`: the first of the masqd. Which there are,
+    /// only masqd knows.
+    pub fn device(&self) -> Option<&DeviceName> {
+        self.device.as_ref()
     }
 
     /// Networks in which its endpoints' addresses lie, if the file names any.

@@ -138,6 +138,10 @@ name_type! {
     /// The name of a host.
     HostName
 }
+name_type! {
+    /// The name of one of masqd's devices: `soft`, or a card's own.
+    DeviceName
+}
 
 /// An endpoint of a tenant, written `TENANT/NAME`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

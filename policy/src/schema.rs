@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     quotas::{QUOTAS, Unit},
-    read::VERSION,
+    read::{AUTO, VERSION},
     rule::PortSpace,
     sets::{QpType, RemoteRight, Verb},
 };
@@ -86,6 +86,11 @@ fn definitions() -> Value {
                     "items": { "type": "string" }
                 },
                 "pkey": { "$ref": "#/$defs/pkey" },
+                "device": {
+                    "$ref": "#/$defs/name",
+                    "not": { "const": AUTO },
+                    "description": "The device of masqd that carries its data: `soft`, or a card by its name. Default: masqd's first."
+                },
                 "addresses": {
                     "description": "Networks in which the addresses of its endpoints lie; needed for `address: auto`.",
                     "type": ["string", "array"],

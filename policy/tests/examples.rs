@@ -262,6 +262,7 @@ fn diff_lists_what_a_reload_has_to_apply() {
             }],
             "hosts_changed": [],
             "partitions_changed": [],
+            "devices_changed": [],
             "classes_added": [],
             "classes_removed": [],
             "classes_changed": [],

@@ -8,10 +8,11 @@ use masq_policy::{
 };
 use proptest::prelude::*;
 
-const EXAMPLES: [&str; 4] = [
+const EXAMPLES: [&str; 5] = [
     include_str!("../examples/two-tenants.yaml"),
     include_str!("../examples/storage-cluster.yaml"),
     include_str!("../examples/containers.yaml"),
+    include_str!("../examples/two-devices.yaml"),
     include_str!("../examples/two-hosts.yaml"),
 ];
 

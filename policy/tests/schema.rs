@@ -8,10 +8,11 @@ const COMMITTED: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/schema/masq-policy.schema.json"
 );
-const EXAMPLES: [&str; 4] = [
+const EXAMPLES: [&str; 5] = [
     include_str!("../examples/two-tenants.yaml"),
     include_str!("../examples/storage-cluster.yaml"),
     include_str!("../examples/containers.yaml"),
+    include_str!("../examples/two-devices.yaml"),
     include_str!("../examples/two-hosts.yaml"),
 ];
 
@@ -131,6 +132,13 @@ fn the_schema_and_the_reader_agree() {
         (false, tenant("pkey: 1")),
         (false, tenant("pkey: 0x1ffff")),
         (false, tenant("pkey: any")),
+        (true, tenant("device: soft")),
+        (true, tenant("device: rocep1s0f0")),
+        (false, tenant("device: auto")),
+        (false, tenant("device: any")),
+        (false, tenant("device: verbs:rxe0")),
+        (false, tenant("device:")),
+        (false, tenant("device: [soft]")),
         (true, "version: 1\nhosts: {a: {address: 192.0.2.1}}\ntenants: {t: {pkey: 0xffff, endpoints: {a: {outside: 192.0.2.2, labels: {x: y}}}}}\n".into()),
         (true, "version: 1\nhosts: {a: {address: 192.0.2.1}}\ntenants: {t: {endpoints: {a: {address: 10.0.0.1, host: a}}}}\n".into()),
         (true, "version: 1\nhosts:\ntenants: {}\n".into()),

@@ -20,6 +20,7 @@ use crate::{
 use fields::Fields;
 use hosts::{Hosts, Partitions};
 pub(crate) use rules::ACTIONS;
+pub(crate) use values::AUTO;
 
 /// The version of the format that this build reads.
 pub(crate) const VERSION: u64 = 1;

@@ -30,6 +30,7 @@ pub(crate) const TENANT_KEYS: &[&str] = &[
     "remote_access",
     "multicast",
     "pkey",
+    "device",
     "addresses",
     "containers",
     "endpoints",
@@ -65,6 +66,9 @@ pub(super) fn read(
 
     let pkey = fields.get("pkey");
     let partition = partitions.read(name, entry.key_span, pkey, sink);
+    let device = fields
+        .get("device")
+        .and_then(|node| values::device(node, sink));
     let addresses = fields
         .get("addresses")
         .and_then(|node| containers::networks(node, sink));
@@ -122,6 +126,7 @@ pub(super) fn read(
         permissions,
         multicast,
         partition: partition?,
+        device,
         by_name: slots()
             .map(|(slot, e)| (e.id.name().clone(), slot))
             .collect(),

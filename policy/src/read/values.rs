@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::{
     address::{Cidr, CidrError, VirtualAddress},
     diagnostic::{Code, Sink, Span},
-    names::NameError,
+    names::{DeviceName, NameError},
     quotas::parse_count,
     read::fields,
     yaml::{Node, Value, shorten},
@@ -113,6 +113,32 @@ pub(super) fn pkey(node: &Node, sink: &mut Sink<'_>) -> Option<u16> {
     }
     number
 }
+
+/// The name of a device, as masqd calls it.
+pub(super) fn device(node: &Node, sink: &mut Sink<'_>) -> Option<DeviceName> {
+    let text = text(node, "a device", sink)?;
+    if text == AUTO {
+        let message = format!("`{AUTO}` is no device's name");
+        sink.error(Code::BadName, node.span, message)
+            .label("expected `soft`, or the name of a card such as `mlx5_0`")
+            .help("without `device` the tenant is on masqd's first one, which may be `--device auto`");
+        return None;
+    }
+    let refuse = |error: NameError| {
+        let message = format!("`{}` cannot be a device's name: {error}", shorten(text));
+        let draft = sink.error(Code::BadName, node.span, message);
+        if let Some(card) = text.strip_prefix("verbs:")
+            && DeviceName::new(card).is_ok()
+        {
+            draft.help(format!("a card goes by its own name: `device: {card}`"));
+        }
+    };
+    DeviceName::new(text).map_err(refuse).ok()
+}
+
+/// What stands for any card on masqd's command line, and cannot in a policy: the same
+/// file would mean something else from one start to the next.
+pub(crate) const AUTO: &str = "auto";
 
 pub(super) fn name<N>(
     text: &str,
