@@ -73,7 +73,9 @@ pub use explain::{Considered, Explanation};
 pub use host::{Home, Host, Partition};
 pub use instance::{AddressRefusal, InstanceError, MAX_ADDRESSES, Refused};
 pub use model::{Class, Endpoint, Labels, Permissions, Policy, Tenant};
-pub use names::{DeviceName, EndpointId, EndpointName, HostName, MAX_NAME_LEN, NameError, TenantName};
+pub use names::{
+    DeviceName, EndpointId, EndpointName, HostName, MAX_NAME_LEN, NameError, TenantName,
+};
 pub use quotas::Quotas;
 pub use rule::{Action, PortSpace, Rule, RuleId, Selector, Service, ServiceError, ServiceMatch};
 pub use schema::json_schema;

@@ -24,10 +24,7 @@ fn a_tenant_is_on_the_device_that_it_names_or_on_none_in_particular() {
 #[test]
 fn diff_tells_of_tenants_on_another_device() {
     let old = policy(EXAMPLE);
-    for (from, to) in [
-        ("device: rxe0", "device: siw0"),
-        ("    device: rxe0\n", ""),
-    ] {
+    for (from, to) in [("device: rxe0", "device: siw0"), ("    device: rxe0\n", "")] {
         let diff = Policy::diff(&old, &policy(&EXAMPLE.replace(from, to)));
         assert!(!diff.is_empty());
         let changed: Vec<_> = diff.devices_changed.iter().map(|t| t.as_str()).collect();
@@ -41,8 +38,7 @@ fn an_explanation_names_the_device_if_the_policy_does() {
     let policy = policy(EXAMPLE);
     let note = |tenant: &str| {
         let id = |name: &str| format!("{tenant}/{name}").parse::<EndpointId>().unwrap();
-        let explained =
-            policy.explain_between(&id("a"), &id("b"), QpType::Rc, Service::Verbs);
+        let explained = policy.explain_between(&id("a"), &id("b"), QpType::Rc, Service::Verbs);
         explained.unwrap().notes
     };
     assert_eq!(note("blue"), ["blue is on the device rxe0"]);

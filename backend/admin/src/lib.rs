@@ -16,7 +16,8 @@ pub use client::{AdminError, SOCKET_NAME, call};
 pub use container_id::ContainerId;
 pub use process::ProcessId;
 pub use report::{
-    Answer, CmIdReport, ConflictReport, ContainerReport, CqReport, DirectoryReport, EndpointReport,
-    HostsReport, IgnoredReport, MrReport, Overview, PeerReport, QpReport, QuotaUse, Refusal,
-    RefusalCount, Registration, ReloadReport, Request, SessionDetail, SessionReport, WireReport,
+    Answer, CmIdReport, ConflictReport, ContainerReport, CqReport, DeviceReport, DirectoryReport,
+    EndpointReport, HostsReport, IgnoredReport, MrReport, Overview, PeerReport, QpReport, QuotaUse,
+    Refusal, RefusalCount, Registration, ReloadReport, Request, SessionDetail, SessionReport,
+    WireReport,
 };

@@ -111,8 +111,11 @@ pub struct Overview {
     pub version: String,
     /// Its process id.
     pub pid: u32,
-    /// The device that carries the data.
+    /// The device that carries the data of tenants whose policy names none.
     pub device: String,
+    /// All devices, that one first.
+    #[serde(default)]
+    pub devices: Vec<DeviceReport>,
     /// File that the policy was read from.
     pub policy_file: String,
     /// Endpoints of the policy.
@@ -126,6 +129,19 @@ pub struct Overview {
     pub hosts: Option<HostsReport>,
 }
 
+/// A device of masqd.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// `soft`, or the name of a card.
+    pub name: String,
+    /// How it carries payload: `direct copy` or `relay`.
+    pub data_path: String,
+    /// Whether its tenants reach other hosts.
+    pub reaches_hosts: bool,
+    /// Tenants that are on it.
+    pub tenants: Vec<String>,
+}
+
 /// The hosts and what tells them of each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostsReport {
@@ -135,9 +151,12 @@ pub struct HostsReport {
     pub names: BTreeMap<String, IpAddr>,
     /// The directory.
     pub directory: DirectoryReport,
-    /// Packets to and from other hosts.
+    /// Packets to and from other hosts, by all devices.
     #[serde(default)]
     pub wire: WireReport,
+    /// The same by the device, of those that reach other hosts.
+    #[serde(default)]
+    pub wires: BTreeMap<String, WireReport>,
 }
 
 /// Packets to and from other hosts since the start.
@@ -155,6 +174,24 @@ pub struct WireReport {
     pub not_sent: BTreeMap<String, u64>,
     /// Packets that were dropped on arrival, by the reason.
     pub dropped: BTreeMap<String, u64>,
+}
+
+impl WireReport {
+    /// Adds what another device did.
+    pub fn add(&mut self, other: &Self) {
+        self.sent_packets += other.sent_packets;
+        self.sent_bytes += other.sent_bytes;
+        self.received_packets += other.received_packets;
+        self.received_bytes += other.received_bytes;
+        for (own, more) in [
+            (&mut self.not_sent, &other.not_sent),
+            (&mut self.dropped, &other.dropped),
+        ] {
+            for (reason, count) in more {
+                *own.entry(reason.clone()).or_default() += count;
+            }
+        }
+    }
 }
 
 impl HostsReport {
@@ -238,6 +275,12 @@ pub struct EndpointReport {
     /// It is a host that no masqd watches over.
     #[serde(default)]
     pub outside: bool,
+    /// The device that its tenant is on.
+    #[serde(default)]
+    pub device: String,
+    /// How that carries payload: `direct copy` or `relay`.
+    #[serde(default)]
+    pub data_path: String,
     /// Where its sessions connect; empty if it lives on another host.
     pub socket: String,
     /// Quotas and what is used of them.

@@ -4,6 +4,7 @@
 //! A message names its receiver by an address of the sender's tenant, so that no
 //! agent can reach another tenant's, whatever it says.
 
+use crate::devices::DeviceId;
 use crate::ledger::{Exceeded, Kind};
 use crate::notifier::Notifier;
 use crate::refusal::Refused;
@@ -25,6 +26,8 @@ pub(crate) const MOST_ENDED: usize = 256;
 struct Member {
     agent: Agent,
     address: IpAddr,
+    /// The device whose limits it tells peers.
+    on: DeviceId,
     /// Ids that its endpoint's quota was charged with.
     charged: u64,
     /// When it wants to be woken, as noted in [`Fabric::times`].
@@ -60,6 +63,11 @@ impl Fabric {
         self.sessions
             .entry(session)
             .or_insert_with(|| Arc::clone(notifier));
+    }
+
+    /// The device that an endpoint's agent began on.
+    pub(crate) fn device_of(&self, id: &EndpointId) -> Option<DeviceId> {
+        self.members.get(id).map(|member| member.on)
     }
 
     /// Ids and listeners of an endpoint.
@@ -224,12 +232,13 @@ impl World {
         }
     }
 
-    /// Lets go of endpoints that the policy took away, or gave another address;
+    /// Lets go of endpoints that the policy took away, or gave another address or device;
     /// their sessions are closed.
     pub(crate) fn forget_moved(&mut self) {
         let policy = Arc::clone(&self.policy);
         let is_moved = |id: &EndpointId, member: &Member| {
             policy.endpoint(id).and_then(|e| e.address()) != Some(member.address)
+                || self.devices.of(&policy, id.tenant()) != member.on
         };
         let moved: Vec<EndpointId> = self
             .fabric
@@ -269,19 +278,22 @@ impl World {
             let address = self.policy.endpoint(id)?.address()?;
             let mut seed = [0; 8];
             getrandom::fill(&mut seed).ok()?;
-            let attributes = self.device.attributes();
+            let on = self.device_of(id);
+            let device = self.devices.get(on);
+            let attributes = device.attributes();
             let agent = Agent::new(Config {
                 address,
                 others: self.others(id),
                 link_local: gids.link_local(),
                 node_guid: gids.node_guid(),
-                mtu: self.device.mtu().code(),
+                mtu: device.mtu().code(),
                 max_rd_atomic: attributes.max_qp_rd_atom.min(255) as u8,
                 seed: u64::from_ne_bytes(seed),
             });
             let member = Member {
                 agent,
                 address,
+                on,
                 charged: 0,
                 timeout: None,
             };

@@ -14,6 +14,7 @@
 //! 4. A thread follows the addresses of the containers' network namespaces.
 
 mod container;
+mod devices;
 mod fabric;
 mod gid;
 mod handles;
@@ -34,6 +35,7 @@ mod world;
 mod tests;
 
 pub use container::{NETNS_HELPER, netns_helper};
+pub use devices::{Devices, DevicesError};
 pub use masq_directory::{Directory, Embedded, HostError, LocalHost};
 pub use server::{Server, ServerConfig, ServerError, ServerHandle};
 pub use world::DeviceIdentity;

@@ -1,5 +1,6 @@
 //! Whatever a tenant sends is answered, and nothing of it stays.
 
+use crate::devices::{DeviceId, Devices};
 use crate::identity::Peer;
 use crate::ledger::Kind;
 use crate::notifier::Notifier;
@@ -9,25 +10,29 @@ use crate::vring::{Vring, VringConfig};
 use crate::wire::{HEADER, Waiting, peek};
 use crate::world::{DeviceIdentity, World};
 use masq_device::{
-    AhSpec, CqSpec, Device, DeviceError, EndpointKey, Handle, MrSpec, MwSpec, QpChange, QpReport,
-    QpSpec, Result, SessionSpec, SrqSpec,
+    AhSpec, Arrival, CqSpec, DataPathKind, Device, DeviceError, EndpointKey, Handle, MAD_LEN,
+    MrSpec, MwSpec, Network, QpChange, QpReport, QpSpec, Result, Sender, SenderKey, SessionSpec,
+    SrqSpec, WireReport,
 };
 use masq_memory::{MappedRing, Region, SharedFile};
 use masq_policy::{EndpointId, Policy};
 use masq_spec::command::{MAX_COMMAND_LEN, Opcode, RequestHeader, ResponseHeader, Status};
 use masq_spec::device::Features;
 use masq_spec::verbs::{Access, DeviceAttr, Gid, QpAttr, SrqAttr, State};
+use masq_wire::{Mtu, PKey};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use vhost::vhost_user::BackendReqHandler;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+mod devices;
 mod places;
 
 const POLICY: &str = "
@@ -45,10 +50,14 @@ const LEN: u64 = 1 << 20;
 
 /// A device that only keeps account, and insists that handles are good.
 #[derive(Default)]
-struct Fake {
+pub(crate) struct Fake {
     live: HashSet<(&'static str, Handle)>,
     regions: HashMap<Handle, Region>,
     again: bool,
+    /// Kinds of which the device has no more.
+    exhausted: Option<&'static str>,
+    /// Lives as long as it.
+    pub(crate) life: Arc<()>,
 }
 
 impl Fake {
@@ -124,6 +133,9 @@ impl masq_device::Session for Fake {
     fn create_qp(&mut self, qp: QpSpec) -> Result<(u32, u32)> {
         self.has("cq", qp.send_cq);
         self.has("cq", qp.recv_cq);
+        if let Some(what) = self.exhausted {
+            return Err(DeviceError::Exhausted(what));
+        }
         self.add("qp", qp.handle);
         Ok((qp.handle, 0))
     }
@@ -178,29 +190,140 @@ impl masq_device::Session for Fake {
     }
 }
 
-struct FakeDevice;
+/// A device of fakes; with a network that keeps what it is told, if it is to have one.
+pub(crate) struct FakeDevice {
+    name: &'static str,
+    pub(crate) attributes: DeviceAttr,
+    kind: DataPathKind,
+    pub(crate) network: Option<Arc<FakeNetwork>>,
+}
+
+impl FakeDevice {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            attributes: DeviceAttr {
+                max_mr_size: 1 << 40,
+                max_qp_wr: 1024,
+                max_sge: 4,
+                max_cqe: 1024,
+                max_srq_wr: 1024,
+                max_srq_sge: 4,
+                max_inline_data: 64,
+                ..zerocopy::FromZeros::new_zeroed()
+            },
+            kind: DataPathKind::DirectCopy,
+            network: None,
+        }
+    }
+
+    /// One that reaches other hosts.
+    pub(crate) fn connected(name: &'static str) -> Self {
+        Self {
+            network: Some(Arc::default()),
+            ..Self::new(name)
+        }
+    }
+
+    /// One that passes work on to hardware with so many of everything.
+    pub(crate) fn card(name: &'static str, objects: u32) -> Self {
+        let mut card = Self::connected(name);
+        let has = &mut card.attributes;
+        (has.max_qp, has.max_cq, has.max_mr) = (objects, objects, objects);
+        (has.max_pd, has.max_ah) = (objects, objects);
+        card.kind = DataPathKind::Relay;
+        card
+    }
+}
 
 impl Device for FakeDevice {
     fn name(&self) -> &str {
-        "fake"
+        self.name
     }
     fn attributes(&self) -> DeviceAttr {
-        DeviceAttr {
-            max_mr_size: 1 << 40,
-            max_qp_wr: 1024,
-            max_sge: 4,
-            max_cqe: 1024,
-            max_srq_wr: 1024,
-            max_srq_sge: 4,
-            max_inline_data: 64,
-            ..zerocopy::FromZeros::new_zeroed()
-        }
+        self.attributes
     }
     fn features(&self) -> Features {
         Features::all()
     }
+    fn data_path(&self) -> DataPathKind {
+        self.kind
+    }
+    fn separates_hosts(&self) -> bool {
+        self.kind != DataPathKind::Relay
+    }
+    fn network(&self) -> Option<Arc<dyn Network>> {
+        let network = self.network.as_ref()?;
+        Some(Arc::clone(network) as Arc<dyn Network>)
+    }
     fn open(&self, _: SessionSpec) -> Result<Box<dyn masq_device::Session>> {
         Ok(Box::new(Fake::default()))
+    }
+}
+
+/// What a network was told.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Sent(IpAddr, PKey),
+    Learned(SenderKey, bool),
+    Forgot,
+    Strangers(Vec<IpAddr>),
+}
+
+pub(crate) struct FakeNetwork {
+    told: Mutex<Vec<Told>>,
+    signal: OwnedFd,
+}
+
+impl Default for FakeNetwork {
+    fn default() -> Self {
+        let flags = rustix::event::EventfdFlags::CLOEXEC;
+        Self {
+            told: Mutex::default(),
+            signal: rustix::event::eventfd(0, flags).unwrap(),
+        }
+    }
+}
+
+impl FakeNetwork {
+    fn note(&self, told: Told) {
+        self.told.lock().unwrap().push(told);
+    }
+
+    /// What it was told since the last call.
+    fn told(&self) -> Vec<Told> {
+        std::mem::take(&mut self.told.lock().unwrap())
+    }
+}
+
+impl Network for FakeNetwork {
+    fn host(&self) -> IpAddr {
+        IpAddr::from([192, 0, 2, 1])
+    }
+    fn mtu(&self) -> Mtu {
+        Mtu::B1024
+    }
+    fn send(&self, to: IpAddr, partition: PKey, _: &[u8; MAD_LEN]) -> Result<()> {
+        self.note(Told::Sent(to, partition));
+        Ok(())
+    }
+    fn receive(&self) -> Option<Arrival> {
+        None
+    }
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
+    }
+    fn learn(&self, sender: SenderKey, who: Option<Sender>) {
+        self.note(Told::Learned(sender, who.is_some()));
+    }
+    fn forget_senders(&self) {
+        self.note(Told::Forgot);
+    }
+    fn set_strangers(&self, hosts: Vec<IpAddr>) {
+        self.note(Told::Strangers(hosts));
+    }
+    fn report(&self) -> WireReport {
+        WireReport::default()
     }
 }
 
@@ -218,7 +341,7 @@ fn world() -> World {
     let identity = DeviceIdentity::default();
     World::new(
         Arc::new(policy),
-        Arc::new(FakeDevice),
+        Devices::new(Arc::new(FakeDevice::new("fake"))),
         identity,
         None,
         Box::new(masq_directory::Embedded),
@@ -230,6 +353,10 @@ fn session() -> Session {
 }
 
 fn session_of(endpoint: &str) -> Session {
+    session_on(endpoint, DeviceId::default(), Fake::default())
+}
+
+pub(crate) fn session_on(endpoint: &str, on: DeviceId, device: Fake) -> Session {
     let (socket, _peer) = UnixStream::pair().unwrap();
     Session::new(Opening {
         id: 1,
@@ -240,7 +367,8 @@ fn session_of(endpoint: &str) -> Session {
         notifier: Notifier::new("test".into()),
         memory: Arc::new(SharedFile::check(sealed()).unwrap()),
         has_remote: true,
-        device: Box::new(Fake::default()),
+        on,
+        device: Box::new(device),
     })
     .unwrap()
 }
@@ -323,7 +451,8 @@ fn the_useful_commands_of_these_tests_are_useful() {
                 break answer;
             }
         };
-        assert_eq!(answer[..4], [0; 4], "command {n}");
+        let refused = world.refusals.latest(&session.endpoint);
+        assert_eq!(answer[..4], [0; 4], "command {n}: {refused:?}");
     }
 }
 

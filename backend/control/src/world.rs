@@ -1,5 +1,6 @@
-//! What all sessions share: policy, device, quotas, refusals, addresses.
+//! What all sessions share: policy, devices, quotas, refusals, addresses.
 
+use crate::devices::{DeviceId, Devices};
 use crate::fabric::Fabric;
 use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
@@ -52,7 +53,7 @@ impl Default for DeviceIdentity {
 /// Shared state of the control side; one thread owns it.
 pub(crate) struct World {
     pub(crate) policy: Arc<Policy>,
-    pub(crate) device: Arc<dyn Device>,
+    pub(crate) devices: Devices,
     pub(crate) identity: DeviceIdentity,
     pub(crate) ledger: Ledger,
     pub(crate) refusals: Refusals,
@@ -62,7 +63,7 @@ pub(crate) struct World {
     pub(crate) directory: Box<dyn Directory>,
     /// What other hosts say.
     pub(crate) view: View,
-    pub(crate) underlay: UnderlayCounters,
+    pub(crate) underlay: HashMap<DeviceId, UnderlayCounters>,
     pub(crate) owners: Owners,
     /// Whose queue pairs of other hosts are.
     pub(crate) proofs: Proofs,
@@ -79,7 +80,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(
         policy: Arc<Policy>,
-        device: Arc<dyn Device>,
+        devices: Devices,
         identity: DeviceIdentity,
         this: Option<LocalHost>,
         directory: Box<dyn Directory>,
@@ -91,12 +92,12 @@ impl World {
             left: HashSet::new(),
             others: other_gids(&policy),
             policy,
-            device,
+            devices,
             identity,
             ledger: Ledger::default(),
             refusals: Refusals::default(),
             fabric: Fabric::default(),
-            underlay: UnderlayCounters::default(),
+            underlay: HashMap::new(),
             owners: Owners::default(),
             proofs: Proofs::default(),
             domains: HashMap::new(),
@@ -147,6 +148,15 @@ impl World {
             );
             return Err(Refused::new(Status::Unreachable, "directory", reason));
         }
+        let device = self.carrier(id);
+        if device.network().is_none() {
+            let (tenant, device) = (id.tenant(), device.name());
+            let reason = format!(
+                "{id} lives on host {host}, and {device}, the device of tenant {tenant}, reaches \
+                 this host only"
+            );
+            return Err(Refused::new(Status::Unreachable, "device", reason));
+        }
         Ok(Some(Destination::Host(host)))
     }
 
@@ -193,17 +203,48 @@ impl World {
             && self.left.contains(&(id.tenant().clone(), peer))
     }
 
-    /// A tenant's partition on the wire, if this host is on one.
-    pub(crate) fn partition(&self, id: &EndpointId) -> Option<PKey> {
-        let tenant = self.policy.tenant(id.tenant().as_str())?;
-        let partition = PKey(tenant.partition().key());
-        self.this.as_ref().map(|_| partition)
+    /// The device that an endpoint's tenant is on.
+    pub(crate) fn device_of(&self, id: &EndpointId) -> DeviceId {
+        self.devices.of(&self.policy, id.tenant())
     }
 
-    /// Has the device ask again whose datagrams arrive.
+    /// The same itself.
+    pub(crate) fn carrier(&self, id: &EndpointId) -> &Arc<dyn Device> {
+        self.devices.get(self.device_of(id))
+    }
+
+    /// Tenants that a policy puts on another device than they are on, with both names.
+    pub(crate) fn moves(&self, policy: &Policy) -> HashMap<TenantName, (String, String)> {
+        let tenants = self.policy.tenants().map(Tenant::name);
+        let kept = tenants.filter(|tenant| policy.tenant(tenant.as_str()).is_some());
+        let moved = kept.filter_map(|tenant| {
+            let before = self.devices.of(&self.policy, tenant);
+            let after = self.devices.of(policy, tenant);
+            let name = |on| self.devices.get(on).name().to_owned();
+            (before != after).then(|| (tenant.clone(), (name(before), name(after))))
+        });
+        moved.collect()
+    }
+
+    /// A tenant's partition on the wire, if this host and the tenant's device are on one.
+    pub(crate) fn partition(&self, id: &EndpointId) -> Option<PKey> {
+        self.carrier(id).network()?;
+        self.partition_by_policy(id)
+    }
+
+    /// The same, whatever the device.
+    pub(crate) fn partition_by_policy(&self, id: &EndpointId) -> Option<PKey> {
+        self.this.as_ref()?;
+        let tenant = self.policy.tenant(id.tenant().as_str())?;
+        Some(PKey(tenant.partition().key()))
+    }
+
+    /// Has the devices ask again whose datagrams arrive.
     pub(crate) fn forget_senders(&self) {
-        if let Some(network) = self.device.network() {
-            network.forget_senders();
+        for (_, device) in self.devices.iter() {
+            if let Some(network) = device.network() {
+                network.forget_senders();
+            }
         }
     }
 

@@ -80,6 +80,25 @@ pub trait EventSink: Send + Sync {
     fn asynchronous(&self, kind: AsyncEvent, element: u32);
 }
 
+/// How a device carries the payload of a tenant's work requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataPathKind {
+    /// masqd's own threads copy it, or put it into packets.
+    DirectCopy,
+    /// masqd's threads hand the work requests to a card, which reaches the tenant's memory
+    /// itself.
+    Relay,
+}
+
+impl std::fmt::Display for DataPathKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::DirectCopy => "direct copy",
+            Self::Relay => "relay",
+        })
+    }
+}
+
 /// A device.
 pub trait Device: Send + Sync {
     /// Its name in logs and in `masqd --device`.
@@ -88,6 +107,10 @@ pub trait Device: Send + Sync {
     fn attributes(&self) -> DeviceAttr;
     /// Feature bits that it serves.
     fn features(&self) -> Features;
+    /// How it carries payload.
+    fn data_path(&self) -> DataPathKind {
+        DataPathKind::DirectCopy
+    }
     /// The largest path MTU of its port.
     fn mtu(&self) -> Mtu {
         self.network().map_or(Mtu::B4096, |network| network.mtu())

@@ -32,6 +32,16 @@ pub enum DeviceChoice {
     Auto,
 }
 
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Soft => f.write_str("soft"),
+            Self::Verbs(name) => write!(f, "verbs:{name}"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
 impl FromStr for DeviceChoice {
     type Err = String;
 
@@ -92,11 +102,23 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "directory_cert")]
     pub directory_key: Option<PathBuf>,
 
-    /// What carries the data: soft (masq's own RoCEv2 NIC, which needs no card),
-    /// verbs:NAME (an RDMA card of this host, as `rdma link show` names it), or auto
-    /// (the first card that is usable, else soft)
-    #[arg(long, value_name = "DEVICE", default_value = "soft")]
-    pub device: DeviceChoice,
+    /// What carries the data: soft, verbs:NAME, or auto; several may be given
+    ///
+    /// soft is masq's own RoCEv2 NIC, which needs no card; verbs:NAME an RDMA card of this
+    /// host, as `rdma link show` names it; auto the first usable card that is not given by
+    /// name, and if there is none, soft.
+    ///
+    /// Given several times, each once, masqd has all of them: the first is for tenants whose
+    /// policy says nothing, the others are for those that it puts there (`device: NAME`).
+    /// Between hosts one card has this host's address, and with a RoCEv2 card that has it,
+    /// soft serves this host only: packets for UDP port 4791 are the card's.
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "soft",
+        verbatim_doc_comment
+    )]
+    pub device: Vec<DeviceChoice>,
 
     /// How the soft device's packets go to other hosts
     #[arg(long, value_enum, default_value_t = PortKind::Udp, requires = "host")]
@@ -200,10 +222,27 @@ mod tests {
         assert_eq!("soft".parse(), Ok(DeviceChoice::Soft));
         assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
         let card = DeviceChoice::Verbs("rxe0".into());
-        assert_eq!("verbs:rxe0".parse(), Ok(card));
+        assert_eq!("verbs:rxe0".parse(), Ok(card.clone()));
+        for choice in [DeviceChoice::Soft, DeviceChoice::Auto, card] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+        }
         for wrong in ["", "verbs", "verbs:", "rxe0"] {
             assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn several_devices_may_be_given_and_soft_is_what_there_is_without() {
+        let parse = |more: &[&str]| {
+            let line = ["masqd", "--policy", "p"].iter().chain(more);
+            Args::try_parse_from(line).unwrap().device
+        };
+        assert_eq!(parse(&[]), [DeviceChoice::Soft]);
+        let two = parse(&["--device", "verbs:rxe0", "--device", "soft"]);
+        assert_eq!(
+            two,
+            [DeviceChoice::Verbs("rxe0".into()), DeviceChoice::Soft]
+        );
     }
 
     #[test]

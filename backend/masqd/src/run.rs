@@ -43,8 +43,8 @@ pub fn run(args: &Args) -> Result<()> {
         tracing::info!(%host, ?port, "one of several hosts");
     }
     let directory = directory(args, underlay.as_ref())?;
-    let device = device::start(args, &data_path(args)?, underlay.as_ref())?;
-    let carrier = device.name().to_owned();
+    let devices = device::start(args, &data_path(args)?, underlay.as_ref())?;
+    let carriers = devices.names().collect::<Vec<_>>().join(" ");
     let config = ServerConfig {
         run_dir: args.run_dir.clone(),
         policy_file: std::path::absolute(&args.policy).unwrap_or_else(|_| args.policy.clone()),
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
     let cdi = cdi
         .map(|dir| CdiFile::new(dir, &args.run_dir))
         .transpose()?;
-    let mut server = Server::new(config, policy, device, directory)?;
+    let mut server = Server::new(config, policy, devices, directory)?;
     let held = library_dir().map(Held::start).transpose();
     let held = held.context("start a thread")?;
     server.on_policy(move |policy| {
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         endpoints,
         run_dir = %args.run_dir.display(),
-        device = carrier,
+        devices = carriers,
         "ready"
     );
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -7,7 +7,9 @@ use crate::relay::{Host, Relay};
 use crate::session::VerbsSession;
 use crate::{CardError, CardInfo};
 use masq_datapath::{DataPath, DataPathConfig};
-use masq_device::{Device, DeviceError, DomainKey, Network, Result, Session, SessionSpec};
+use masq_device::{
+    DataPathKind, Device, DeviceError, DomainKey, Network, Result, Session, SessionSpec,
+};
 use masq_spec::device::Features;
 use masq_spec::verbs::DeviceAttr;
 use masq_wire::Mtu;
@@ -116,6 +118,10 @@ impl Device for VerbsDevice {
 
     fn features(&self) -> Features {
         self.card.features
+    }
+
+    fn data_path(&self) -> DataPathKind {
+        DataPathKind::Relay
     }
 
     fn mtu(&self) -> Mtu {

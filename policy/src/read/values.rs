@@ -121,7 +121,9 @@ pub(super) fn device(node: &Node, sink: &mut Sink<'_>) -> Option<DeviceName> {
         let message = format!("`{AUTO}` is no device's name");
         sink.error(Code::BadName, node.span, message)
             .label("expected `soft`, or the name of a card such as `mlx5_0`")
-            .help("without `device` the tenant is on masqd's first one, which may be `--device auto`");
+            .help(
+                "without `device` the tenant is on masqd's first one, which may be `--device auto`",
+            );
         return None;
     }
     let refuse = |error: NameError| {

@@ -3,12 +3,13 @@
 use super::capture::Captures;
 use super::{Message, Server, ServerError, ServerHandle};
 use crate::container::Prepared;
+use crate::devices::DeviceId;
 use crate::ledger::Kind;
 use crate::underlay::UnderlayCounters;
-use crate::world::VERSION;
+use crate::world::{VERSION, World};
 use masq_admin::{
-    Answer, ConflictReport, DirectoryReport, EndpointReport, HostsReport, IgnoredReport, Overview,
-    QuotaUse, Request, SOCKET_NAME, WireReport,
+    Answer, ConflictReport, DeviceReport, DirectoryReport, EndpointReport, HostsReport,
+    IgnoredReport, Overview, QuotaUse, Request, SOCKET_NAME, WireReport,
 };
 use masq_policy::{Endpoint, EndpointId};
 use std::collections::BTreeMap;
@@ -151,13 +152,38 @@ impl Server {
         Overview {
             version: VERSION.to_owned(),
             pid: std::process::id(),
-            device: self.world.device.name().to_owned(),
+            device: self
+                .world
+                .devices
+                .names()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            devices: self.device_reports(),
             policy_file: self.config.policy_file.display().to_string(),
             endpoints: ids.map(|id| self.endpoint_report(&id)).collect(),
             sessions,
             refusals_total: self.world.refusals.counts(),
             hosts: self.hosts_report(),
         }
+    }
+
+    fn device_reports(&self) -> Vec<DeviceReport> {
+        let World {
+            policy, devices, ..
+        } = &self.world;
+        let tenants_on = |on: DeviceId| {
+            let names = policy.tenants().map(|tenant| tenant.name());
+            let there = names.filter(|name| devices.of(policy, name) == on);
+            there.map(ToString::to_string).collect()
+        };
+        let reports = devices.iter().map(|(on, device)| DeviceReport {
+            name: device.name().to_owned(),
+            data_path: device.data_path().to_string(),
+            reaches_hosts: device.network().is_some(),
+            tenants: tenants_on(on),
+        });
+        reports.collect()
     }
 
     /// `None` if this host is the only one.
@@ -181,6 +207,9 @@ impl Server {
             })
         });
         let names = policy.hosts();
+        let wires = self.wire_reports();
+        let mut wire = WireReport::default();
+        wires.values().for_each(|one| wire.add(one));
         Some(HostsReport {
             this: Some(this.address),
             names: names
@@ -198,20 +227,29 @@ impl Server {
                 malformed_total: state.malformed_total,
                 losses_total: state.losses_total,
             },
-            wire: self.wire_report(),
+            wire,
+            wires,
         })
     }
 
-    /// What the device counted, and what control did.
-    fn wire_report(&self) -> WireReport {
-        let network = self.world.network();
-        let counted = network.map(|network| network.report()).unwrap_or_default();
+    fn wire_reports(&self) -> BTreeMap<String, WireReport> {
+        let devices = self.world.devices.iter();
+        let reports = devices.filter_map(|(on, device)| {
+            let counted = device.network()?.report();
+            Some((device.name().to_owned(), self.wire_report(on, counted)))
+        });
+        reports.collect()
+    }
+
+    /// What a device counted, and what control did.
+    fn wire_report(&self, on: DeviceId, counted: masq_device::WireReport) -> WireReport {
         let named = |reasons: BTreeMap<&str, u64>| -> BTreeMap<String, u64> {
             let reasons = reasons.into_iter();
             reasons.map(|(name, n)| (name.to_owned(), n)).collect()
         };
         let mut dropped = named(counted.dropped);
-        let UnderlayCounters { unknown, misplaced } = self.world.underlay;
+        let underlay = self.world.underlay.get(&on).copied().unwrap_or_default();
+        let UnderlayCounters { unknown, misplaced } = underlay;
         dropped.insert("unknown_management".to_owned(), unknown);
         dropped.insert("misplaced".to_owned(), misplaced);
         WireReport {
@@ -265,6 +303,8 @@ impl Server {
                 .unwrap_or_default(),
             host,
             outside: endpoint.is_some_and(Endpoint::is_outside),
+            device: self.world.carrier(id).name().to_owned(),
+            data_path: self.world.carrier(id).data_path().to_string(),
             socket: socket.display().to_string(),
             quotas,
             refusals: self.world.refusals.latest(id),

@@ -56,8 +56,16 @@ impl Server {
                     .to_owned(),
             );
         }
+        let device = Arc::clone(self.world.carrier(&id));
+        if view == CaptureView::Wire && device.network().is_none() {
+            let device = device.name();
+            return Err(format!(
+                "{id} is on the device {device}, which reaches this host only\n  \
+                 without --wire, what endpoints of this host say to each other is shown"
+            ));
+        }
         Ok(Site {
-            device: Arc::clone(&self.world.device),
+            device,
             domain: self.world.domain(&id),
             endpoint: self.world.endpoint_key(&id),
         })

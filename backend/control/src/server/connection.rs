@@ -184,7 +184,7 @@ impl Server {
         }
     }
 
-    fn new_conn(
+    pub(super) fn new_conn(
         &mut self,
         id: &EndpointId,
         socket: UnixStream,
@@ -193,7 +193,7 @@ impl Server {
         socket.set_nonblocking(true)?;
         let peer = Peer::of(&socket)?;
         let notifier = Notifier::new(id.to_string());
-        let (config, features) = (self.world.config(id), self.world.device.features());
+        let (config, features) = (self.world.config(id), self.world.carrier(id).features());
         let mut protocol = Protocol::new(config, features, Arc::clone(&notifier));
         let page = DoorbellPage::new().map_err(std::io::Error::other)?;
         protocol.doorbell = Some(Arc::new(page));

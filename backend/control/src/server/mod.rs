@@ -15,12 +15,12 @@ mod token;
 mod vbond;
 
 use crate::container::Prepared;
+use crate::devices::{DeviceId, Devices, DevicesError};
 use crate::world::{DeviceIdentity, World};
 use connection::Conn;
 use containers::{ContainerKey, Containers};
 use endpoints::Endpoints;
 use masq_admin::{Answer, Request};
-use masq_device::Device;
 use masq_directory::{Directory, LocalHost};
 use masq_policy::Policy;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
@@ -90,6 +90,9 @@ pub enum ServerError {
         /// What to do about it.
         remedy: &'static str,
     },
+    /// The policy speaks of a device that there is not.
+    #[error(transparent)]
+    Devices(#[from] DevicesError),
     /// The host is out of something.
     #[error("{what}: {source}")]
     Host {
@@ -181,14 +184,15 @@ impl Server {
     /// Makes the run directory, the endpoints' sockets and the operators'.
     ///
     /// # Errors
-    /// [`ServerError`] names the path and the remedy.
+    /// [`ServerError`] names the path and the remedy, or the tenant whose device there is not.
     pub fn new(
         config: ServerConfig,
         policy: Policy,
-        device: Arc<dyn Device>,
+        devices: Devices,
         directory: Box<dyn Directory>,
     ) -> Result<Self, ServerError> {
         let host = |what| move |source: io::Error| ServerError::Host { what, source };
+        devices.check(&policy, config.host.as_ref())?;
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| host("epoll")(e.into()))?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -209,16 +213,20 @@ impl Server {
             epoll::add(&epoll, news, Token::Directory.data(), flags)
                 .map_err(|e| host("epoll")(e.into()))?;
         }
-        if let Some(network) = device.network() {
-            let flags = epoll::EventFlags::IN;
-            epoll::add(&epoll, network.descriptor(), Token::Network.data(), flags)
-                .map_err(|e| host("epoll")(e.into()))?;
+        for (on, device) in devices.iter() {
+            if let Some(network) = device.network() {
+                let flags = epoll::EventFlags::IN;
+                let token = Token::Network(on.raw()).data();
+                epoll::add(&epoll, network.descriptor(), token, flags)
+                    .map_err(|e| host("epoll")(e.into()))?;
+            }
         }
         let containers = Containers::new(&config.run_dir, handle.clone())?;
-        limits::compare(&policy);
+        limits::compare(&policy, &devices, config.host.as_ref());
+        limits::partitions(&policy, &devices, config.host.as_ref());
         let world = World::new(
             Arc::new(policy),
-            device,
+            devices,
             config.identity.clone(),
             config.host.clone(),
             directory,
@@ -337,16 +345,16 @@ impl Server {
         }
     }
 
-    /// Takes what other hosts sent, so much at a time that others need not wait.
-    fn on_network(&mut self) {
-        let Some(network) = self.world.network() else {
+    /// Takes what other hosts sent to a device, so much at a time that others need not wait.
+    fn on_network(&mut self, on: DeviceId) {
+        let Some(network) = self.world.network(on) else {
             return;
         };
         for _ in 0..MOST_ARRIVALS {
             let Some(arrival) = network.receive() else {
                 return;
             };
-            self.world.on_arrival(arrival);
+            self.world.on_arrival(on, arrival);
         }
     }
 
@@ -360,7 +368,7 @@ impl Server {
                 }
             }
             Token::Directory => self.on_directory(),
-            Token::Network => self.on_network(),
+            Token::Network(on) => self.on_network(DeviceId::from_raw(on)),
             Token::Listener(index) => self.accept(index),
             Token::Container(index, generation) => {
                 self.accept_container(ContainerKey { index, generation });

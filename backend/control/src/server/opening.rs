@@ -111,7 +111,8 @@ impl Server {
             events: Arc::new(Sink(Arc::clone(&notifier))),
             remote,
         };
-        let device = self.world.device.open(spec)?;
+        let on = self.world.device_of(&id);
+        let device = self.world.devices.get(on).open(spec)?;
         let session = Session::new(Opening {
             id: number,
             endpoint: id.clone(),
@@ -121,6 +122,7 @@ impl Server {
             notifier,
             memory,
             has_remote,
+            on,
             device,
         })?;
         (reply.session, reply.secret) = (session.id, session.secret);

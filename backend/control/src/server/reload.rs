@@ -57,7 +57,9 @@ impl Server {
         if self.deadline.is_some() {
             return Err("masqd is stopping".into());
         }
-        LocalHost::check(self.world.this.as_ref(), &policy).map_err(|e| e.to_string())?;
+        let (devices, this) = (&self.world.devices, self.world.this.as_ref());
+        LocalHost::check(this, &policy).map_err(|e| e.to_string())?;
+        devices.check(&policy, this).map_err(|e| e.to_string())?;
         let without_place = self.carry_over(&mut policy);
         self.bring_view(&mut policy);
         let diff = Policy::diff(&self.world.policy, &policy);
@@ -65,7 +67,8 @@ impl Server {
         self.endpoints
             .update(&policy, self.world.this.as_ref(), &self.epoll)
             .map_err(|e| e.to_string())?;
-        super::limits::compare(&policy);
+        super::limits::compare(&policy, &self.world.devices, self.world.this.as_ref());
+        let moves = self.world.moves(&policy);
         self.world.set_policy(policy);
         if let Some(tell) = &self.on_policy {
             tell(&self.world.policy);
@@ -109,11 +112,18 @@ impl Server {
                 .changes
                 .push(format!("partition of tenant {tenant} changed"));
         }
-        // A program cannot be given another address while it runs, or another partition.
+        for (tenant, (before, after)) in &moves {
+            report.changes.push(format!(
+                "tenant {tenant} is on the device {after}, not {before} any more"
+            ));
+        }
+        // A program cannot be given another address while it runs, or another partition or
+        // device.
         let policy = &self.world.policy;
         let moved = |id: &masq_policy::EndpointId| {
             diff.endpoints_removed.contains(id)
                 || diff.partitions_changed.contains(id.tenant())
+                || moves.contains_key(id.tenant())
                 || policy
                     .endpoint(id)
                     .is_some_and(|e| !self.world.may_live_here(e))
@@ -129,9 +139,13 @@ impl Server {
             .map(|(index, _)| index)
             .collect();
         for index in gone {
-            let is_session = |c: &super::connection::Conn| c.session().is_some();
-            report.sessions_closed += u64::from(self.conns.get(index).is_some_and(is_session));
-            self.close(index, "the policy took its endpoint or address away");
+            let conn = self.conns.get(index);
+            report.sessions_closed += u64::from(conn.is_some_and(|c| c.session().is_some()));
+            let reason = match conn.is_some_and(|c| moves.contains_key(c.endpoint().tenant())) {
+                true => "the policy gave its tenant another device",
+                false => "the policy took its endpoint or address away",
+            };
+            self.close(index, reason);
         }
         for (key, reason) in without_place {
             self.unregister(key, &reason);
@@ -151,3 +165,7 @@ impl Server {
         Ok(report)
     }
 }
+
+#[cfg(test)]
+#[path = "reload_tests.rs"]
+mod tests;

@@ -13,7 +13,8 @@ pub(super) enum Token {
     Container(u32, u32),
     Init(u32, u32),
     Directory,
-    Network,
+    /// Of the device with this number.
+    Network(u32),
 }
 
 impl Token {
@@ -31,7 +32,7 @@ impl Token {
             Self::Container(index, generation) => pack(5, generation, index),
             Self::Init(index, generation) => pack(6, generation, index),
             Self::Directory => pack(7, 0, 0),
-            Self::Network => pack(8, 0, 0),
+            Self::Network(device) => pack(8, 0, device),
         })
     }
 
@@ -46,7 +47,7 @@ impl Token {
             5 => Self::Container(index, generation),
             6 => Self::Init(index, generation),
             7 => Self::Directory,
-            8 => Self::Network,
+            8 => Self::Network(index),
             _ => return None,
         })
     }

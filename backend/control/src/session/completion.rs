@@ -4,7 +4,7 @@ use super::{Reply, Session, created, device_error, map_ring, no_handle};
 use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::world::World;
-use masq_device::{CqSpec, Handle, SrqSpec};
+use masq_device::{CqSpec, Device, Handle, SrqSpec};
 use masq_spec::queue::{CQE_LEN, RECV_DATA, Sge};
 use masq_spec::verbs::{
     CqResized, CreateCq, CreateSrq, ModifySrq, NO_EVENT_QUEUE, ResizeCq, Ring, SrqMask,
@@ -27,7 +27,7 @@ pub(super) struct Srq {
 impl Session {
     pub(super) fn create_cq(&mut self, world: &mut World, request: &CreateCq) -> Reply {
         let depth = world.policy.quotas(&self.endpoint).cq_depth;
-        check_cqe(world, depth, request.cqe, &request.ring)?;
+        check_cqe(&**self.carrier(world), depth, request.cqe, &request.ring)?;
         if request.comp_vector != 0 {
             return Err(Refused::invalid("there is only completion vector 0"));
         }
@@ -67,7 +67,7 @@ impl Session {
 
     pub(super) fn resize_cq(&mut self, world: &mut World, request: &ResizeCq) -> Reply {
         let depth = world.policy.quotas(&self.endpoint).cq_depth;
-        check_cqe(world, depth, request.cqe, &request.ring)?;
+        check_cqe(&**self.carrier(world), depth, request.cqe, &request.ring)?;
         let cq = self
             .cqs
             .get_mut(request.handle)
@@ -96,7 +96,7 @@ impl Session {
 
     pub(super) fn create_srq(&mut self, world: &mut World, request: &CreateSrq) -> Reply {
         self.may(world, masq_policy::Verb::CreateSrq)?;
-        let device = world.device.attributes();
+        let device = self.carrier(world).attributes();
         let depth = world.policy.quotas(&self.endpoint).srq_depth;
         if request.max_wr == 0
             || u64::from(request.max_wr) > depth.min(u64::from(device.max_srq_wr))
@@ -166,8 +166,8 @@ impl Session {
     }
 }
 
-fn check_cqe(world: &World, quota: u64, cqe: u32, ring: &Ring) -> Result<(), Refused> {
-    let most = quota.min(u64::from(world.device.attributes().max_cqe));
+fn check_cqe(device: &dyn Device, quota: u64, cqe: u32, ring: &Ring) -> Result<(), Refused> {
+    let most = quota.min(u64::from(device.attributes().max_cqe));
     if cqe == 0 || u64::from(cqe) > most || cqe > ring.slots || ring.stride != CQE_LEN {
         return Err(Refused::invalid(
             "cqe is zero, too large, or does not fit the ring",

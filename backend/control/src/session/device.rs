@@ -22,7 +22,7 @@ const SPEED_EDR: u32 = 32;
 
 impl Session {
     pub(super) fn query_device(&self, world: &World) -> Reply {
-        let device = world.device.attributes();
+        let device = self.carrier(world).attributes();
         let quotas = world.policy.quotas(&self.endpoint);
         let least = |attr: u32, quota: u64| u64::from(attr).min(quota) as u32;
         let attr = DeviceAttr {
@@ -50,7 +50,7 @@ impl Session {
         let attr = PortAttr {
             state: ACTIVE,
             max_mtu: MTU_4096,
-            active_mtu: u32::from(world.device.mtu().code()),
+            active_mtu: u32::from(self.carrier(world).mtu().code()),
             gid_tbl_len: TABLE_LEN,
             port_cap_flags: PORT_CAPS,
             max_msg_sz: 1 << 31,

@@ -81,12 +81,12 @@ impl Session {
             .filter(|s| !is_window(s))
             .map(|s| s.len)
             .fold(0, u64::saturating_add);
-        let features = world.device.features();
+        let features = self.carrier(world).features();
         if remote_bytes > 0 && !features.contains(Features::REMOTE_MEMORY) {
             let reason = format!(
                 "{remote_bytes} bytes are in pages that the program does not share with masqd, \
                  and the card {} reaches no others: register whole pages of private memory",
-                world.device.name()
+                self.carrier(world).name()
             );
             return Err(Refused::new(Status::Unsupported, "device", reason).about(about));
         }

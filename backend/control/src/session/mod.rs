@@ -12,6 +12,7 @@ mod report;
 pub(crate) use grants::grants;
 pub(crate) use qp::policy_type;
 
+use crate::devices::DeviceId;
 use crate::handles::Handles;
 use crate::identity::Peer;
 use crate::ledger::{Amounts, Kind};
@@ -58,6 +59,8 @@ pub(crate) struct Session {
     pub(crate) notifier: Arc<Notifier>,
     memory: Arc<SharedFile>,
     has_remote: bool,
+    /// The device that it is on, to its end.
+    on: DeviceId,
     device: Box<dyn masq_device::Session>,
     charged: Amounts,
     pds: Handles<Pd>,
@@ -87,6 +90,7 @@ pub(crate) struct Opening {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) memory: Arc<SharedFile>,
     pub(crate) has_remote: bool,
+    pub(crate) on: DeviceId,
     pub(crate) device: Box<dyn masq_device::Session>,
 }
 
@@ -107,6 +111,7 @@ impl Session {
             notifier: opening.notifier,
             memory: opening.memory,
             has_remote: opening.has_remote,
+            on: opening.on,
             device: opening.device,
             charged: Amounts::default(),
             pds: Handles::default(),
@@ -195,6 +200,10 @@ impl Session {
         }
     }
 
+    fn carrier<'w>(&self, world: &'w World) -> &'w Arc<dyn masq_device::Device> {
+        world.devices.get(self.on)
+    }
+
     fn refuse(&self, world: &mut World, verb: &'static str, refused: &Refused) -> Outcome {
         world
             .refusals
@@ -250,7 +259,7 @@ impl Session {
     pub(crate) fn close(self, world: &mut World) {
         world.leave_fabric(&self.endpoint, self.id);
         for (_, qp) in self.qps.iter() {
-            world.owners.end(qp.qpn, Instant::now());
+            world.owners.end((self.on, qp.qpn), Instant::now());
         }
         for kind in Kind::ALL {
             world

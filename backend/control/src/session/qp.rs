@@ -107,7 +107,7 @@ impl Session {
         let made = self.make_qp(handle, qp_type, srq, request);
         let (qpn, doorbell) = made.inspect_err(|_| self.refund(world, Kind::Qps, 1))?;
         self.pd(request.pd)?.users += 1;
-        world.owners.begin(qpn, &self.endpoint);
+        world.owners.begin((self.on, qpn), &self.endpoint);
         self.qps.insert(
             handle,
             Qp {
@@ -162,7 +162,7 @@ impl Session {
     /// The device's and the tenant's limits, and whether the rings hold what
     /// the capacities promise.
     fn check_caps(&self, world: &World, request: &CreateQp) -> Result<(), Refused> {
-        let device = world.device.attributes();
+        let device = self.carrier(world).attributes();
         let depth = world
             .policy
             .quotas(&self.endpoint)
@@ -389,7 +389,7 @@ impl Session {
         self.groups.retain(|(qp, _)| *qp != handle);
         self.refund(world, Kind::Multicast, joined);
         if let Some(qp) = self.qps.remove(handle) {
-            world.owners.end(qp.qpn, Instant::now());
+            world.owners.end((self.on, qp.qpn), Instant::now());
             self.leave_pd(qp.pd);
             self.refund(world, Kind::Qps, 1);
         }

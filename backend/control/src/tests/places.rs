@@ -3,7 +3,6 @@
 use super::*;
 use masq_device::Destination;
 use masq_directory::{Change, Embedded, Entry, LocalHost, Slot};
-use std::net::IpAddr;
 use zerocopy::FromZeros;
 
 const HOSTS: &str = "
@@ -47,7 +46,7 @@ fn on(host: Option<&str>) -> World {
     let this = host.map(|host| LocalHost::find(&policy, Some(host)).unwrap().unwrap());
     World::new(
         Arc::new(policy),
-        Arc::new(FakeDevice),
+        Devices::new(Arc::new(FakeDevice::connected("fake"))),
         DeviceIdentity::default(),
         this,
         Box::new(Embedded),

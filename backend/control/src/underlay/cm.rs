@@ -6,6 +6,7 @@
 //! for the first endpoint, by name, that listens for the service and that the
 //! policy lets it reach.
 
+use crate::devices::DeviceId;
 use crate::fabric::service;
 use crate::refusal::Refused;
 use crate::world::World;
@@ -23,7 +24,8 @@ impl World {
         host: IpAddr,
         mut message: Message,
     ) {
-        let (Some(this), Some(partition)) = (self.this.clone(), self.partition(from)) else {
+        let (Some(this), Some(partition)) = (self.this.clone(), self.partition_by_policy(from))
+        else {
             return;
         };
         if self.policy.endpoint(peer).is_some_and(|e| e.is_outside()) {
@@ -33,42 +35,55 @@ impl World {
                 self.forget_senders();
             }
         }
-        self.send_cm(host, partition, message);
+        // Ids of a tenant that was given another device take their leave by the old one.
+        let on = self.fabric.device_of(from);
+        self.send_cm(
+            on.unwrap_or_else(|| self.device_of(from)),
+            host,
+            partition,
+            message,
+        );
     }
 
-    fn send_cm(&self, host: IpAddr, partition: PKey, mut message: Message) {
+    fn send_cm(&self, on: DeviceId, host: IpAddr, partition: PKey, mut message: Message) {
         let Some(this) = &self.this else { return };
         message.route(this.address, host, partition.0);
         let mad = Mad {
             transaction: message.transaction(),
             message,
         };
-        self.send_mad(host, partition, &mad.encode());
+        self.send_mad(on, host, partition, &mad.encode());
     }
 
     /// A message of another host.
-    pub(super) fn on_cm(&mut self, from: IpAddr, partition: PKey, mut message: Message) {
+    pub(super) fn on_cm(
+        &mut self,
+        on: DeviceId,
+        from: IpAddr,
+        partition: PKey,
+        mut message: Message,
+    ) {
         if let Some(asked) = message.asked() {
-            match self.receiver_of(from, partition, &asked) {
+            match self.receiver_of(on, from, partition, &asked) {
                 Ok((source, peer, to)) => {
                     message.readdress(source, to);
                     self.arrive_elsewhere(&peer, source, message);
                 }
                 Err(Unheard::Refused(reason, text)) => {
                     if let Some(answer) = message.refusal(reason, &text) {
-                        self.send_cm(from, partition, answer);
+                        self.send_cm(on, from, partition, answer);
                     }
                 }
                 Err(Unheard::Misplaced) => {
-                    self.underlay.misplaced += 1;
+                    self.counters(on).misplaced += 1;
                     tracing::debug!(host = %from, ?asked, "not from where it says");
                 }
             }
             return;
         }
-        match self.conversation_of(from, partition, &message) {
+        match self.conversation_of(on, from, partition, &message) {
             Some((id, peer)) => self.arrive_elsewhere(&id, peer, message),
-            None => self.underlay.misplaced += 1,
+            None => self.counters(on).misplaced += 1,
         }
     }
 
@@ -84,11 +99,12 @@ impl World {
     /// Who a request is for: the asker's address, the endpoint, and its address.
     fn receiver_of(
         &mut self,
+        on: DeviceId,
         from: IpAddr,
         partition: PKey,
         asked: &Asked,
     ) -> Result<(IpAddr, EndpointId, IpAddr), Unheard> {
-        for tenant in self.tenants_of(partition) {
+        for tenant in self.tenants_of(on, partition) {
             let Some(tenant) = self.policy.tenant(tenant.as_str()) else {
                 continue;
             };
@@ -170,12 +186,13 @@ impl World {
     /// The conversation that a message belongs to: whose, and with whom.
     fn conversation_of(
         &self,
+        on: DeviceId,
         from: IpAddr,
         partition: PKey,
         message: &Message,
     ) -> Option<(EndpointId, IpAddr)> {
         let comm = message.receiver_comm()?;
-        let tenants = self.tenants_of(partition);
+        let tenants = self.tenants_of(on, partition);
         self.fabric.conversations(comm).find(|(id, peer)| {
             let tenant = self.policy.tenant(id.tenant().as_str());
             let peer = tenant.and_then(|tenant| tenant.endpoint_at(*peer));

@@ -5,13 +5,15 @@
 //!
 //! A host is believed in what concerns its own endpoints, and nothing else: the
 //! tenant is the partition's, and an address counts only from the host where the
-//! directory has it.
+//! directory has it. What arrives at a device is for the tenants of that device, and goes
+//! back by it.
 
 mod cm;
 mod owners;
 mod proof;
 mod whose;
 
+use crate::devices::DeviceId;
 use crate::world::World;
 use masq_device::{Arrival, MAD_LEN, Network, Sender, SenderKey};
 use masq_policy::{EndpointId, Home, QpType, Request, Service, TenantName, VirtualAddress};
@@ -36,23 +38,27 @@ pub(crate) struct UnderlayCounters {
 
 impl World {
     /// Something arrived for the control side.
-    pub(crate) fn on_arrival(&mut self, arrival: Arrival) {
+    pub(crate) fn on_arrival(&mut self, on: DeviceId, arrival: Arrival) {
         match arrival {
             Arrival::Management {
                 from,
                 partition,
                 mad,
-            } => self.on_management(from, partition, &mad),
-            Arrival::UnknownSender { sender } => self.on_unknown_sender(sender),
+            } => self.on_management(on, from, partition, &mad),
+            Arrival::UnknownSender { sender } => self.on_unknown_sender(on, sender),
         }
     }
 
-    fn on_management(&mut self, from: IpAddr, partition: PKey, mad: &[u8; MAD_LEN]) {
+    fn on_management(&mut self, on: DeviceId, from: IpAddr, partition: PKey, mad: &[u8; MAD_LEN]) {
         if let Ok(mad) = masq_cm::Mad::decode(mad) {
-            return self.on_cm(from, partition, mad.message);
+            return self.on_cm(on, from, partition, mad.message);
         }
         match Whose::decode(mad) {
-            Some(Whose::Question(qpn)) => self.on_question(from, partition, qpn),
+            Some(Whose::Question(qpn)) => self.on_question(on, from, partition, qpn),
+            Some(Whose::Answer(..)) if self.tenants_of(on, partition).is_empty() => {
+                // It was not asked by this device.
+                self.counters(on).misplaced += 1;
+            }
             Some(Whose::Answer(qpn, gid)) => {
                 let sender = SenderKey {
                     host: from,
@@ -60,31 +66,32 @@ impl World {
                     qpn,
                 };
                 self.proofs.answered(sender, gid, Instant::now());
-                let who =
-                    gid.and_then(|gid| self.sender_of(sender, VirtualAddress::from_gid(gid).ip()));
-                self.learn(sender, who);
+                let who = gid
+                    .and_then(|gid| self.sender_of(on, sender, VirtualAddress::from_gid(gid).ip()));
+                self.learn(on, sender, who);
             }
             None => {
-                self.underlay.unknown += 1;
+                self.counters(on).unknown += 1;
                 tracing::debug!(host = %from, "a management datagram that masq does not speak");
             }
         }
     }
 
     /// A datagram came of a queue pair that the device does not know.
-    fn on_unknown_sender(&mut self, sender: SenderKey) {
-        let tenants: Vec<TenantName> = self.tenants_of(sender.partition);
+    fn on_unknown_sender(&mut self, on: DeviceId, sender: SenderKey) {
+        let tenants: Vec<TenantName> = self.tenants_of(on, sender.partition);
         for tenant in &tenants {
             if self.is_outside(tenant, sender.host) {
-                let who = self.sender_of(sender, sender.host);
-                return self.learn(sender, who);
+                let who = self.sender_of(on, sender, sender.host);
+                return self.learn(on, sender, who);
             }
         }
         if tenants.is_empty() || !self.is_masq(sender.host) {
-            self.underlay.misplaced += 1;
-            return self.learn(sender, None);
+            self.counters(on).misplaced += 1;
+            return self.learn(on, sender, None);
         }
         self.send_mad(
+            on,
             sender.host,
             sender.partition,
             &Whose::Question(sender.qpn).encode(),
@@ -92,15 +99,15 @@ impl World {
     }
 
     /// Another masq asks whose a queue pair of this host is.
-    fn on_question(&mut self, from: IpAddr, partition: PKey, qpn: Qpn) {
+    fn on_question(&mut self, on: DeviceId, from: IpAddr, partition: PKey, qpn: Qpn) {
         if !self.is_masq(from) {
-            self.underlay.misplaced += 1;
+            self.counters(on).misplaced += 1;
             return;
         }
-        let owner = self.owners.of(qpn.get()).cloned();
+        let owner = self.owners.of((on, qpn.get())).cloned();
         let owner = owner.filter(|id| self.partition(id).is_some_and(|own| own.matches(partition)));
         let gid = owner.and_then(|id| self.gids(&id)).map(|gids| gids.first());
-        self.send_mad(from, partition, &Whose::Answer(qpn, gid).encode());
+        self.send_mad(on, from, partition, &Whose::Answer(qpn, gid).encode());
     }
 
     /// Whether the queue pair `qpn` on `host` belongs to `peer`, as far as the device
@@ -112,7 +119,8 @@ impl World {
         host: IpAddr,
         qpn: u32,
     ) -> Option<bool> {
-        if self.device.separates_hosts() {
+        let on = self.device_of(own);
+        if self.devices.get(on).separates_hosts() {
             return Some(true);
         }
         // Of a plain host the policy says that it is one endpoint, whole.
@@ -132,7 +140,7 @@ impl World {
             Proof::Asked => None,
             Proof::Ask => {
                 let question = Whose::Question(sender.qpn).encode();
-                self.send_mad(host, sender.partition, &question);
+                self.send_mad(on, host, sender.partition, &question);
                 None
             }
         }
@@ -140,14 +148,14 @@ impl World {
 
     /// What receivers are to see of a queue pair of the endpoint at `address`, if
     /// that endpoint lives where its datagrams come from.
-    fn sender_of(&mut self, sender: SenderKey, address: IpAddr) -> Option<Sender> {
-        let tenants = self.tenants_of(sender.partition);
+    fn sender_of(&mut self, on: DeviceId, sender: SenderKey, address: IpAddr) -> Option<Sender> {
+        let tenants = self.tenants_of(on, sender.partition);
         let found = tenants.iter().find_map(|tenant| {
             let endpoint = self.policy.tenant(tenant.as_str())?.endpoint_at(address)?;
             (self.host_of(endpoint) == Some(sender.host)).then(|| endpoint.clone())
         });
         let Some(endpoint) = found else {
-            self.underlay.misplaced += 1;
+            self.counters(on).misplaced += 1;
             return None;
         };
         let from = endpoint.id().clone();
@@ -188,26 +196,33 @@ impl World {
         })
     }
 
-    fn learn(&self, sender: SenderKey, who: Option<Sender>) {
-        if let Some(network) = self.device.network() {
+    /// What is counted of a device.
+    fn counters(&mut self, on: DeviceId) -> &mut UnderlayCounters {
+        self.underlay.entry(on).or_default()
+    }
+
+    fn learn(&self, on: DeviceId, sender: SenderKey, who: Option<Sender>) {
+        if let Some(network) = self.network(on) {
             network.learn(sender, who);
         }
     }
 
-    /// Tells the device which hosts are no masq.
+    /// Tells each device which hosts are no masq, of those that its tenants know.
     pub(crate) fn name_strangers(&self) {
-        let Some(network) = self.device.network() else {
-            return;
-        };
-        let hosts = self.policy.endpoints().filter_map(|e| match e.home() {
-            Home::Outside(host) => Some(*host),
-            _ => None,
-        });
-        network.set_strangers(hosts.collect());
+        for (on, device) in self.devices.iter() {
+            let Some(network) = device.network() else {
+                continue;
+            };
+            let hosts = self.policy.endpoints().filter_map(|e| match e.home() {
+                Home::Outside(host) if self.device_of(e.id()) == on => Some(*host),
+                _ => None,
+            });
+            network.set_strangers(hosts.collect());
+        }
     }
 
-    fn send_mad(&self, to: IpAddr, partition: PKey, mad: &[u8; MAD_LEN]) {
-        let Some(network) = self.device.network() else {
+    fn send_mad(&self, on: DeviceId, to: IpAddr, partition: PKey, mad: &[u8; MAD_LEN]) {
+        let Some(network) = self.network(on) else {
             return;
         };
         // As if it were lost: whoever waits for it asks again.
@@ -216,11 +231,12 @@ impl World {
         }
     }
 
-    /// The tenants that a packet's partition may stand for.
-    fn tenants_of(&self, partition: PKey) -> Vec<TenantName> {
+    /// The tenants that the partition of a packet of a device may stand for.
+    fn tenants_of(&self, on: DeviceId, partition: PKey) -> Vec<TenantName> {
         self.policy
             .tenants()
             .filter(|tenant| PKey(tenant.partition().key()).matches(partition))
+            .filter(|tenant| self.devices.of(&self.policy, tenant.name()) == on)
             .map(|tenant| tenant.name().clone())
             .collect()
     }
@@ -247,8 +263,8 @@ impl World {
                 || self.view.entries().any(|(_, entry)| entry.host == host))
     }
 
-    /// The network, if this host has one.
-    pub(crate) fn network(&self) -> Option<Arc<dyn Network>> {
-        self.device.network()
+    /// The network of a device, if it has one.
+    pub(crate) fn network(&self, on: DeviceId) -> Option<Arc<dyn Network>> {
+        self.devices.get(on).network()
     }
 }

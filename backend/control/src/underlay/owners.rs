@@ -1,6 +1,7 @@
 //! Whose a queue pair is, and for a while after its end whose it was: a program
 //! may send its datagrams and end before another host has asked whose they are.
 
+use crate::devices::DeviceId;
 use masq_policy::EndpointId;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,21 +11,24 @@ const MEMORY: Duration = Duration::from_secs(5);
 /// Queue pairs that are remembered at most.
 const MOST: usize = 65_536;
 
+/// A queue pair of this host: each device numbers its own.
+type Number = (DeviceId, u32);
+
 /// Queue pairs by number.
 #[derive(Default)]
 pub(crate) struct Owners {
     /// And when it ended.
-    known: HashMap<u32, (EndpointId, Option<Instant>)>,
+    known: HashMap<Number, (EndpointId, Option<Instant>)>,
     /// Those that ended, in that order.
-    ended: VecDeque<(Instant, u32)>,
+    ended: VecDeque<(Instant, Number)>,
 }
 
 impl Owners {
-    pub(crate) fn begin(&mut self, qpn: u32, owner: &EndpointId) {
+    pub(crate) fn begin(&mut self, qpn: Number, owner: &EndpointId) {
         self.known.insert(qpn, (owner.clone(), None));
     }
 
-    pub(crate) fn end(&mut self, qpn: u32, now: Instant) {
+    pub(crate) fn end(&mut self, qpn: Number, now: Instant) {
         if let Some((_, ended)) = self.known.get_mut(&qpn) {
             *ended = Some(now);
             self.ended.push_back((now, qpn));
@@ -46,7 +50,7 @@ impl Owners {
         }
     }
 
-    pub(crate) fn of(&self, qpn: u32) -> Option<&EndpointId> {
+    pub(crate) fn of(&self, qpn: Number) -> Option<&EndpointId> {
         self.known.get(&qpn).map(|(owner, _)| owner)
     }
 }
@@ -58,19 +62,31 @@ mod tests {
     #[test]
     fn a_queue_pair_is_remembered_for_a_while_and_no_longer() {
         let (a, b) = ("blue/a".parse().unwrap(), "blue/b".parse().unwrap());
+        let on = DeviceId::default();
         let mut owners = Owners::default();
         let start = Instant::now();
-        owners.begin(1, &a);
-        owners.begin(2, &a);
-        owners.end(1, start);
-        owners.end(2, start);
-        assert_eq!(owners.of(1), Some(&a));
+        owners.begin((on, 1), &a);
+        owners.begin((on, 2), &a);
+        owners.end((on, 1), start);
+        owners.end((on, 2), start);
+        assert_eq!(owners.of((on, 1)), Some(&a));
         // Given out again.
-        owners.begin(2, &b);
-        owners.begin(3, &b);
-        owners.end(3, start + 2 * MEMORY);
-        assert_eq!(owners.of(1), None);
-        assert_eq!(owners.of(2), Some(&b));
-        assert_eq!(owners.of(3), Some(&b));
+        owners.begin((on, 2), &b);
+        owners.begin((on, 3), &b);
+        owners.end((on, 3), start + 2 * MEMORY);
+        assert_eq!(owners.of((on, 1)), None);
+        assert_eq!(owners.of((on, 2)), Some(&b));
+        assert_eq!(owners.of((on, 3)), Some(&b));
+    }
+
+    #[test]
+    fn devices_may_give_out_the_same_number() {
+        let (a, b) = ("blue/a".parse().unwrap(), "red/a".parse().unwrap());
+        let [one, other] = [0, 1].map(DeviceId::from_raw);
+        let mut owners = Owners::default();
+        owners.begin((one, 17), &a);
+        owners.begin((other, 17), &b);
+        assert_eq!(owners.of((one, 17)), Some(&a));
+        assert_eq!(owners.of((other, 17)), Some(&b));
     }
 }
