@@ -317,6 +317,12 @@ pub struct SessionReport {
     pub program: String,
     /// Version of its library.
     pub frontend_version: String,
+    /// The device that it is on.
+    #[serde(default)]
+    pub device: String,
+    /// How that carries payload: `direct copy` or `relay`.
+    #[serde(default)]
+    pub data_path: String,
     /// Seconds since it opened.
     pub age_seconds: u64,
     /// Objects by kind.

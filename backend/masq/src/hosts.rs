@@ -44,15 +44,29 @@ fn render(overview: &Overview) -> String {
     };
     let mut out = listed(overview, hosts);
     directory(&mut out, hosts);
-    wire(&mut out, &hosts.wire);
+    for (device, report) in &hosts.wires {
+        // Of one device there is nothing to tell.
+        let name = Some(device.as_str()).filter(|_| overview.devices.len() > 1);
+        wire(&mut out, name, report);
+    }
+    let local = overview.devices.iter().filter(|d| !d.reaches_hosts);
+    for device in local.filter(|d| !d.tenants.is_empty()) {
+        let _ = write!(
+            out,
+            "\n\n{HEAD}device {}{HEAD:#}  {WARN}reaches this host only{WARN:#}: tenants {}",
+            device.name,
+            device.tenants.join(" ")
+        );
+    }
     out
 }
 
 /// What went over the wire; of reasons only those that there were.
-fn wire(out: &mut String, report: &WireReport) {
+fn wire(out: &mut String, device: Option<&str>, report: &WireReport) {
+    let device = device.map_or(String::new(), |device| format!(" of {device}"));
     let _ = write!(
         out,
-        "\n\n{HEAD}packets{HEAD:#}  {} sent, {} received",
+        "\n\n{HEAD}packets{device}{HEAD:#}  {} sent, {} received",
         report.sent_packets, report.received_packets
     );
     for (what, reasons) in [("not sent", &report.not_sent), ("dropped", &report.dropped)] {
@@ -167,7 +181,7 @@ fn directory(out: &mut String, hosts: &HostsReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use masq_admin::{ConflictReport, IgnoredReport};
+    use masq_admin::{ConflictReport, DeviceReport, IgnoredReport};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -200,12 +214,17 @@ mod tests {
                     place: "etcd://e:2379/masq".into(),
                     ..Default::default()
                 },
-                wire: WireReport {
-                    sent_packets: 7,
-                    received_packets: 9,
-                    dropped: [("bad_icrc".to_owned(), 2), ("overrun".to_owned(), 0)].into(),
-                    ..Default::default()
-                },
+                wires: [(
+                    "soft".to_owned(),
+                    WireReport {
+                        sent_packets: 7,
+                        received_packets: 9,
+                        dropped: [("bad_icrc".to_owned(), 2), ("overrun".to_owned(), 0)].into(),
+                        ..Default::default()
+                    },
+                )]
+                .into(),
+                ..Default::default()
             }),
             ..Default::default()
         }
@@ -259,6 +278,36 @@ mod tests {
         assert!(text.contains("packets  7 sent, 9 received"), "{text}");
         assert!(text.contains("dropped  2 bad icrc\n") || text.ends_with("dropped  2 bad icrc"));
         assert!(!text.contains("not sent"), "{text}");
+    }
+
+    #[test]
+    fn packets_are_counted_by_the_device_if_there_are_several() {
+        let device = |name: &str, reaches_hosts| DeviceReport {
+            name: name.into(),
+            reaches_hosts,
+            tenants: vec!["red".into()],
+            ..Default::default()
+        };
+        let mut overview = overview();
+        overview.devices = vec![
+            device("soft", true),
+            device("siw0", true),
+            device("rxe0", false),
+        ];
+        let report = WireReport {
+            sent_packets: 3,
+            ..Default::default()
+        };
+        let hosts = overview.hosts.as_mut().unwrap();
+        hosts.wires.insert("siw0".into(), report);
+        let text = text(&overview);
+        for part in [
+            "packets of soft  7 sent, 9 received",
+            "packets of siw0  3 sent, 0 received",
+            "device rxe0  reaches this host only: tenants red",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -34,11 +34,23 @@ struct Refusal {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Device {
+    device: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Path {
+    device: String,
+    data_path: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Reason {
+    device: String,
     reason: String,
 }
 
-pub(crate) fn print(run_dir: &Path, out: &Output) -> Result<ExitCode, CliError> {
+pub(crate) fn print(run_dir: &std::path::Path, out: &Output) -> Result<ExitCode, CliError> {
     out.line(&exposition(&ps::overview(run_dir)?))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -62,6 +74,18 @@ fn exposition(overview: &Overview) -> String {
         ("device", overview.device.clone()),
     ]);
     registry.register("build", "Version of masqd and its device", info);
+
+    let tenants = Family::<Path, Gauge>::default();
+    for device in &overview.devices {
+        let labels = Path {
+            device: device.name.clone(),
+            data_path: device.data_path.clone(),
+        };
+        tenants
+            .get_or_create(&labels)
+            .set(gauge(device.tenants.len() as u64));
+    }
+    registry.register("device_tenants", "Tenants that are on the device", tenants);
 
     let sessions = Family::<Endpoint, Gauge>::default();
     let pinned = Family::<Endpoint, Gauge>::default();
@@ -114,7 +138,7 @@ fn exposition(overview: &Overview) -> String {
     registry.register("refusals", "Refused commands", refusals);
     if let Some(hosts) = &overview.hosts {
         directory(&mut registry, &hosts.directory);
-        wire(&mut registry, &hosts.wire);
+        wire(&mut registry, &hosts.wires);
     }
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -158,49 +182,54 @@ fn directory(registry: &mut Registry, report: &DirectoryReport) {
     }
 }
 
-fn wire(registry: &mut Registry, report: &WireReport) {
-    for (name, help, value) in [
-        (
-            "wire_sent_packets",
-            "Packets sent to other hosts",
-            report.sent_packets,
-        ),
+fn wire(registry: &mut Registry, reports: &BTreeMap<String, WireReport>) {
+    type Count = fn(&WireReport) -> u64;
+    let rows: [(&str, &str, Count); 4] = [
+        ("wire_sent_packets", "Packets sent to other hosts", |r| {
+            r.sent_packets
+        }),
         (
             "wire_received_packets",
             "Packets received from other hosts",
-            report.received_packets,
+            |r| r.received_packets,
         ),
-        (
-            "wire_sent_bytes",
-            "Bytes sent, from BTH to ICRC",
-            report.sent_bytes,
-        ),
+        ("wire_sent_bytes", "Bytes sent, from BTH to ICRC", |r| {
+            r.sent_bytes
+        }),
         (
             "wire_received_bytes",
             "Bytes received, from BTH to ICRC",
-            report.received_bytes,
+            |r| r.received_bytes,
         ),
-    ] {
-        let metric = Counter::<u64>::default();
-        metric.inc_by(value);
-        registry.register(name, help, metric);
+    ];
+    for (name, help, count) in rows {
+        let family = Family::<Device, Counter>::default();
+        for (device, report) in reports {
+            let device = device.clone();
+            let metric = family.get_or_create(&Device { device });
+            metric.inc_by(count(report));
+        }
+        registry.register(name, help, family);
     }
-    for (name, help, reasons) in [
-        (
-            "wire_not_sent",
-            "Packets that were not sent",
-            &report.not_sent,
-        ),
+    type Reasons = fn(&WireReport) -> &BTreeMap<String, u64>;
+    let rows: [(&str, &str, Reasons); 2] = [
+        ("wire_not_sent", "Packets that were not sent", |r| {
+            &r.not_sent
+        }),
         (
             "wire_dropped",
             "Packets that were dropped on arrival",
-            &report.dropped,
+            |r| &r.dropped,
         ),
-    ] {
+    ];
+    for (name, help, reasons) in rows {
         let family = Family::<Reason, Counter>::default();
-        for (reason, count) in reasons {
-            let reason = reason.clone();
-            family.get_or_create(&Reason { reason }).inc_by(*count);
+        for (device, report) in reports {
+            for (reason, count) in reasons(report) {
+                let (device, reason) = (device.clone(), reason.clone());
+                let metric = family.get_or_create(&Reason { device, reason });
+                metric.inc_by(*count);
+            }
         }
         registry.register(name, help, family);
     }
@@ -209,7 +238,9 @@ fn wire(registry: &mut Registry, report: &WireReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use masq_admin::{EndpointReport, HostsReport, QuotaUse, RefusalCount, SessionReport};
+    use masq_admin::{
+        DeviceReport, EndpointReport, HostsReport, QuotaUse, RefusalCount, SessionReport,
+    };
 
     #[test]
     fn sessions_quotas_and_refusals_have_their_labels() {
@@ -219,6 +250,12 @@ mod tests {
             ..Default::default()
         };
         let overview = Overview {
+            devices: vec![DeviceReport {
+                name: "soft".into(),
+                data_path: "direct copy".into(),
+                tenants: vec!["blue".into(), "red".into()],
+                ..Default::default()
+            }],
             endpoints: vec![EndpointReport {
                 endpoint: "blue/a".into(),
                 quotas: [("qps".to_owned(), quota)].into(),
@@ -242,11 +279,15 @@ mod tests {
                     malformed_total: 2,
                     ..Default::default()
                 },
-                wire: WireReport {
-                    sent_packets: 11,
-                    dropped: [("bad_icrc".to_owned(), 2)].into(),
-                    ..Default::default()
-                },
+                wires: [(
+                    "soft".to_owned(),
+                    WireReport {
+                        sent_packets: 11,
+                        dropped: [("bad_icrc".to_owned(), 2)].into(),
+                        ..Default::default()
+                    },
+                )]
+                .into(),
                 ..Default::default()
             }),
             ..Default::default()
@@ -262,8 +303,9 @@ mod tests {
             "masq_quota_limit{tenant=\"blue\",endpoint=\"a\",quota=\"qps\"} 128",
             "masq_refusals_total{tenant=\"red\",endpoint=\"b\",verb=\"modify_qp\",rule=\"default deny\"} 5",
             "# TYPE masq_refusals counter",
-            "masq_wire_sent_packets_total 11",
-            "masq_wire_dropped_total{reason=\"bad_icrc\"} 2",
+            "masq_device_tenants{device=\"soft\",data_path=\"direct copy\"} 2",
+            "masq_wire_sent_packets_total{device=\"soft\"} 11",
+            "masq_wire_dropped_total{device=\"soft\",reason=\"bad_icrc\"} 2",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

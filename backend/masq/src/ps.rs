@@ -37,8 +37,10 @@ fn render(overview: &Overview) -> String {
                 .map_or("TENANT/NAME", |e| &e.endpoint),
         );
     }
+    // Of one device there is nothing to tell.
+    let several = overview.devices.len() > 1;
     let rows = overview.sessions.iter().map(|s| {
-        vec![
+        let mut row = vec![
             s.id.to_string(),
             s.endpoint.clone(),
             s.pid.to_string(),
@@ -46,14 +48,19 @@ fn render(overview: &Overview) -> String {
             objects(&s.objects),
             bytes(s.pinned_bytes),
             age(s.age_seconds),
-        ]
+        ];
+        if several {
+            row.push(s.device.clone());
+        }
+        row
     });
-    table(
-        &[
-            ">SESSION", "ENDPOINT", ">PID", "PROGRAM", "OBJECTS", ">PINNED", ">AGE",
-        ],
-        rows.collect(),
-    )
+    let mut columns = vec![
+        ">SESSION", "ENDPOINT", ">PID", "PROGRAM", "OBJECTS", ">PINNED", ">AGE",
+    ];
+    if several {
+        columns.push("DEVICE");
+    }
+    table(&columns, rows.collect())
 }
 
 /// `2 qp, 1 cq`; kinds of which there are none are left out.
@@ -73,7 +80,7 @@ pub(crate) fn objects(objects: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use masq_admin::{EndpointReport, SessionReport};
+    use masq_admin::{DeviceReport, EndpointReport, SessionReport};
 
     #[test]
     fn an_idle_host_says_what_to_do_next() {
@@ -112,5 +119,21 @@ mod tests {
                 .split(' ')
                 .collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn a_session_names_its_device_if_there_are_several() {
+        let mut overview = Overview {
+            sessions: vec![SessionReport {
+                device: "rxe0".into(),
+                ..Default::default()
+            }],
+            devices: vec![DeviceReport::default()],
+            ..Default::default()
+        };
+        assert!(!render(&overview).contains("rxe0"));
+        overview.devices.push(DeviceReport::default());
+        let text = render(&overview);
+        assert!(text.contains("DEVICE") && text.contains("rxe0"), "{text}");
     }
 }

@@ -77,9 +77,13 @@ fn head(out: &mut String, endpoint: &EndpointReport) {
         (Some(host), false) => format!("lives on host {host}; `masq hosts` lists them"),
         (Some(_), true) => "a host of its own that no masqd watches over".to_owned(),
     };
+    let device = match (endpoint.host, endpoint.device.as_str()) {
+        (Some(_), _) | (_, "") => String::new(),
+        (None, device) => format!("device {device}, data path: {}\n", endpoint.data_path),
+    };
     let _ = writeln!(
         out,
-        "{HEAD}endpoint {}{HEAD:#}  address {addresses}{class}\n{place}\n",
+        "{HEAD}endpoint {}{HEAD:#}  address {addresses}{class}\n{place}\n{device}",
         endpoint.endpoint
     );
 }
@@ -89,7 +93,7 @@ fn session(out: &mut String, detail: &SessionDetail) {
     let _ = writeln!(
         out,
         "{HEAD}session {}{HEAD:#}  {}  pid {} uid {} {}  library {}  age {}\n\
-         {} commands served, {} registered, objects: {}\n",
+         {} commands served, {} registered, objects: {}, device: {} ({})\n",
         s.id,
         s.endpoint,
         s.pid,
@@ -99,7 +103,9 @@ fn session(out: &mut String, detail: &SessionDetail) {
         age(s.age_seconds),
         s.commands_total,
         bytes(s.pinned_bytes),
-        ps::objects(&s.objects)
+        ps::objects(&s.objects),
+        s.device,
+        s.data_path
     );
     for qp in &detail.queue_pairs {
         queue_pair(out, qp);
@@ -298,7 +304,7 @@ fn access(flags: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use masq_admin::{CmIdReport, PeerReport, QuotaUse};
+    use masq_admin::{CmIdReport, PeerReport, QuotaUse, SessionReport};
 
     #[test]
     fn numbers_are_sessions_and_names_with_a_slash_are_endpoints() {
@@ -315,6 +321,11 @@ mod tests {
     #[test]
     fn a_detail_names_state_peer_rule_quota_and_refusal() {
         let detail = SessionDetail {
+            session: SessionReport {
+                device: "rxe0".into(),
+                data_path: "relay".into(),
+                ..Default::default()
+            },
             queue_pairs: vec![QpReport {
                 handle: 1,
                 qpn: 0x11,
@@ -341,6 +352,8 @@ mod tests {
         };
         let endpoint = EndpointReport {
             endpoint: "blue/a".into(),
+            device: "rxe0".into(),
+            data_path: "relay".into(),
             quotas: [(
                 "pinned".to_owned(),
                 QuotaUse {
@@ -364,6 +377,8 @@ mod tests {
         let text = render(&[detail], Some(&endpoint), 100);
         let text = anstream::adapter::strip_str(&text).to_string();
         for part in [
+            "device rxe0, data path: relay\n",
+            "objects: -, device: rxe0 (relay)\n",
             "RC  ERR (policy changed)",
             "peer  blue/b 10.0.0.2 qp 0x000012",
             "rule  blue rule 1 \"a-and-b\"",
@@ -376,6 +391,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_of_another_host_has_no_device_here() {
+        let endpoint = EndpointReport {
+            endpoint: "blue/b".into(),
+            host: Some([192, 0, 2, 2].into()),
+            device: "rxe0".into(),
+            ..Default::default()
+        };
+        let text = render(&[], Some(&endpoint), 0);
+        assert!(!text.contains("rxe0"), "{text}");
     }
 
     #[test]

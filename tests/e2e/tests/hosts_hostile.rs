@@ -107,7 +107,7 @@ fn forged_packets_are_counted_by_the_reason_and_transfers_go_on() -> anyhow::Res
         assert!(strange > 0, "{port}: {dropped:?}");
         let metrics = hosts.alpha().masq_output(["metrics"])?.success()?.output;
         assert!(
-            metrics.contains("masq_wire_dropped_total{reason=\"wrong_host\"}"),
+            metrics.contains("masq_wire_dropped_total{device=\"soft\",reason=\"wrong_host\"}"),
             "{metrics}"
         );
         hosts.pair("ibv_ud_pingpong -g 3 -c -s 1000 -n 50")?;

@@ -28,6 +28,8 @@ impl Session {
             uid: self.peer.uid,
             program: self.program.clone(),
             frontend_version: self.frontend_version.clone(),
+            device: self.carrier(world).name().to_owned(),
+            data_path: self.carrier(world).data_path().to_string(),
             age_seconds: self.opened.elapsed().as_secs(),
             objects: objects
                 .map(|(kind, count)| (kind.to_owned(), count as u64))

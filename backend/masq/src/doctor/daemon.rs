@@ -13,10 +13,9 @@ pub(super) fn checks(run_dir: &Path) -> Vec<Check> {
     match ps::overview(run_dir) {
         Ok(overview) => {
             let found = format!(
-                "{}, pid {}, device {}, {} endpoints, {} sessions",
+                "{}, pid {}, {} endpoints, {} sessions",
                 overview.version,
                 overview.pid,
-                overview.device,
                 overview.endpoints.len(),
                 overview.sessions.len()
             );

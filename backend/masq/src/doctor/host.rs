@@ -1,6 +1,6 @@
-//! Kernel, processors, descriptors, RDMA devices.
+//! Kernel, processors, descriptors.
 
-use super::{Check, read};
+use super::Check;
 use rustix::process::{Resource, getrlimit};
 use rustix::system::uname;
 
@@ -12,7 +12,7 @@ const NEEDED_KERNEL: (u32, u32) = (5, 11);
 const GOOD_KERNEL: (u32, u32) = (5, 19);
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![kernel(), cores(), descriptors(), devices()]
+    vec![kernel(), cores(), descriptors()]
 }
 
 fn kernel() -> Check {
@@ -73,32 +73,6 @@ fn descriptors() -> Check {
              it for masqd (LimitNOFILE= of its unit, or ulimit -n)",
         )
     }
-}
-
-fn devices() -> Check {
-    const NAME: &str = "RDMA devices";
-    let mut names: Vec<_> = std::fs::read_dir("/sys/class/infiniband")
-        .map(|entries| {
-            entries
-                .flatten()
-                .map(|e| e.file_name().to_string_lossy().into_owned())
-                .collect()
-        })
-        .unwrap_or_default();
-    names.sort();
-    if names.is_empty() {
-        let soft = read("/proc/modules").is_some_and(|m| m.contains("rdma_rxe"));
-        let found = if soft {
-            "none (rdma_rxe is loaded)"
-        } else {
-            "none"
-        };
-        return Check::ok(NAME, format!("{found}; the soft device needs none"));
-    }
-    Check::ok(
-        NAME,
-        format!("{}; the soft device is used", names.join(", ")),
-    )
 }
 
 #[cfg(test)]

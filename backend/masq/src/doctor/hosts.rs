@@ -15,16 +15,23 @@ const PORT: u16 = 4791;
 const AROUND: u32 = 40 + 8 + 12 + 28 + 4;
 
 pub(super) fn checks(run_dir: &Path) -> Vec<Check> {
-    let hosts = ps::overview(run_dir)
-        .ok()
-        .and_then(|overview| overview.hosts);
+    let overview = ps::overview(run_dir).unwrap_or_default();
+    let mut devices = overview.devices.iter();
+    let card = devices.any(|d| d.reaches_hosts && d.data_path == "relay");
+    let hosts = overview.hosts;
     let this = hosts.as_ref().and_then(|hosts| hosts.this);
     let Some((hosts, this)) = hosts.zip(this) else {
         return vec![alone()];
     };
     vec![
         address(&hosts, this, interface(this).as_ref()),
-        port(this, true),
+        match card {
+            true => Check::ok(
+                "UDP port 4791",
+                "left to the card that has this host's address",
+            ),
+            false => port(this, true),
+        },
         directory(&hosts),
     ]
 }
@@ -89,7 +96,8 @@ fn port(address: IpAddr, masqd_uses_it: bool) -> Check {
         Err(error) if error.kind() == ErrorKind::AddrInUse && soft_roce => Check::fail(
             NAME,
             "in use, and rdma_rxe is loaded",
-            "rdma_rxe takes the packets of all addresses of the host: modprobe -r rdma_rxe",
+            "rdma_rxe takes the packets of all addresses of the host: use it (masqd --device \
+             verbs:rxe0; `rdma link show` names it), or modprobe -r rdma_rxe",
         ),
         Err(error) if error.kind() == ErrorKind::AddrInUse && masqd_uses_it => {
             Check::ok(NAME, "in use, as it is while masqd runs")

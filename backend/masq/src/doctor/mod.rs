@@ -1,5 +1,6 @@
 //! `masq doctor`: what this host can and cannot do, and what to do about it.
 
+mod cards;
 mod containers;
 mod daemon;
 mod host;
@@ -77,6 +78,7 @@ pub(crate) fn examine(
     checks.extend(memory::checks());
     checks.extend(library::checks(args.library.as_deref()));
     checks.extend(daemon::checks(run_dir));
+    checks.extend(cards::checks(run_dir));
     checks.extend(hosts::checks(run_dir));
     checks.extend(containers::checks(run_dir));
     out.emit(&checks, || render(&checks))?;
