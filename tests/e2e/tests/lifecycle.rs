@@ -1,6 +1,6 @@
 //! Programs that do not behave, daemons that end, policies that change.
 
-use masq_e2e::{Host, Pair, Running, compile, free_port, wait_for_listener};
+use masq_e2e::{Binaries, Host, Pair, Running, compile, free_port, wait_for_listener};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -104,6 +104,52 @@ fn a_policy_with_a_mistake_is_refused_whole_and_the_old_one_stays() -> anyhow::R
     Pair::new("ibv_rc_pingpong")
         .args(["-g", "3", "-c"])
         .run(&host)?;
+    Ok(())
+}
+
+#[test]
+fn a_policy_with_an_unknown_device_is_refused_whole_and_the_old_one_stays() -> anyhow::Result<()> {
+    let host = Host::start()?;
+    let text = std::fs::read_to_string(host.policy_file())?;
+    let on = |device: &str| text.replace("  blue:\n", &format!("  blue:\n    device: {device}\n"));
+    std::fs::write(host.policy_file(), on("siw0").replace("  red:", "  green:"))?;
+    let out = host.masq_output(["reload"])?;
+    assert_eq!(out.status.code(), Some(1), "{out}");
+    for part in [
+        "tenant blue",
+        "the device siw0",
+        "has soft",
+        "--device verbs:siw0",
+    ] {
+        assert!(out.output.contains(part), "{part} is not in {out}");
+    }
+    host.endpoint("red/a")?;
+    // The one that there is, said or not, is the same one: no session ends.
+    let (_server, _client) = mid_transfer(&host, "ib_write_bw")?;
+    std::fs::write(host.policy_file(), on("soft"))?;
+    let out = host.masq_output(["reload"])?.success()?;
+    assert!(transferring(&host)?, "{out}");
+    Ok(())
+}
+
+#[test]
+fn a_tenant_is_on_the_device_that_its_policy_names_and_show_says_so() -> anyhow::Result<()> {
+    let policy = "version: 1\ntenants:\n  blue:\n    device: soft\n    endpoints:\n      \
+         a: { address: 10.0.0.1 }\n";
+    // With a card in this machine `auto` is that one, else soft, which is there already.
+    let args = ["--device", "auto", "--device", "soft"];
+    let host = Host::launch(Binaries::find()?, policy, &args)?;
+    let overview = host.overview()?;
+    let soft = overview.devices.iter().filter(|d| d.name == "soft");
+    let tenants: Vec<_> = soft.map(|device| &device.tenants[..]).collect();
+    assert_eq!(tenants, [["blue".to_owned()]]);
+    let out = host.masq_output(["show", "blue/a"])?.success()?;
+    assert!(
+        out.output.contains("device soft, data path: direct copy"),
+        "{out}"
+    );
+    let out = host.masq_output(["doctor"])?;
+    assert!(out.output.contains("soft (direct copy): blue"), "{out}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What must be refused, by which errno, and what operator and asker see.
 
-use masq_e2e::{Host, Pair, compile};
+use masq_e2e::{Binaries, Host, Pair, compile, workspace};
 
 const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
@@ -188,5 +188,47 @@ fn an_operation_that_the_tenant_may_not_use_fails_and_others_go_on() -> anyhow::
     assert!(!srq.status.success(), "{srq}");
     let denied = |r: &masq_admin::RefusalCount| r.verb == "create_srq" && r.rule == "blue verbs";
     assert!(host.overview()?.refusals_total.iter().any(denied));
+    Ok(())
+}
+
+/// What masqd says when it does not start with these devices and this policy.
+fn refused(policy: &str, devices: &[&str]) -> anyhow::Result<String> {
+    let args: Vec<&str> = devices.iter().flat_map(|d| ["--device", *d]).collect();
+    match Host::launch(Binaries::find()?, policy, &args) {
+        Ok(host) => anyhow::bail!("masqd runs with {devices:?}:\n{}", host.log()),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+#[test]
+fn a_card_that_there_is_not_is_refused_with_the_remedy() -> anyhow::Result<()> {
+    for devices in [&["verbs:nosuch0"][..], &["soft", "verbs:nosuch0"]] {
+        let error = refused(&quota("qps: 1"), devices)?;
+        assert!(error.contains("--device verbs:nosuch0: "), "{error}");
+        let no_card = error.contains("there is no RDMA card nosuch0; the host has");
+        let no_library = error.contains("install rdma-core");
+        assert!(no_card || no_library, "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_device_that_is_given_twice_is_refused() -> anyhow::Result<()> {
+    let error = refused(&quota("qps: 1"), &["soft", "soft"])?;
+    assert!(error.contains("--device soft is given twice"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_policy_that_names_an_unknown_device_does_not_start_masqd() -> anyhow::Result<()> {
+    let example = workspace().join("policy/examples/two-devices.yaml");
+    let error = refused(&std::fs::read_to_string(example)?, &["soft"])?;
+    for part in [
+        "tenant blue is on the device rxe0 by the policy, and this masqd has soft",
+        "--device soft --device verbs:rxe0",
+        "correct `device` of tenant blue",
+    ] {
+        assert!(error.contains(part), "{part} is not in {error}");
+    }
     Ok(())
 }

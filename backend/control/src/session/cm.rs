@@ -150,7 +150,14 @@ impl Session {
             qp_type: super::policy_type(qp_type),
             service: service(space, to.port()),
         };
-        if let Err(refused) = world.decide(&asked) {
+        let mut may = world.decide(&asked).map(drop);
+        if may.is_ok()
+            && let Some((id, _)) = world.peer_at(&self.endpoint, peer)
+        {
+            // Its message would go nowhere.
+            may = world.destination(&id).map(drop);
+        }
+        if let Err(refused) = may {
             let text = format!("masq: {}: {}", refused.rule, refused.reason);
             let refused = refused.about(format!("-> {to} ({})", service(space, to.port())));
             world

@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::ps;
-use masq_admin::Overview;
+use masq_admin::{DeviceReport, Overview};
 use rustix::fs::{Access, access};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,50 @@ pub(super) fn checks(run_dir: &Path) -> Vec<Check> {
     let overview = ps::overview(run_dir).ok();
     let cards = cards(Path::new("/"));
     let has_library = !cards.is_empty() && loads(LIBRARY);
-    judge(&cards, has_library, overview.as_ref())
+    let mut checks = judge(&cards, has_library, overview.as_ref());
+    if let Some(overview) = overview.filter(|o| o.devices.iter().any(is_relay)) {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", overview.pid));
+        let status = fs::read_to_string(format!("/proc/{}/status", overview.pid));
+        checks.extend(pinning(
+            &limits.unwrap_or_default(),
+            &status.unwrap_or_default(),
+        ));
+    }
+    checks
+}
+
+fn is_relay(device: &DeviceReport) -> bool {
+    device.data_path == "relay"
+}
+
+/// Whether masqd may pin what its tenants register, by its files in /proc; nothing if
+/// they cannot be read.
+fn pinning(limits: &str, status: &str) -> Option<Check> {
+    const NAME: &str = "memory to pin";
+    const IPC_LOCK: u32 = 14;
+    let has = |line: &str| {
+        line.strip_prefix("CapEff:")
+            .map(str::trim)
+            .map(str::to_owned)
+    };
+    let capabilities = u64::from_str_radix(&status.lines().find_map(has)?, 16).ok()?;
+    if capabilities >> IPC_LOCK & 1 == 1 {
+        return Some(Check::ok(NAME, "all, by CAP_IPC_LOCK"));
+    }
+    let limit = |line: &str| {
+        let rest = line.strip_prefix("Max locked memory")?;
+        rest.split_whitespace().next().map(str::to_owned)
+    };
+    let limit = limits.lines().find_map(limit)?;
+    Some(match limit.as_str() {
+        "unlimited" => Check::ok(NAME, "all, by RLIMIT_MEMLOCK"),
+        limit => Check::warn(
+            NAME,
+            format!("{limit} bytes for all tenants together (RLIMIT_MEMLOCK)"),
+            "a card pins what is registered: LimitMEMLOCK=infinity in masqd's unit, or \
+             CAP_IPC_LOCK",
+        ),
+    })
 }
 
 fn judge(cards: &[Card], has_library: bool, overview: Option<&Overview>) -> Vec<Check> {
@@ -49,13 +92,10 @@ fn in_use(cards: &[Card], has_library: bool, overview: &Overview) -> Check {
         format!("{} ({}): {tenants}", device.name, device.data_path)
     });
     let found = words.collect::<Vec<_>>().join("; ");
-    let relays = |name: &str| {
-        let mut relayed = devices.iter().filter(|d| d.data_path == "relay");
-        relayed.any(|device| device.name == name)
-    };
-    let is_gone = |name: &&str| !cards.iter().any(|card| card.name == **name);
-    let names = devices.iter().map(|device| device.name.as_str());
-    if let Some(gone) = names.filter(|name| relays(name)).find(is_gone) {
+    let is_there = |name: &str| cards.iter().any(|card| card.name == name);
+    let relays = devices.iter().filter(|device| is_relay(device));
+    let mut names = relays.map(|device| device.name.as_str());
+    if let Some(gone) = names.find(|name| !is_there(name)) {
         return Check::fail(
             NAME,
             format!("{found}; the card {gone} is gone"),
@@ -64,7 +104,7 @@ fn in_use(cards: &[Card], has_library: bool, overview: &Overview) -> Check {
         );
     }
     let usable = cards.iter().find(|card| card.is_usable() && has_library);
-    match usable.filter(|_| devices.iter().all(|d| d.data_path != "relay")) {
+    match usable.filter(|_| !devices.iter().any(is_relay)) {
         Some(card) => Check::warn(
             NAME,
             format!("{found}; and the card {} is not used", card.name),
@@ -237,7 +277,6 @@ fn loads(soname: &str) -> bool {
 mod tests {
     use super::super::Level;
     use super::*;
-    use masq_admin::DeviceReport;
 
     fn write(root: &Path, path: &str, text: &str) {
         let path = root.join(path);
@@ -350,6 +389,19 @@ mod tests {
         assert_eq!(last(true, &[SOFT, RXE]).level, Level::Ok);
         // Nor could it.
         assert_eq!(last(false, &[SOFT]).level, Level::Ok);
+    }
+
+    #[test]
+    fn what_masqd_may_pin_is_a_capability_or_a_limit() {
+        let limits = |most: &str| {
+            format!("Max processes 1 1 processes\nMax locked memory  {most}  {most}  bytes\n")
+        };
+        let (none, lock) = ("CapEff:\t0000000000000000", "CapEff:\t0000000000004000");
+        let level = |most, status| pinning(&limits(most), status).unwrap().level;
+        assert_eq!(level("8388608", none), Level::Warn);
+        assert_eq!(level("8388608", lock), Level::Ok);
+        assert_eq!(level("unlimited", none), Level::Ok);
+        assert!(pinning("", "").is_none());
     }
 
     #[test]
