@@ -103,6 +103,8 @@ struct Wanted {
     /// Whether the device will write to it.
     writes: bool,
     access: Access,
+    /// Whether the command may be sent again when there was no room for stand-ins.
+    again: bool,
 }
 
 /// Moves the memory and runs `command` with its segments; gives it back on failure.
@@ -154,7 +156,7 @@ fn with_stand_ins<R>(
             Err(
                 DriverError::Refused(Status::NoMemory)
                 | DriverError::Memory(RegError::NoMemory { .. }),
-            ) if features.contains(Features::REMOTE_MEMORY) => {}
+            ) if wanted.again && features.contains(Features::REMOTE_MEMORY) => {}
             done => return done,
         }
     }
@@ -217,6 +219,7 @@ pub unsafe extern "C" fn ibv_reg_mr_iova2(
         iova,
         writes: rights.contains(Access::LOCAL_WRITE),
         access: rights,
+        again: true,
     };
     let done = with_memory(ctx, wanted, |segments| {
         let request = request(pd_handle, rights, at, length, iova, segments);
@@ -371,6 +374,7 @@ unsafe fn rereg(
             // Whoever will write is known to the device; the pages must allow it if they can.
             writes: rights.contains(Access::LOCAL_WRITE),
             access,
+            again: false, // the region is gone if it failed
         };
         let (created, new) = with_memory(ctx, wanted, send)?;
         let stand_ins = new.stand_ins.clone();

@@ -492,10 +492,23 @@ static void named_by_peers(struct ibv_qp *qp, struct ibv_cq *cq)
 	end(word);
 }
 
-int main(void)
+/* Holds a small region that only this side names, and one that peers may. */
+static void hold(void)
+{
+	heap(3, 60, IBV_ACCESS_LOCAL_WRITE);
+	heap(3, 61, ALL_ACCESS);
+	puts("held");
+	fflush(stdout);
+	for (;;)
+		pause();
+}
+
+int main(int argc, char **argv)
 {
 	struct ibv_context *ctx = open_device();
 	EXPECT((pd = ibv_alloc_pd(ctx)));
+	if (argc > 1 && !strcmp(argv[1], "hold"))
+		hold();
 	struct ibv_cq *cq = ibv_create_cq(ctx, 256, NULL, NULL, 0);
 	EXPECT(cq);
 	struct ibv_qp *qp = loop(pd, cq, 16);

@@ -1,7 +1,7 @@
 //! Memory that cannot be shared, on a device that reaches the process and as on one that
 //! does not.
 
-use masq_e2e::{Host, Meeting, Pair, compile};
+use masq_e2e::{Host, Meeting, Pair, compile, wait_for_words};
 use std::time::Duration;
 
 /// Programs find a device that reaches nothing but the shared file, as a card.
@@ -26,6 +26,27 @@ fn small_buffers_keep_their_contents_and_their_neighbours() -> anyhow::Result<()
 #[test]
 fn small_buffers_keep_their_contents_on_a_device_that_reaches_no_process() -> anyhow::Result<()> {
     run(&as_a_card()?, "stand_ins")
+}
+
+/// How many bytes of each region masqd reaches through the process.
+fn reached_through_the_process(host: &Host) -> anyhow::Result<Vec<(u64, u64)>> {
+    let program = compile("stand_ins", host.scratch())?;
+    let mut running = host.start_as("blue/a", &program, ["hold"])?;
+    wait_for_words(&mut running, "held")?;
+    let (sessions, _) = host.endpoint("blue/a")?;
+    let mrs = sessions.iter().flat_map(|session| &session.memory_regions);
+    let mut found: Vec<_> = mrs.map(|mr| (mr.len, mr.remote_bytes)).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+#[test]
+fn only_regions_that_peers_name_are_reached_through_the_process() -> anyhow::Result<()> {
+    let found = reached_through_the_process(&Host::start()?)?;
+    assert_eq!(found, [(60, 0), (61, 61)]);
+    let found = reached_through_the_process(&as_a_card()?)?;
+    assert_eq!(found, [(60, 0), (61, 0)]);
+    Ok(())
 }
 
 #[test]
