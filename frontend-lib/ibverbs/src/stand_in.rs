@@ -7,7 +7,7 @@
 //! a request of this side: such regions are kept in step by a merge at each call
 //! ([`region`]).
 //!
-//! A program without stand-ins pays one relaxed load on each post and poll.
+//! A process without stand-ins pays one relaxed load on each post and poll.
 
 mod pending;
 mod region;
@@ -16,6 +16,7 @@ pub(crate) use pending::{Queues, Receives, Sends};
 pub(crate) use region::Region;
 
 use crate::lock::Lock;
+use masq_regmem::fork_generation;
 use masq_spec::queue::{
     Cqe, RECV_DATA, RecvWqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus,
 };
@@ -23,47 +24,82 @@ use parking_lot::RwLock;
 use pending::{Piece, Pieces};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Receives' completions have this bit in their opcode.
 const RECEIVES: u8 = WcOpcode::Recv as u8;
 
+/// How many regions of this process have stand-ins.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Those that peers may name. Of the whole process: one context may be a peer of another.
+static MERGED: AtomicPtr<Merged> = AtomicPtr::new(std::ptr::null_mut());
+
+struct Merged {
+    /// Of the process whose regions they are.
+    generation: u32,
+    regions: RwLock<Vec<Arc<Region>>>,
+}
+
+/// The regions of this process that are merged. A forked child begins with none, and with a lock
+/// that none of its parent's threads held.
+fn merged() -> &'static RwLock<Vec<Arc<Region>>> {
+    let generation = fork_generation();
+    let found = MERGED.load(Ordering::Acquire);
+    // SAFETY: NULL or leaked below.
+    if let Some(merged) = unsafe { found.as_ref() }
+        && merged.generation == generation
+    {
+        return &merged.regions;
+    }
+    let new = Box::into_raw(Box::new(Merged {
+        generation,
+        regions: RwLock::default(),
+    }));
+    let installed = MERGED.compare_exchange(found, new, Ordering::AcqRel, Ordering::Acquire);
+    match installed {
+        // SAFETY: leaked from now on.
+        Ok(_) => unsafe { &(*new).regions },
+        Err(theirs) => {
+            // SAFETY: made above, and known to nobody.
+            drop(unsafe { Box::from_raw(new) });
+            // SAFETY: as above; another thread was quicker.
+            unsafe { &(*theirs).regions }
+        }
+    }
+}
+
 /// The regions of a context that have stand-ins, and the requests that will write them.
 #[derive(Default)]
 pub(crate) struct StandIns {
-    /// How many regions there are.
-    count: AtomicUsize,
     by_key: RwLock<HashMap<u32, Arc<Region>>>,
-    /// Those of the regions that peers may name.
-    merged: RwLock<Vec<Arc<Region>>>,
     /// By QP number, of every QP.
     queues: RwLock<HashMap<u32, Queues>>,
 }
 
 impl StandIns {
-    /// Itself, if there is any region.
+    /// Itself, if there is any region in the process.
     #[inline]
     pub(crate) fn in_use(&self) -> Option<&Self> {
         // The program orders registering against posting and polling itself.
-        (self.count.load(Ordering::Relaxed) != 0).then_some(self)
+        (COUNT.load(Ordering::Relaxed) != 0).then_some(self)
     }
 
     /// Makes a region known by its local key.
     pub(crate) fn add(&self, key: u32, region: &Arc<Region>) {
         if let Some(old) = self.by_key.write().insert(key, Arc::clone(region)) {
-            self.forget(&old); // its owner never ended it
+            forget(&old); // it ends just now, and its key is used again
         } else {
-            self.count.fetch_add(1, Ordering::Relaxed);
+            COUNT.fetch_add(1, Ordering::Relaxed);
         }
         if region.is_merged() {
-            self.merged.write().push(Arc::clone(region));
+            merged().write().push(Arc::clone(region));
         }
     }
 
     /// Has a region that peers may name from now on kept in step.
     pub(crate) fn merge_too(&self, region: &Arc<Region>) {
         if region.begin_merging() {
-            self.merged.write().push(Arc::clone(region));
+            merged().write().push(Arc::clone(region));
         }
     }
 
@@ -75,17 +111,11 @@ impl StandIns {
             .is_some_and(|held| Arc::ptr_eq(held, region))
         {
             by_key.remove(&key);
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            COUNT.fetch_sub(1, Ordering::Relaxed);
         }
         drop(by_key);
-        self.forget(region);
+        forget(region);
         region.end();
-    }
-
-    fn forget(&self, region: &Arc<Region>) {
-        self.merged
-            .write()
-            .retain(|held| !Arc::ptr_eq(held, region));
     }
 
     /// Makes the queues of a QP known.
@@ -104,7 +134,7 @@ impl StandIns {
     /// Brings everything that peers may name in step with the program's memory.
     #[inline]
     pub(crate) fn merge(&self) {
-        for region in self.merged.read().iter() {
+        for region in merged().read().iter() {
             region.merge();
         }
     }
@@ -224,6 +254,21 @@ impl StandIns {
             deliver(&pieces, cqe.byte_len);
         }
     }
+}
+
+impl Drop for StandIns {
+    fn drop(&mut self) {
+        for region in self.by_key.get_mut().values() {
+            COUNT.fetch_sub(1, Ordering::Relaxed);
+            forget(region);
+            region.abandon();
+        }
+    }
+}
+
+/// Merges a region no more.
+fn forget(region: &Arc<Region>) {
+    merged().write().retain(|held| !Arc::ptr_eq(held, region));
 }
 
 /// Copies the first `len` bytes of a message.

@@ -61,6 +61,12 @@ pub fn install_handlers() -> Result<(), RegError> {
         .map_err(|error| error.during("pthread_atfork"))
 }
 
+/// Changes in each forked child: what was made before it belongs to the parent.
+#[must_use]
+pub fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
 extern "C" fn prepare() {
     let locked = lock();
     let shares = locked.state.lingering || !locked.state.counts.is_empty();

@@ -46,7 +46,7 @@ mod vmflags;
 pub use arena::{ARENA_SIZE, Arena, MOVE_ENV, RegId, Registration, Segment, SegmentKind};
 pub use claims::{claim, disclaim};
 pub use error::RegError;
-pub use fork::install_handlers as install_fork_handlers;
+pub use fork::{generation as fork_generation, install_handlers as install_fork_handlers};
 pub use shared::SharedRegion;
 pub use stand_in::StandIn;
 pub use uffd::StoreGuard;

@@ -9,6 +9,8 @@ use crate::error::RegError;
 use crate::merge::{Merge, WORD};
 use crate::shared::SharedRegion;
 use crate::slab::UNIT;
+use crate::span::Span;
+use crate::sys;
 
 /// A copy of part of the program's memory that the backend reads and writes in its place. It lies
 /// in the memfd, at the same offset in its page as the original. Whoever holds it decides when
@@ -152,6 +154,14 @@ impl StandIn {
         }
     }
 
+    /// Whether the original is still mapped: programs give memory back without ending its
+    /// registration.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        let pages = Span::new(self.bytes.start, self.bytes.end).outer_pages();
+        sys::is_mapped(pages)
+    }
+
     /// The words that the original and the copy touch. They lie in the same pages as the bytes;
     /// those around the bytes are read, and replaced by what they are.
     ///
@@ -234,6 +244,16 @@ mod tests {
         // SAFETY: as above.
         unsafe { stand_in.deliver(start - 9..start) };
         assert_eq!(&program, b"progDIN");
+    }
+
+    #[test]
+    fn memory_that_is_gone_is_known_to_be() {
+        let page = crate::sys::map_anon(4096, libc::PROT_READ, 0).unwrap();
+        let stand_in = StandIn::new(Arena::global().unwrap(), page.start + 10, 100).unwrap();
+        assert!(stand_in.is_mapped());
+        // SAFETY: mapped above, and used by nobody.
+        unsafe { crate::sys::unmap(page) };
+        assert!(!stand_in.is_mapped());
     }
 
     #[test]

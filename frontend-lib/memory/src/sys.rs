@@ -199,6 +199,12 @@ pub(crate) fn advise(span: Span, advice: i32) -> SysResult<()> {
     check(unsafe { libc::syscall(libc::SYS_madvise, span.start, span.len(), advice) }).map(drop)
 }
 
+/// Whether all of `span`, whole pages, is mapped.
+pub(crate) fn is_mapped(span: Span) -> bool {
+    // SAFETY: MS_ASYNC starts nothing; the call says ENOMEM for a hole.
+    check(unsafe { libc::syscall(libc::SYS_msync, span.start, span.len(), libc::MS_ASYNC) }).is_ok()
+}
+
 pub(crate) fn lock_pages(span: Span, on_fault: bool) -> SysResult<()> {
     let flags = if on_fault { libc::MLOCK_ONFAULT } else { 0 };
     // SAFETY: locking changes no contents.

@@ -124,13 +124,24 @@ impl Region {
         self.state.with(State::merge);
     }
 
-    /// Frees the stand-ins. What peers wrote comes to the program before; nothing does after.
+    /// Frees the stand-ins. What peers wrote comes to the program before, if its memory is still
+    /// there; nothing does after.
     pub(super) fn end(&self) {
         let freed = self.state.with(|state| {
-            state.merge();
+            if state.is_merged && state.stand_ins.iter().all(StandIn::is_mapped) {
+                state.merge();
+            }
             std::mem::take(&mut state.stand_ins)
         });
         drop(freed);
+    }
+
+    /// Frees the stand-ins of a region that nobody ended.
+    pub(super) fn abandon(&self) {
+        drop(
+            self.state
+                .with(|state| std::mem::take(&mut state.stand_ins)),
+        );
     }
 }
 
