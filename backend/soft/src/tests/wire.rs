@@ -93,6 +93,28 @@ fn every_opcode_survives_a_network_that_loses_repeats_and_turns_bits() {
 }
 
 #[test]
+fn what_was_acknowledged_completes_before_what_follows_arrives() {
+    let mut w = World::pair_over_the_wire();
+    let o = QpOptions::of(RC);
+    let cq = w.cq(0, 16, None);
+    let (mut a, mut b) = (w.qp_on(0, o, cq, cq), w.qp(1, o));
+    w.connect(&a, o, 2, b.qpn);
+    w.connect(&b, o, 1, a.qpn);
+    w.recv(&mut a, 1, &[]);
+    w.recv(&mut b, 2, &[]);
+    w.post(&mut a, &Wr::new(Op::Send, 3));
+    w.turn();
+    // Both leave in one turn, and are received in one.
+    let sent = w.engine.wire_report().unwrap().sent_packets;
+    w.post(&mut b, &Wr::new(Op::Send, 4));
+    w.turn();
+    assert_eq!(w.engine.wire_report().unwrap().sent_packets, sent + 2);
+    w.settle();
+    assert_eq!(a.cq.results(), [(3, Success), (1, Success)]);
+    assert_eq!(b.cq.results(), [(4, Success)]);
+}
+
+#[test]
 fn a_turn_ends_where_a_train_does_and_the_next_pays_for_it() {
     // What the port in memory takes for a train.
     const TRAIN: u64 = 16;

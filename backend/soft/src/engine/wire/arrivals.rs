@@ -1,5 +1,6 @@
 //! Packets that arrived: whose they are, and what follows from them.
 
+use super::drive::has_complete;
 use super::inbox::Inbox;
 use super::land::{Home, Reach};
 use super::pending::Pending;
@@ -92,11 +93,17 @@ impl Engine {
         if incoming.traffic_class.ecn() == Ecn::Congested {
             link.responder.congestion(self.now);
         }
+        let is_request = headers.bth.opcode.is_request();
+        // What the peer sends may answer what it acknowledged before, and programs that
+        // take turns count on being told in that order.
+        if is_request && link.requester.as_ref().is_some_and(has_complete) {
+            self.complete_requests(q, link);
+        }
         let Some(state) = self.qps.get(q).map(|qp| qp.state) else {
             return;
         };
         let mut job = None;
-        let fate = if headers.bth.opcode.is_request() {
+        let fate = if is_request {
             if !can_receive(state) && state != State::Err {
                 return;
             }

@@ -180,7 +180,7 @@ impl Engine {
 
     /// Completes what is complete, and carries out local operations in their
     /// turn.
-    fn complete_requests(&mut self, q: usize, link: &mut Link) -> bool {
+    pub(super) fn complete_requests(&mut self, q: usize, link: &mut Link) -> bool {
         let mut completed = false;
         // The bytes of answers are where they belong before they are told of, and a packet
         // that waits for its bytes keeps its request: UC has no acknowledgement to wait for.
@@ -277,7 +277,7 @@ impl Link {
     }
 }
 
-fn has_complete(requester: &masq_connected::Requester) -> bool {
+pub(super) fn has_complete(requester: &masq_connected::Requester) -> bool {
     requester.has_completion()
 }
 
