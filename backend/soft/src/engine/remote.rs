@@ -4,13 +4,16 @@
 
 use super::Engine;
 use super::objects::Waiting;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+#[cfg(test)]
+use crossbeam_channel::Receiver;
 use crossbeam_queue::SegQueue;
 use masq_memory::RemoteMemory;
 use masq_spec::queue::{Cqe, WcStatus};
 use masq_transport::{AtomicOp, Nanos};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
 
 /// How long a helper may take for one chunk.
 pub(super) const DEADLINE: Nanos = 1_000_000_000;
@@ -134,7 +137,7 @@ impl RemotePort {
 /// The helper of one session; its thread starts with its first job.
 pub(crate) struct Helper {
     memory: Option<RemoteMemory>,
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Jobs>,
     label: String,
     /// Jobs without an answer, oldest first: it takes them in order.
     outstanding: VecDeque<JobId>,
@@ -182,7 +185,8 @@ impl Helper {
             return false;
         }
         if let Some(memory) = self.memory.take() {
-            let (sender, receiver) = unbounded();
+            let tray = Arc::new(Tray::default());
+            let own = Arc::clone(&tray);
             #[cfg(test)]
             let gate = self.gate.take();
             let spawned = std::thread::Builder::new()
@@ -190,7 +194,7 @@ impl Helper {
                 .stack_size(64 << 10)
                 .spawn(move || {
                     masq_sched::shorten_slice();
-                    serve(&memory, &receiver, || {
+                    serve(&memory, &own, || {
                         #[cfg(test)]
                         if let Some(gate) = &gate {
                             let _ = gate.recv();
@@ -198,22 +202,24 @@ impl Helper {
                     });
                 });
             match spawned {
-                Ok(_) => self.jobs = Some(sender),
+                Ok(helper) => {
+                    let helper = helper.thread().clone();
+                    self.jobs = Some(Jobs { tray, helper });
+                }
                 Err(error) => tracing::error!(session = self.label, %error, "no helper thread"),
             }
         }
         let Some(jobs) = &self.jobs else { return false };
-        let sent = jobs.send(Job {
+        jobs.tray.waiting.push(Job {
             id,
             qp,
             session,
             kind: work.kind,
             answers: work.answers.clone(),
         });
-        if sent.is_ok() {
-            self.outstanding.push_back(id);
-        }
-        sent.is_ok()
+        jobs.helper.unpark();
+        self.outstanding.push_back(id);
+        true
     }
 
     /// A job was answered.
@@ -245,9 +251,39 @@ pub(super) struct Work<'a> {
     pub(super) answers: &'a RemotePort,
 }
 
-/// The helper thread: ends when its session drops the sender.
-fn serve(memory: &RemoteMemory, jobs: &Receiver<Job>, before_job: impl Fn()) {
-    while let Ok(job) = jobs.recv() {
+/// Jobs on their way to a helper. It sleeps as soon as there are none: a channel would
+/// have it yield several times first, which is dear where it shares a processor.
+#[derive(Default)]
+struct Tray {
+    waiting: SegQueue<Job>,
+    ended: AtomicBool,
+}
+
+/// The session's end of a tray.
+struct Jobs {
+    tray: Arc<Tray>,
+    helper: Thread,
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.tray.ended.store(true, Ordering::Release);
+        self.helper.unpark();
+    }
+}
+
+/// The helper thread: ends when it has done what its session left behind.
+fn serve(memory: &RemoteMemory, tray: &Tray, before_job: impl Fn()) {
+    loop {
+        // Before the look at the tray, which gets nothing afterwards.
+        let ended = tray.ended.load(Ordering::Acquire);
+        let Some(job) = tray.waiting.pop() else {
+            if ended {
+                return;
+            }
+            std::thread::park();
+            continue;
+        };
         before_job();
         let outcome = perform(memory, job.kind);
         job.answers.done.push(JobDone {
