@@ -7,7 +7,8 @@ pub struct DataPathConfig {
     pub threads: usize,
     /// CPUs that data-path threads are pinned to, in turn; empty: not pinned.
     pub cpus: Vec<usize>,
-    /// How long a thread polls after its last work before it sleeps.
+    /// How long a thread polls after its last work before it sleeps; zero: it never
+    /// polls or yields.
     pub idle: Duration,
     /// Empty polls after which a thread lets others run on its CPU.
     pub yield_after: u32,

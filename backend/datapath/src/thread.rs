@@ -28,8 +28,10 @@ pub trait Engine: Send + 'static {
     fn looks_are_dear(&self) -> bool {
         false
     }
-    /// The thread has slept.
-    fn woken(&mut self) {}
+    /// The thread has slept; `readable`: one of its descriptors may be readable.
+    fn woken(&mut self, readable: bool) {
+        let _ = readable;
+    }
     /// Whether [`Self::descriptors`] would answer otherwise than before.
     fn has_other_descriptors(&mut self) -> bool {
         false
@@ -53,13 +55,24 @@ const CALLS: usize = 64;
 /// Tries before a waiting caller lets others run.
 const SPINS: u32 = 200;
 
+/// What an event of epoll is: somebody rang, or a descriptor of the engine is readable.
+const KICK: u64 = 0;
+const DESCRIPTOR: u64 = 1;
+
+/// Wakes the thread.
+struct Bell {
+    fd: OwnedFd,
+    /// The thread sleeps, or is about to.
+    wanted: AtomicBool,
+}
+
 /// What the thread and its callers share.
 struct Shared<E> {
     /// Held by the thread while it is awake.
     engine: Mutex<E>,
     calls: ArrayQueue<Call<E>>,
     stop: AtomicBool,
-    wake: Arc<OwnedFd>,
+    bell: Arc<Bell>,
     epoll: OwnedFd,
     /// Duplicates of the engine's descriptors, which are being watched.
     watched: Mutex<Vec<OwnedFd>>,
@@ -90,24 +103,27 @@ impl<E: Engine> DataPath<E> {
         config: &DataPathConfig,
         make: impl FnOnce(Waker) -> io::Result<E>,
     ) -> io::Result<Self> {
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let bell = Arc::new(Bell {
+            fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            wanted: AtomicBool::new(false),
+        });
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let data = epoll::EventData::new_u64(0);
+        let data = epoll::EventData::new_u64(KICK);
         epoll::add(
             &epoll,
-            &wake,
+            &bell.fd,
             data,
             epoll::EventFlags::IN | epoll::EventFlags::ET,
         )?;
-        let waker = Arc::clone(&wake);
-        let engine = make(Arc::new(move || signal(&waker)))?;
+        let waker = Arc::clone(&bell);
+        let engine = make(Arc::new(move || waker.ring_if_wanted()))?;
         let descriptors = engine.descriptors()?;
         let shared = Arc::new(Shared {
             engine: Mutex::new(engine),
             watched: Mutex::default(),
             calls: ArrayQueue::new(CALLS),
             stop: AtomicBool::new(false),
-            wake,
+            bell,
             epoll,
         });
         shared.watch_all(descriptors)?;
@@ -172,7 +188,7 @@ impl<E: Engine> DataPath<E> {
         Ok(epoll::add(
             &self.shared.epoll,
             kick,
-            epoll::EventData::new_u64(1),
+            epoll::EventData::new_u64(KICK),
             flags,
         )?)
     }
@@ -195,15 +211,27 @@ impl<E: Engine> DataPath<E> {
     }
 }
 
-fn signal(wake: &OwnedFd) {
-    // Full means that a wake-up is pending already.
-    let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
+impl Bell {
+    fn ring(&self) {
+        // Full means that a wake-up is pending already.
+        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+    }
+
+    /// For those whose work the thread finds without being woken, if it is awake: then
+    /// it costs no system call, now or when the thread next sleeps.
+    fn ring_if_wanted(&self) {
+        // The work before the look; pairs with the thread's fence before its last look.
+        fence(Ordering::SeqCst);
+        if self.wanted.swap(false, Ordering::Relaxed) {
+            self.ring();
+        }
+    }
 }
 
 impl<E: Engine> Drop for DataPath<E> {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.wake();
+        self.shared.bell.ring();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -220,15 +248,11 @@ impl<E: Engine> Shared<E> {
             let _ = epoll::delete(&self.epoll, &old);
         }
         for new in current {
-            let data = epoll::EventData::new_u64(2);
+            let data = epoll::EventData::new_u64(DESCRIPTOR);
             epoll::add(&self.epoll, &new, data, epoll::EventFlags::IN)?;
             watched.push(new);
         }
         Ok(())
-    }
-
-    fn wake(&self) {
-        signal(&self.wake);
     }
 
     /// The engine, if the thread sleeps; waiting calls have been served.
@@ -247,7 +271,7 @@ impl<E: Engine> Shared<E> {
         let has_work = engine.has_work();
         drop(engine);
         if has_work {
-            self.wake();
+            self.bell.ring();
         }
     }
 
@@ -274,55 +298,65 @@ impl<E: Engine> Shared<E> {
         let Ok(mut engine) = self.engine.lock() else {
             return;
         };
-        let mut last_work = monotonic();
+        let mut now = monotonic();
+        let mut last_work = now;
         let mut empty = 0;
         let mut courtesy = Courtesy::default();
         while !self.stop.load(Ordering::Relaxed) {
-            let now = monotonic();
             let called = !self.calls.is_empty() && self.serve_calls(&mut engine);
-            let worked = engine.turn(now);
+            let worked = engine.turn(now) || called;
             if engine.has_other_descriptors()
                 && let Err(error) = engine.descriptors().and_then(|fds| self.watch_all(fds))
             {
                 tracing::error!(%error, "descriptors of the data path are not watched");
             }
-            if worked || called {
+            if worked {
                 (last_work, empty) = (now, 0);
-                continue;
+                // One that never polls need not look in vain before it sleeps.
+                if idle > 0 || engine.has_work() {
+                    now = monotonic();
+                    continue;
+                }
             }
             empty += 1;
-            let mut rest = false;
+            let mut rest = idle == 0;
             let patience = match engine.looks_are_dear() {
                 true => 1,
                 false => config.yield_after,
             };
-            if empty >= patience {
+            let mut after = None;
+            if !rest && empty >= patience {
                 empty = 0;
                 rest = courtesy.is_shunned(now);
                 if !rest {
                     rustix::thread::sched_yield();
-                    courtesy.yielded(now, monotonic());
+                    // A clock may cost as much as the yield.
+                    let at = monotonic();
+                    courtesy.yielded(now, at);
+                    after = Some(at);
                 }
             }
             if !rest && now.saturating_sub(last_work) < idle {
                 std::hint::spin_loop();
+                now = after.unwrap_or_else(monotonic);
                 continue;
             }
-            engine = match self.sleep(engine) {
+            engine = match self.sleep(engine, after.unwrap_or(now)) {
                 Some(engine) => engine,
                 None => return,
             };
-            last_work = monotonic();
+            now = monotonic();
+            last_work = now;
         }
     }
 
     /// Arms the doorbells, looks once more, and sleeps without the engine.
-    fn sleep<'a>(&'a self, mut engine: MutexGuard<'a, E>) -> Option<MutexGuard<'a, E>> {
+    fn sleep<'a>(&'a self, mut engine: MutexGuard<'a, E>, now: Nanos) -> Option<MutexGuard<'a, E>> {
         engine.set_armed(true);
+        self.bell.wanted.store(true, Ordering::Relaxed);
         // Pairs with the driver's fence between its stamps and its look here.
         fence(Ordering::SeqCst);
         if !engine.has_work() && self.calls.is_empty() {
-            let now = monotonic();
             let timeout = engine.next_wake(now).map(|at| {
                 let left = at.saturating_sub(now);
                 Timespec {
@@ -335,11 +369,21 @@ impl<E: Engine> Shared<E> {
                 flags: epoll::EventFlags::empty(),
                 data: epoll::EventData::new_u64(0),
             });
-            let _ = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref());
+            let count = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()).unwrap_or(0);
+            // Of more than fit one may have been left out.
+            let readable = count == events.len()
+                || events
+                    .iter()
+                    .take(count)
+                    .any(|event| event.data.u64() == DESCRIPTOR);
             engine = self.engine.lock().ok()?;
-            engine.woken();
+            engine.woken(readable);
         }
+        self.bell.wanted.store(false, Ordering::Relaxed);
         engine.set_armed(false);
         Some(engine)
     }
 }
+
+#[cfg(test)]
+mod tests;

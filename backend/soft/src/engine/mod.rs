@@ -219,8 +219,8 @@ impl masq_datapath::Engine for Engine {
         self.port_is_warm()
     }
 
-    fn woken(&mut self) {
-        self.warm_port();
+    fn woken(&mut self, readable: bool) {
+        self.warm_port(readable);
     }
 
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {

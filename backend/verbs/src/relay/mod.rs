@@ -459,7 +459,7 @@ impl Engine for Relay {
         }
     }
 
-    fn woken(&mut self) {
+    fn woken(&mut self, _readable: bool) {
         self.now = masq_datapath::monotonic();
         self.take_channel();
         self.take_events();

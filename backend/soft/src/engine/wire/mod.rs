@@ -58,6 +58,8 @@ pub(crate) struct Wire {
     quiet: u32,
     /// When the port is looked at next.
     look_at: Nanos,
+    /// The port was empty a moment ago.
+    dry: bool,
     /// PSN of the next management datagram.
     management_psn: u32,
     /// Packets are written and not sent.
@@ -92,6 +94,7 @@ impl Wire {
             inbox,
             quiet: 0,
             look_at: 0,
+            dry: false,
             management_psn: 0,
             unsent: false,
             counters: WireCounters::default(),
@@ -132,10 +135,12 @@ impl Engine {
         wire.is_some_and(|wire| wire.quiet < WARM_LOOKS)
     }
 
-    /// The next turn looks at the port: the thread was woken, perhaps by it.
-    pub(super) fn warm_port(&mut self) {
+    /// The thread was woken, by the port if it is `readable`; if not, the next turn may
+    /// spare itself the look.
+    pub(super) fn warm_port(&mut self, readable: bool) {
         if let Some(wire) = &mut self.wire {
             wire.quiet = 0;
+            wire.dry = !readable;
         }
     }
 
@@ -166,7 +171,7 @@ impl Engine {
         if self.wire.as_ref().is_none_or(|wire| !wire.is_due(now)) {
             return false;
         }
-        let Some(mut wire) = self.wire.take() else {
+        let Some(mut wire) = self.wire.take_if(|wire| !std::mem::take(&mut wire.dry)) else {
             return false;
         };
         let found = wire.port.receive();
