@@ -175,6 +175,7 @@ impl World {
         let opcode = SendOpcode::from_raw(wqe.opcode).expect("an opcode of the ring");
         let mut done = Cqe {
             wr_id: wqe.wr_id,
+            index: qp.send.index,
             qp_num: qpn(from, handle),
             ..Cqe::default()
         };
@@ -280,6 +281,7 @@ impl World {
             session.srqs.get_mut(&srq).unwrap().index += 1;
         }
         cqe.wr_id = wqe.wr_id;
+        cqe.index = queue.index;
         if is_ud {
             cqe.byte_len += 40;
             cqe.flags |= WcFlags::GRH.bits();
@@ -344,15 +346,15 @@ impl Session {
             let len = rest.len().min((segment.addr + segment.len - at) as usize);
             let (part, after) = rest.split_at_mut(len);
             let window = segment.kind == SegmentKind::Window as u32;
-            let file = if window {
-                &memory.shared
+            let (file, place) = if window {
+                (&memory.shared, segment.at + (at - segment.addr))
             } else {
-                &memory.process
+                (&memory.process, at)
             };
             if write {
-                file.write_all_at(part, at).unwrap();
+                file.write_all_at(part, place).unwrap();
             } else {
-                file.read_exact_at(part, at).unwrap();
+                file.read_exact_at(part, place).unwrap();
             }
             at += len as u64;
             rest = after;
@@ -471,7 +473,8 @@ impl Session {
             Opcode::QueryGidTable => Ok(gid_table()),
             Opcode::AllocPd => ok(self.created()),
             Opcode::RegMr => {
-                let segments = bytes[size_of::<RegMr>()..].chunks(24).map(body).collect();
+                let segments = &bytes[size_of::<RegMr>()..];
+                let segments = segments.chunks(size_of::<Segment>()).map(body).collect();
                 let created = self.keys();
                 self.mrs.insert(created.handle, (body(bytes), segments));
                 ok(created)
