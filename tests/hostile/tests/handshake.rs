@@ -69,7 +69,7 @@ fn memory_is_shared_once_and_its_descriptor_is_not_kept_for_each_try() {
         assert!(!raw.accepts(Code::AddMemReg, &region, &[fd.as_fd()]));
     }
     // The last one is closed after its answer has left.
-    assert!(masq_hostile::eventually(|| masqd.counts().fds <= before.fds));
+    assert!(eventually(|| masqd.counts().fds <= before.fds));
     let after = masqd.counts();
     assert_eq!((after.fds, after.threads), (before.fds, before.threads));
     // The allocator maps some memory of its own, but none for each try.
