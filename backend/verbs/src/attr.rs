@@ -76,7 +76,7 @@ pub(crate) fn to_card(
         min_rnr_timer: attr.min_rnr_timer,
         port_num: card.port,
         timeout: attr.timeout,
-        retry_cnt: attr.retry_cnt,
+        retry_cnt: attr.retry_cnt.min(card.most_retries),
         rnr_retry: attr.rnr_retry,
         ..ibv_qp_attr::default()
     })

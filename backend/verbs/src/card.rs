@@ -14,6 +14,8 @@ const MAX_SGE: u32 = crate::host::MAX_SGE as u32;
 const MAX_INLINE: u32 = crate::host::MAX_INLINE as u32;
 /// Entries of the GID table that are looked at.
 const GIDS: u32 = 1024;
+/// `vendor_id` of rdma_rxe.
+const RXE: u32 = 0xff_ffff;
 
 /// What goes under the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,9 @@ pub(crate) struct Card {
     pub(crate) gid_index: u8,
     /// `ibv_mtu` of the port.
     pub(crate) mtu: u32,
+    /// Retries after a timeout (`retry_cnt`) that the card takes at most for what they
+    /// are: rdma_rxe takes 7 for "for ever", which 7 is of RNR retries only (IBA 9.7.5.2.8).
+    pub(crate) most_retries: u8,
     pub(crate) attributes: DeviceAttr,
     pub(crate) features: Features,
     /// Its character device.
@@ -86,6 +91,7 @@ impl Card {
             gid,
             gid_index,
             mtu: port_attr.active_mtu,
+            most_retries: if attr.vendor_id == RXE { 6 } else { 7 },
             attributes: attributes(&attr, &probe),
             features: features(&attr, &probe, link),
             node: node_of(name),

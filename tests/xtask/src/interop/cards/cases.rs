@@ -11,9 +11,6 @@ use masq_guest::Job;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
-/// For a card that tries eight times before it gives up: 4 s each, under emulation, where a
-/// try is all that the card had under way.
-const RETRIES: Duration = Duration::from_secs(120);
 /// What is under way for as long as a case takes; it gives up in half a second when nobody
 /// answers.
 const ENDLESS: &str = "ib_write_bw -F -s 65536 -n 100000000 -u 14";
@@ -258,7 +255,7 @@ fn masqd_killed(cards: &Cards) -> anyhow::Result<()> {
     }
     // perftest's server polls for ever for what nobody will bring; the client hears that
     // its peer is gone.
-    let out = client.wait(RETRIES)?;
+    let out = client.wait(SOON)?;
     ensure!(out.status != 0, "{}", told(ENDLESS, &out));
     drop(server);
     cards.alpha.start_masqd()?;
