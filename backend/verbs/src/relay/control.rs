@@ -503,6 +503,8 @@ impl Relay {
                 qp.state = to;
                 // A driver that has reset its ring no longer rings.
                 qp.ask_for_rings();
+                // Before the program can tell its peer to send.
+                self.post_receives(q);
                 self.enqueue(q);
             }
         }

@@ -84,6 +84,8 @@ pub(crate) struct Relay {
     pieces: Vec<Piece>,
     sends: SendBatch,
     receives: ReceiveBatch,
+    /// Scratch for the queue pairs of this host that a batch of sends is for.
+    receivers: Vec<u32>,
     wcs: Box<[Wc]>,
     now: Nanos,
     looked_for_events: Nanos,
@@ -146,6 +148,7 @@ impl Relay {
             pieces: Vec::with_capacity(8),
             sends: SendBatch::default(),
             receives: ReceiveBatch::default(),
+            receivers: Vec::with_capacity(crate::host::BATCH),
             wcs: vec![Wc::default(); POLL].into(),
             now: 0,
             looked_for_events: 0,

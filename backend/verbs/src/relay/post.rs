@@ -50,6 +50,10 @@ impl Relay {
         let room = qp.attr.caps.max_send_wr.saturating_sub(qp.outstanding());
         let mut taken = 0;
         let mut refused = None;
+        self.receivers.clear();
+        if qp.qp_type != QpType::Ud {
+            self.receivers.push(qp.attr.dest_qp_num);
+        }
         while taken < room && !self.sends.is_full() {
             let Some(qp) = self.qps.get(q) else {
                 return false;
@@ -77,6 +81,9 @@ impl Relay {
             }
         }
         let more = self.sends.is_full();
+        if taken > 0 {
+            self.serve_receivers();
+        }
         let Some(qp) = self.qps.get_mut(q) else {
             return false;
         };
@@ -111,6 +118,26 @@ impl Relay {
         posted > 0 || is_refused
     }
 
+    /// Hands over what those of this host have posted to receive that a batch is for. Who
+    /// posts a receive and then has a peer send may count on it; the card must not see the
+    /// one before the other, whatever order the doorbells are looked at in.
+    fn serve_receivers(&mut self) {
+        let mut receivers = std::mem::take(&mut self.receivers);
+        for qpn in receivers.drain(..) {
+            let Some(q) = self.qpns.get(&qpn).copied() else {
+                continue;
+            };
+            let Some(qp) = self.qps.get(q) else { continue };
+            let takes = !matches!(qp.state, State::Reset | State::Err);
+            match (qp.srq, &qp.rq) {
+                (Some(r), _) if takes => drop(self.post_shared(r)),
+                (None, Some(rq)) if takes && rq.has_news() => drop(self.post_receives(q)),
+                _ => {}
+            }
+        }
+        self.receivers = receivers;
+    }
+
     /// Puts a request into the batch.
     fn prepare(&mut self, q: usize, index: u32, wqe: &SendWqe) -> Result<PostedSend, WcStatus> {
         let qp = self.qps.get(q).ok_or(WcStatus::FatalErr)?;
@@ -137,6 +164,9 @@ impl Relay {
                 };
                 let qpn = wqe.compare_add as u32 & 0xff_ffff;
                 let is_there = self.may_address(qp, ah, qpn);
+                if ah.endpoint.is_some() && is_there && self.receivers.last() != Some(&qpn) {
+                    self.receivers.push(qpn);
+                }
                 Some(To {
                     ah: &ah.host,
                     // 0 is no queue pair that takes datagrams: the card drops it, as
@@ -240,7 +270,7 @@ impl Relay {
         Ok(judged)
     }
 
-    fn post_receives(&mut self, q: usize) -> bool {
+    pub(super) fn post_receives(&mut self, q: usize) -> bool {
         let Some(qp) = self.qps.get_mut(q) else {
             return false;
         };
@@ -276,6 +306,13 @@ impl Relay {
             return false;
         };
         srq.queued = false;
+        self.post_shared(r)
+    }
+
+    fn post_shared(&mut self, r: usize) -> bool {
+        let Some(srq) = self.srqs.get_mut(r) else {
+            return false;
+        };
         srq.queue
             .fill(&mut self.receives, |entry| WrId::Shared(r, entry).pack());
         let more = self.receives.is_full();
