@@ -12,8 +12,10 @@ use crate::sys::{self, Errno, FileId, SysResult};
 /// What lies behind a mapping, as far as moving is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backing {
-    /// Private anonymous memory without a special role: heap, `brk`, `.bss`, `mmap`.
+    /// Private anonymous memory without a special role: `.bss`, `mmap`.
     Anonymous,
+    /// The same, by `brk`: the heap, which holds data whatever its protection says.
+    Heap,
     /// A shared mapping of a file, at this offset in bytes.
     SharedFile { id: FileId, offset: usize },
     /// Everything else.
@@ -27,6 +29,25 @@ pub(crate) struct Vma {
     /// `PROT_*` bits.
     pub(crate) prot: i32,
     pub(crate) backing: Backing,
+}
+
+impl Backing {
+    /// Whether it is private anonymous memory without a special role.
+    pub(crate) fn is_plain(self) -> bool {
+        matches!(self, Self::Anonymous | Self::Heap)
+    }
+
+    /// Of a private mapping without a file. Special ones carry a name in brackets: `[stack]`,
+    /// `[vdso]`, `[vvar]`, `[uprobes]`. Plain are those without one, the `brk` heap, and those
+    /// that the program itself named.
+    fn of_name(name: &[u8]) -> Self {
+        match name {
+            b"[heap]" => Self::Heap,
+            b"" => Self::Anonymous,
+            name if name.starts_with(b"[anon:") => Self::Anonymous,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Vma {
@@ -121,8 +142,8 @@ impl Maps {
                 id,
                 offset: query.vma_offset as usize,
             }
-        } else if !shared && query.inode == 0 && self.has_plain_name(query.vma_start)? {
-            Backing::Anonymous
+        } else if !shared && query.inode == 0 {
+            self.backing_by_name(query.vma_start)?
         } else {
             Backing::Other
         };
@@ -145,7 +166,7 @@ impl Maps {
     }
 
     /// Only anonymous mappings are asked for their name, which makes the kernel format it.
-    fn has_plain_name(&self, addr: u64) -> SysResult<bool> {
+    fn backing_by_name(&self, addr: u64) -> SysResult<Backing> {
         let mut name = [0u8; NAME_BYTES];
         let mut query = ProcmapQuery {
             size: size_of::<ProcmapQuery>() as u64,
@@ -157,10 +178,10 @@ impl Maps {
         match self.ask(&mut query) {
             Ok(()) => {
                 let len = (query.vma_name_size as usize).saturating_sub(1);
-                Ok(is_plain_name(name.get(..len).unwrap_or_default()))
+                Ok(Backing::of_name(name.get(..len).unwrap_or_default()))
             }
             // Gone since, or a name too long to be one of those known here.
-            Err(Errno(libc::ENOENT | libc::ENAMETOOLONG)) => Ok(false),
+            Err(Errno(libc::ENOENT | libc::ENAMETOOLONG)) => Ok(Backing::Other),
             Err(error) => Err(error),
         }
     }
@@ -220,12 +241,6 @@ impl Maps {
     }
 }
 
-/// Special anonymous mappings carry a name in brackets: `[stack]`, `[vdso]`, `[vvar]`, `[uprobes]`.
-/// Plain are those without one, the `brk` heap, and those that the program itself named.
-fn is_plain_name(name: &[u8]) -> bool {
-    name.is_empty() || name == b"[heap]" || name.starts_with(b"[anon:")
-}
-
 /// `start-end perms offset major:minor inode   name`
 fn parse_line(line: &[u8]) -> Option<Vma> {
     let mut words = line
@@ -259,7 +274,7 @@ fn parse_line(line: &[u8]) -> Option<Vma> {
             },
             offset,
         },
-        (false, 0) if is_plain_name(name) => Backing::Anonymous,
+        (false, 0) => Backing::of_name(name),
         _ => Backing::Other,
     };
     Some(Vma {
@@ -345,7 +360,7 @@ mod tests {
                 .backing
         };
         assert_eq!(backing(""), Backing::Anonymous);
-        assert_eq!(backing("[heap]"), Backing::Anonymous);
+        assert_eq!(backing("[heap]"), Backing::Heap);
         assert_eq!(backing("[anon:glibc malloc]"), Backing::Anonymous);
         assert_eq!(backing("[stack]"), Backing::Other);
         assert_eq!(backing("[vdso]"), Backing::Other);

@@ -8,7 +8,7 @@
 
 use std::os::fd::AsFd;
 
-use crate::maps::{Backing, Maps};
+use crate::maps::Maps;
 use crate::span::{Span, page_down, page_up};
 use crate::sys;
 
@@ -45,7 +45,7 @@ pub(crate) fn stack_spans(maps: &mut Maps) -> Vec<Span> {
         let Ok(Some(vma)) = maps.covering_or_next(head) else {
             continue;
         };
-        if vma.span.start > head || vma.backing != Backing::Anonymous {
+        if vma.span.start > head || !vma.backing.is_plain() {
             continue;
         }
         let top = page_up(head + DESCRIPTOR).min(vma.span.end);

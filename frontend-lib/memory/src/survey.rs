@@ -72,9 +72,13 @@ fn classify(vma: &Vma, part: Span, file: FileId) -> Class {
             }
         };
     }
-    // Code that the program generates is not worth the risk.
-    let plain = vma.backing == Backing::Anonymous && vma.prot & libc::PROT_EXEC == 0;
-    if plain { Class::Movable } else { Class::Fixed }
+    match vma.backing {
+        // Executable too where the kernel makes it so (User-Mode Linux, personalities).
+        Backing::Heap => Class::Movable,
+        // Code that the program generates is not worth the risk.
+        Backing::Anonymous if vma.prot & libc::PROT_EXEC == 0 => Class::Movable,
+        _ => Class::Fixed,
+    }
 }
 
 /// Refuses device memory and files that end before their mapping does, by asking the kernel to
@@ -101,4 +105,35 @@ pub(crate) fn probe_devices(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_executable_memory_only_the_heap_moves() {
+        let file = FileId {
+            dev_major: 0,
+            dev_minor: 1,
+            inode: 7,
+        };
+        let span = Span::new(0x1000, 0x3000);
+        let class = |prot, backing| {
+            let vma = Vma {
+                span,
+                prot,
+                backing,
+            };
+            classify(&vma, span, file)
+        };
+        let data = libc::PROT_READ | libc::PROT_WRITE;
+        for (backing, executable) in [
+            (Backing::Heap, Class::Movable),
+            (Backing::Anonymous, Class::Fixed),
+        ] {
+            assert_eq!(class(data, backing), Class::Movable);
+            assert_eq!(class(data | libc::PROT_EXEC, backing), executable);
+        }
+    }
 }
