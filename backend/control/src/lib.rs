@@ -15,6 +15,7 @@
 
 mod container;
 mod devices;
+mod eventfd;
 mod fabric;
 mod gid;
 mod handles;

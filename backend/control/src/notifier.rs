@@ -1,7 +1,10 @@
-//! Delivers the events of one session: a thread of its own, because writing a
-//! tenant's call eventfd can block (the tenant may have filled it), and may
-//! then hurt this session only. The thread starts with the first event.
+//! Delivers the events of one session: at once, by whoever has one, if the kernel lets
+//! an eventfd be signalled without waiting for the tenant and nothing else is being
+//! delivered. What is left (a full event queue, an old kernel) is a thread's of its own,
+//! because writing a tenant's call eventfd can block, and may then hurt this session
+//! only. The thread starts with the first event that needs it.
 
+use crate::eventfd::{Signaller, signaller};
 use crate::vring::Vring;
 use crossbeam_queue::SegQueue;
 use masq_device::{EventSink, Handle};
@@ -33,6 +36,8 @@ enum Item {
     Event(u32, Event),
     /// Signal the control queue.
     Control,
+    /// Signal the queue of an event that was handed over.
+    Signal(Arc<File>),
 }
 
 /// An event queue and its call eventfd.
@@ -46,7 +51,8 @@ type Slot = Arc<Mutex<Option<EventQueue>>>;
 
 /// What became of an event.
 enum Handed {
-    Over,
+    /// The tenant is to be told by this eventfd.
+    Over(Arc<File>),
     Full,
     NoQueue,
     Broken,
@@ -56,6 +62,7 @@ enum Handed {
 pub(crate) struct Notifier {
     label: String,
     items: SegQueue<Item>,
+    /// Items that are not delivered yet, wherever they are.
     waiting: AtomicUsize,
     overflowed: AtomicBool,
     broken: AtomicBool,
@@ -171,17 +178,61 @@ impl Notifier {
         if self.stop.load(Ordering::SeqCst) {
             return;
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= BACKLOG {
+        let waiting = self.waiting.fetch_add(1, Ordering::Acquire);
+        if waiting >= BACKLOG {
             self.overflowed.store(true, Ordering::Relaxed);
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return;
         }
+        // Not before what was there first.
+        let left = match (waiting, signaller()) {
+            (0, Some(signaller)) => self.deliver_now(signaller, item),
+            _ => Some(item),
+        };
+        let Some(item) = left else {
+            self.waiting.fetch_sub(1, Ordering::Release);
+            return;
+        };
         self.items.push(item);
         if let Some(thread) = self.wake.get() {
             thread.unpark();
         } else if !self.starting.swap(true, Ordering::SeqCst) {
             self.start();
         }
+    }
+
+    /// Delivers an item without waiting for anybody; gives back what is left to do.
+    fn deliver_now(&self, signaller: &Signaller, item: Item) -> Option<Item> {
+        let call = match &item {
+            Item::Signal(call) => Some(Arc::clone(call)),
+            Item::Control => match self.control.try_lock() {
+                Ok(control) => control.clone(),
+                Err(_) => return Some(item),
+            },
+            Item::Event(number, event) => {
+                let slot = match self.queues.try_lock() {
+                    Ok(queues) => queues.get(number).cloned(),
+                    Err(_) => return Some(item),
+                };
+                let handed = match slot.as_ref().map(|slot| slot.try_lock()) {
+                    None => Handed::NoQueue,
+                    Some(Ok(mut queue)) => hand_over(queue.as_mut(), event),
+                    Some(Err(_)) => return Some(item),
+                };
+                match handed {
+                    Handed::Over(call) => Some(call),
+                    Handed::Full => return Some(item),
+                    Handed::NoQueue => None,
+                    Handed::Broken => {
+                        self.broken.store(true, Ordering::Relaxed);
+                        None
+                    }
+                }
+            }
+        };
+        let call = call?;
+        let signalled = signaller.add_one(&call);
+        signalled.is_err().then_some(Item::Signal(call))
     }
 
     fn start(self: &Arc<Self>) {
@@ -219,11 +270,15 @@ impl Notifier {
                         backlog.entry(queue).or_default().push_back(event);
                     }
                     Item::Control => {
-                        self.waiting.fetch_sub(1, Ordering::Relaxed);
                         let control = lock(&self.control).clone();
                         if let Some(call) = control {
                             self.signal(&call);
                         }
+                        self.waiting.fetch_sub(1, Ordering::Release);
+                    }
+                    Item::Signal(call) => {
+                        self.signal(&call);
+                        self.waiting.fetch_sub(1, Ordering::Release);
                     }
                 }
                 if self.stop.load(Ordering::SeqCst) {
@@ -250,11 +305,18 @@ impl Notifier {
                 if self.stop.load(Ordering::SeqCst) {
                     return true;
                 }
-                match self.hand_over(*number, event) {
+                let slot = lock(&self.queues).get(number).cloned();
+                let handed = match slot {
+                    Some(slot) => hand_over(lock(&slot).as_mut(), event),
+                    None => Handed::NoQueue,
+                };
+                match handed {
                     Handed::Full => return true,
-                    Handed::Over => {
+                    Handed::Over(call) => {
                         events.pop_front();
-                        self.waiting.fetch_sub(1, Ordering::Relaxed);
+                        // Without the lock: this may block until the tenant reads.
+                        self.signal(&call);
+                        self.waiting.fetch_sub(1, Ordering::Release);
                     }
                     Handed::Broken => {
                         self.broken.store(true, Ordering::Relaxed);
@@ -273,30 +335,6 @@ impl Notifier {
         moved
     }
 
-    fn hand_over(&self, number: u32, event: &Event) -> Handed {
-        let slot = lock(&self.queues).get(&number).cloned();
-        let Some(slot) = slot else {
-            return Handed::NoQueue;
-        };
-        let call = {
-            let mut queue = lock(&slot);
-            let Some(queue) = queue.as_mut() else {
-                return Handed::NoQueue;
-            };
-            match queue.vring.take() {
-                Ok(None) => return Handed::Full,
-                Ok(Some(chain)) => match queue.vring.answer(&chain, event.as_bytes()) {
-                    Ok(()) => Arc::clone(&queue.call),
-                    Err(_) => return Handed::Broken,
-                },
-                Err(_) => return Handed::Broken,
-            }
-        };
-        // Without the lock: this may block until the tenant reads.
-        self.signal(&call);
-        Handed::Over
-    }
-
     /// Adds one to an eventfd; may block until the tenant reads it, or until
     /// [`Self::stop`] interrupts.
     fn signal(&self, mut call: &File) {
@@ -311,6 +349,21 @@ impl Notifier {
                 _ => return,
             }
         }
+    }
+}
+
+/// Puts an event into its queue.
+fn hand_over(queue: Option<&mut EventQueue>, event: &Event) -> Handed {
+    let Some(queue) = queue else {
+        return Handed::NoQueue;
+    };
+    match queue.vring.take() {
+        Ok(None) => Handed::Full,
+        Ok(Some(chain)) => match queue.vring.answer(&chain, event.as_bytes()) {
+            Ok(()) => Handed::Over(Arc::clone(&queue.call)),
+            Err(_) => Handed::Broken,
+        },
+        Err(_) => Handed::Broken,
     }
 }
 
