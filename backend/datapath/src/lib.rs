@@ -20,5 +20,5 @@ mod turns;
 
 pub use completion::{CompletionRing, Pushed};
 pub use config::DataPathConfig;
-pub use thread::{DataPath, Engine, Waker, monotonic};
+pub use thread::{DataPath, Engine, Readable, Waker, monotonic};
 pub use turns::{Lane, Turns};

@@ -28,9 +28,9 @@ pub trait Engine: Send + 'static {
     fn looks_are_dear(&self) -> bool {
         false
     }
-    /// The thread has slept; `readable`: one of its descriptors may be readable.
-    fn woken(&mut self, readable: bool) {
-        let _ = readable;
+    /// The thread has slept until `now`.
+    fn woken(&mut self, now: Nanos, readable: Readable) {
+        let _ = (now, readable);
     }
     /// Whether [`Self::descriptors`] would answer otherwise than before.
     fn has_other_descriptors(&mut self) -> bool {
@@ -45,6 +45,29 @@ pub trait Engine: Send + 'static {
     }
 }
 
+/// Which of an engine's descriptors may be readable, by their places in
+/// [`Engine::descriptors`]. Those from the 63rd on are one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readable(u64);
+
+impl Readable {
+    const ALL: Self = Self(u64::MAX);
+
+    /// Any.
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+
+    /// This one.
+    pub fn has(self, place: usize) -> bool {
+        self.0 & Self::bit(place) != 0
+    }
+
+    fn bit(place: usize) -> u64 {
+        1 << place.min(63)
+    }
+}
+
 /// Wakes a data-path thread, from any other.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
@@ -55,9 +78,10 @@ const CALLS: usize = 64;
 /// Tries before a waiting caller lets others run.
 const SPINS: u32 = 200;
 
-/// What an event of epoll is: somebody rang, or a descriptor of the engine is readable.
+/// What an event of epoll is: somebody rang, or the first descriptor of the engine is
+/// readable, or the next ones.
 const KICK: u64 = 0;
-const DESCRIPTOR: u64 = 1;
+const FIRST_DESCRIPTOR: u64 = 1;
 
 /// Wakes the thread.
 struct Bell {
@@ -247,8 +271,8 @@ impl<E: Engine> Shared<E> {
         for old in watched.drain(..) {
             let _ = epoll::delete(&self.epoll, &old);
         }
-        for new in current {
-            let data = epoll::EventData::new_u64(DESCRIPTOR);
+        for (new, place) in current.into_iter().zip(FIRST_DESCRIPTOR..) {
+            let data = epoll::EventData::new_u64(place);
             epoll::add(&self.epoll, &new, data, epoll::EventFlags::IN)?;
             watched.push(new);
         }
@@ -341,17 +365,26 @@ impl<E: Engine> Shared<E> {
                 now = after.unwrap_or_else(monotonic);
                 continue;
             }
-            engine = match self.sleep(engine, after.unwrap_or(now)) {
-                Some(engine) => engine,
-                None => return,
+            let Some((woken, readable)) = self.sleep(engine, after.unwrap_or(now)) else {
+                return;
             };
+            engine = woken;
             now = monotonic();
             last_work = now;
+            if let Some(readable) = readable {
+                engine.woken(now, readable);
+            }
         }
     }
 
-    /// Arms the doorbells, looks once more, and sleeps without the engine.
-    fn sleep<'a>(&'a self, mut engine: MutexGuard<'a, E>, now: Nanos) -> Option<MutexGuard<'a, E>> {
+    /// Arms the doorbells, looks once more, and sleeps without the engine; what is
+    /// readable then, if it slept.
+    fn sleep<'a>(
+        &'a self,
+        mut engine: MutexGuard<'a, E>,
+        now: Nanos,
+    ) -> Option<(MutexGuard<'a, E>, Option<Readable>)> {
+        let mut slept = None;
         engine.set_armed(true);
         self.bell.wanted.store(true, Ordering::Relaxed);
         // Pairs with the driver's fence between its stamps and its look here.
@@ -370,18 +403,22 @@ impl<E: Engine> Shared<E> {
                 data: epoll::EventData::new_u64(0),
             });
             let count = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()).unwrap_or(0);
-            // Of more than fit one may have been left out.
-            let readable = count == events.len()
-                || events
-                    .iter()
-                    .take(count)
-                    .any(|event| event.data.u64() == DESCRIPTOR);
+            let mut readable = Readable::default();
+            for event in events.iter().take(count) {
+                if let Some(place) = event.data.u64().checked_sub(FIRST_DESCRIPTOR) {
+                    readable.0 |= Readable::bit(place as usize);
+                }
+            }
+            // Of more than fit some may have been left out.
+            slept = Some(match count == events.len() {
+                true => Readable::ALL,
+                false => readable,
+            });
             engine = self.engine.lock().ok()?;
-            engine.woken(readable);
         }
         self.bell.wanted.store(false, Ordering::Relaxed);
         engine.set_armed(false);
-        Some(engine)
+        Some((engine, slept))
     }
 }
 

@@ -155,8 +155,9 @@ pub struct Args {
     pub numa_node: Option<u32>,
 
     /// How long a data-path thread polls after its last work, in microseconds
-    #[arg(long, value_name = "US", default_value_t = 50)]
-    pub idle_us: u64,
+    /// [default: 50; 0 on a machine with one processor, where nobody brings work meanwhile]
+    #[arg(long, value_name = "US")]
+    pub idle_us: Option<u64>,
 
     /// Empty polls after which a data-path thread yields its CPU
     #[arg(long, value_name = "N", default_value_t = 20)]

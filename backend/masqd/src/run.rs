@@ -192,6 +192,14 @@ fn read_policy(args: &Args) -> Result<Policy> {
     Ok(policy)
 }
 
+/// How long a data-path thread polls if nobody says.
+fn idle() -> Duration {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 => Duration::ZERO,
+        _ => DataPathConfig::default().idle,
+    }
+}
+
 fn data_path(args: &Args) -> Result<DataPathConfig> {
     let cpus = match (&args.cpus, args.numa_node) {
         (Some(list), _) => cpus::parse(list).context("--cpus")?,
@@ -204,7 +212,7 @@ fn data_path(args: &Args) -> Result<DataPathConfig> {
     Ok(DataPathConfig {
         threads: args.threads,
         cpus,
-        idle: Duration::from_micros(args.idle_us),
+        idle: args.idle_us.map_or_else(idle, Duration::from_micros),
         yield_after: args.yield_after.max(1),
     })
 }

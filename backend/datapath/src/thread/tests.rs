@@ -45,8 +45,8 @@ impl Engine for Counter {
         self.seen.armed.store(armed, Ordering::Relaxed);
     }
 
-    fn woken(&mut self, readable: bool) {
-        self.seen.woken.lock().unwrap().push(readable);
+    fn woken(&mut self, _: Nanos, readable: Readable) {
+        self.seen.woken.lock().unwrap().push(readable.any());
     }
 
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {

@@ -219,8 +219,8 @@ impl masq_datapath::Engine for Engine {
         self.port_is_warm()
     }
 
-    fn woken(&mut self, readable: bool) {
-        self.warm_port(readable);
+    fn woken(&mut self, _: Nanos, readable: masq_datapath::Readable) {
+        self.warm_port(readable.any());
     }
 
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {

@@ -27,7 +27,7 @@ pub(crate) use objects::{Ah, Mr};
 use crate::card::Card;
 use crate::host::{AsyncElement, Channel, Context, ReceiveBatch, SendBatch, Ticket, Wc};
 use datagram::Senders;
-use masq_datapath::{Engine, Turns};
+use masq_datapath::{Engine, Readable, Turns};
 use masq_device::Handle;
 use masq_memory::Piece;
 use masq_spec::event::AsyncEvent;
@@ -56,6 +56,11 @@ const CHANNEL_LOOK: Nanos = 50_000;
 const EVENT_LOOK: Nanos = 1_000_000;
 /// How long a queue pair in ERROR waits for completions that the card owes.
 const PATIENCE: Nanos = 500_000_000;
+
+/// Places of the descriptors that wake the thread.
+const CHANNEL: usize = 0;
+const EVENTS: usize = 1;
+const REMOVAL: usize = 2;
 
 /// State of one data-path thread.
 pub(crate) struct Relay {
@@ -287,13 +292,13 @@ impl Relay {
         }
     }
 
-    /// Takes what the completion channel says.
-    fn take_channel(&mut self) {
+    /// Takes what the completion channel says, `most` events of it.
+    fn take_channel(&mut self, most: usize) {
         let Some(channel) = self.host.as_ref().map(|host| Arc::clone(&host.channel)) else {
             return;
         };
         self.looked_at_channel = self.now;
-        while let Some(ticket) = channel.next() {
+        for ticket in std::iter::from_fn(|| channel.next()).take(most) {
             if let Some(Object::Cq(index)) = self.tickets.get(&ticket.0).copied() {
                 if let Some(cq) = self.cqs.get_mut(index) {
                     cq.armed = false;
@@ -410,7 +415,7 @@ impl Engine for Relay {
         busy |= self.take_failing();
         busy |= self.take_held_datagrams();
         if now.saturating_sub(self.looked_at_channel) > CHANNEL_LOOK {
-            self.take_channel();
+            self.take_channel(usize::MAX);
         }
         if now.saturating_sub(self.looked_for_events) > EVENT_LOOK {
             self.take_events();
@@ -462,10 +467,17 @@ impl Engine for Relay {
         }
     }
 
-    fn woken(&mut self, _readable: bool) {
-        self.now = masq_datapath::monotonic();
-        self.take_channel();
-        self.take_events();
+    fn woken(&mut self, now: Nanos, readable: Readable) {
+        self.now = now;
+        // What is not readable has been looked at, in a way.
+        (self.looked_at_channel, self.looked_for_events) = (now, now);
+        if readable.has(CHANNEL) {
+            // Mostly it is the only one; whether there are more costs a call to know.
+            self.take_channel(1);
+        }
+        if readable.has(EVENTS) || readable.has(REMOVAL) {
+            self.take_events();
+        }
     }
 
     fn has_other_descriptors(&mut self) -> bool {
@@ -480,6 +492,7 @@ impl Engine for Relay {
             host.channel.as_fd().try_clone_to_owned()?,
             host.context.async_descriptor().try_clone_to_owned()?,
         ];
+        debug_assert_eq!((CHANNEL, EVENTS, REMOVAL), (0, 1, all.len()));
         if let Some(removal) = &host.removal {
             all.push(removal.try_clone()?);
         }
