@@ -52,11 +52,14 @@ pub(crate) struct BenchArgs {
     /// Only what masq adds to the start of a container.
     #[arg(long, conflicts_with_all = ["write", "only_cm"])]
     only_containers: bool,
-    /// Only between two hosts, and in guests against rdma_rxe.
+    /// Only between two hosts.
     #[arg(long, conflicts_with_all = ["no_network", "only_cm", "only_containers"])]
     only_wire: bool,
-    /// Only masqd over cards of the kernel, in guests, against these cards.
+    /// Only in guests, against rdma_rxe.
     #[arg(long, conflicts_with_all = ["no_network", "only_cm", "only_containers", "only_wire"])]
+    only_guests: bool,
+    /// Only masqd over cards of the kernel, in guests, against these cards.
+    #[arg(long, conflicts_with_all = ["no_network", "only_cm", "only_containers", "only_wire", "only_guests"])]
     only_cards: bool,
     /// Which cards, with --only-cards.
     #[arg(long, value_enum, requires = "only_cards", default_values = ["rxe", "siw"])]
@@ -82,15 +85,14 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     heading("Getting ready");
     setup::ensure_installed()?;
     let binaries = Binaries::at(&build::build()?)?;
-    let extent = wire::Extent {
-        rounds: args.rounds,
-        guests: !args.no_guests,
-    };
     if args.only_cards {
         return cards::measure(&binaries, &args.card, args.rounds, args.write);
     }
     if args.only_wire {
-        return wire::measure(&binaries, extent, args.write);
+        return wire::measure(&binaries, args.rounds, args.write);
+    }
+    if args.only_guests {
+        return wire::measure_guests(&binaries, args.rounds, args.write);
     }
     let host = Host::launch(binaries.clone(), POLICY, &["--log", "warn"])?;
     let mut report = Report::new();
@@ -167,7 +169,11 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     drop(host);
-    wire::measure(&binaries, extent, args.write)
+    wire::measure(&binaries, args.rounds, args.write)?;
+    if args.no_guests {
+        return Ok(());
+    }
+    wire::measure_guests(&binaries, args.rounds, args.write)
 }
 
 /// What verbs do, against TCP and memory.

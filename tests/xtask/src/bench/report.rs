@@ -10,6 +10,7 @@ use std::path::Path;
 pub(crate) enum Document {
     Bench,
     Wire,
+    Guests,
     Cards,
 }
 
@@ -18,6 +19,7 @@ impl Document {
         match self {
             Self::Bench => ("<!-- bench -->\n", "<!-- /bench -->\n"),
             Self::Wire => ("<!-- wire -->\n", "<!-- /wire -->\n"),
+            Self::Guests => ("<!-- guests -->\n", "<!-- /guests -->\n"),
             Self::Cards => ("<!-- cards -->\n", "<!-- /cards -->\n"),
         }
     }
