@@ -15,10 +15,12 @@
 mod completion;
 mod config;
 mod courtesy;
+mod rota;
 mod thread;
 mod turns;
 
 pub use completion::{CompletionRing, Pushed};
 pub use config::DataPathConfig;
+pub use rota::Rota;
 pub use thread::{DataPath, Engine, Readable, Waker, monotonic};
 pub use turns::{Lane, Turns};

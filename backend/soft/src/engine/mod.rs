@@ -64,10 +64,6 @@ const REQUESTS_PER_LANE: u32 = 128;
 const BYTES_PER_LANE: u64 = 256 << 10;
 /// Queue pairs of one tenant that are looked at in one turn.
 const QPS_PER_LANE: usize = 256;
-/// Turns after its last doorbell during which a session is looked at each turn.
-const HEAT: u32 = 20_000;
-/// Sessions without heat that are looked at in one turn.
-const COLD_SESSIONS: usize = 16;
 /// Waits for a receive that are looked at in one turn.
 const RNR_CHECKS: usize = 64;
 
@@ -98,12 +94,8 @@ pub(crate) struct Engine {
     lane_of: FxHashMap<DomainKey, usize>,
     /// Lanes with queue pairs that want a turn.
     run_queue: VecDeque<usize>,
-    /// Sessions that rang of late.
-    hot: Vec<usize>,
-    /// Where to go on among the others.
-    cold: usize,
-    /// Above all indexes of sessions.
-    session_end: usize,
+    /// Sessions, by when they last rang.
+    rota: masq_datapath::Rota,
     timers: Timers,
     /// Queue pairs that wait for a receive at their peer.
     rnr_waiters: Vec<usize>,
@@ -243,30 +235,17 @@ impl Engine {
 
     fn take_doorbells(&mut self) -> bool {
         let mut busy = false;
-        let mut i = 0;
-        while let Some(s) = self.hot.get(i).copied() {
+        let mut place = 0;
+        while let Some(s) = self.rota.hot(place) {
             let rung = self.take_doorbells_of(s);
             busy |= rung;
-            let cooled = match self.sessions.get_mut(s) {
-                Some(session) if !rung => {
-                    session.heat = session.heat.saturating_sub(1);
-                    session.heat == 0
-                }
-                Some(_) => false,
-                None => true,
-            };
-            if cooled {
-                self.hot.swap_remove(i);
-            } else {
-                i += 1;
+            if !self.rota.looked(place, rung) {
+                place += 1;
             }
         }
-        for _ in 0..COLD_SESSIONS.min(self.session_end) {
-            self.cold = (self.cold + 1) % self.session_end;
-            let s = self.cold;
-            let is_hot = self.sessions.get(s).is_none_or(|s| s.heat > 0);
-            if !is_hot && self.take_doorbells_of(s) {
-                self.hot.push(s);
+        for s in self.rota.next_few() {
+            if !self.rota.is_hot(s) && self.take_doorbells_of(s) {
+                self.rota.warm(s);
                 busy = true;
             }
         }
@@ -282,7 +261,6 @@ impl Engine {
         if !session.doorbell.is_rung() {
             return false;
         }
-        session.heat = HEAT;
         let slots = &session.slots;
         let (qps, lanes, run_queue) = (&mut self.qps, &mut self.lanes, &mut self.run_queue);
         session.doorbell.take(slots.len() as u32, |slot| {
@@ -468,7 +446,7 @@ impl Engine {
             self.cqs.len() + self.srqs.len(),
             self.keys.len(),
             self.groups.len() + self.qpns.len(),
-            self.lanes.len() + self.sessions.len() + self.hot.len(),
+            self.lanes.len() + self.sessions.len() + self.rota.len(),
         )
     }
 

@@ -46,8 +46,6 @@ pub(crate) struct SessionState {
     pub(crate) grants: Grants,
     /// Its tenant's share of the turns.
     pub(crate) lane: usize,
-    /// Turns without a doorbell until it is looked at less often.
-    pub(crate) heat: u32,
     /// How often a command waited for its datagrams to leave.
     pub(crate) farewells: u32,
     /// Endpoints that its multicast datagrams may reach, in order.

@@ -73,7 +73,6 @@ impl Relay {
             doorbell: spec.doorbell,
             events: spec.events,
             lane,
-            heat: 0,
             slots: Vec::new(),
             pds: FxHashMap::default(),
             qps: FxHashMap::default(),
@@ -83,7 +82,7 @@ impl Relay {
             mrs: FxHashMap::default(),
             regions: FxHashMap::default(),
         });
-        self.session_end = self.session_end.max(s + 1);
+        self.rota.enter(s);
         Ok(s)
     }
 
@@ -106,7 +105,7 @@ impl Relay {
         remains
             .cqs
             .extend(cqs.into_iter().filter_map(|c| self.remove_cq(c)));
-        self.hot.retain(|hot| *hot != s);
+        self.rota.leave(s);
         remains.session = self.sessions.try_remove(s);
         self.turns.leave(domain);
         remains
@@ -206,12 +205,12 @@ impl Relay {
             out,
             host,
             users: 0,
-            heat: 0,
             armed: false,
             listed: false,
             is_broken: false,
         });
         self.tickets.insert(ticket.0, Object::Cq(index));
+        self.hot_cqs.enter(index);
         self.list_unarmed(index);
         self.session(s)?.cqs.insert(spec.handle, index);
         Ok(())
@@ -263,7 +262,7 @@ impl Relay {
     fn remove_cq(&mut self, c: usize) -> Option<Cq> {
         let cq = self.cqs.try_remove(c)?;
         self.tickets.remove(&cq.ticket.0);
-        self.hot_cqs.retain(|hot| *hot != c);
+        self.hot_cqs.leave(c);
         self.unarmed.retain(|unarmed| *unarmed != c);
         Some(cq)
     }

@@ -27,7 +27,7 @@ pub(crate) use objects::{Ah, Mr};
 use crate::card::Card;
 use crate::host::{AsyncElement, Channel, Context, ReceiveBatch, SendBatch, Ticket, Wc};
 use datagram::Senders;
-use masq_datapath::{Engine, Readable, Turns};
+use masq_datapath::{Engine, Readable, Rota, Turns};
 use masq_device::Handle;
 use masq_memory::Piece;
 use masq_spec::event::AsyncEvent;
@@ -40,12 +40,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// Turns after its last doorbell during which a session is looked at each turn.
-const HEAT: u32 = 20_000;
 /// Empty polls of the card after which a CQ is left to the completion channel.
 const CQ_HEAT: u32 = 2_000;
-/// Sessions without heat that are looked at in one turn.
-const COLD_SESSIONS: usize = 16;
 /// Completions that are taken off a CQ in one turn.
 const POLL: usize = 32;
 /// Items of work in one turn.
@@ -74,12 +70,10 @@ pub(crate) struct Relay {
     qpns: FxHashMap<u32, usize>,
     tickets: FxHashMap<usize, Object>,
     turns: Turns,
-    /// Sessions that rang of late.
-    hot: Vec<usize>,
-    cold: usize,
-    session_end: usize,
-    /// CQs that are polled.
-    hot_cqs: Vec<usize>,
+    /// Sessions, by when they last rang.
+    rota: Rota,
+    /// CQs: the hot ones are polled.
+    hot_cqs: Rota,
     /// CQs that the completion channel does not watch.
     unarmed: Vec<usize>,
     /// Queue pairs in ERROR that wait for completions.
@@ -143,10 +137,8 @@ impl Relay {
             qpns: FxHashMap::default(),
             tickets: FxHashMap::default(),
             turns: Turns::default(),
-            hot: Vec::new(),
-            cold: 0,
-            session_end: 0,
-            hot_cqs: Vec::new(),
+            rota: Rota::default(),
+            hot_cqs: Rota::new(CQ_HEAT),
             unarmed: Vec::new(),
             failing: Vec::new(),
             senders: Senders::new(waiting),
@@ -166,30 +158,17 @@ impl Relay {
 
     fn take_doorbells(&mut self) -> bool {
         let mut busy = false;
-        let mut i = 0;
-        while let Some(s) = self.hot.get(i).copied() {
+        let mut place = 0;
+        while let Some(s) = self.rota.hot(place) {
             let rung = self.take_doorbells_of(s);
             busy |= rung;
-            let cooled = match self.sessions.get_mut(s) {
-                Some(session) if !rung => {
-                    session.heat = session.heat.saturating_sub(1);
-                    session.heat == 0
-                }
-                Some(_) => false,
-                None => true,
-            };
-            if cooled {
-                self.hot.swap_remove(i);
-            } else {
-                i += 1;
+            if !self.rota.looked(place, rung) {
+                place += 1;
             }
         }
-        for _ in 0..COLD_SESSIONS.min(self.session_end) {
-            self.cold = (self.cold + 1) % self.session_end;
-            let s = self.cold;
-            let is_hot = self.sessions.get(s).is_none_or(|s| s.heat > 0);
-            if !is_hot && self.take_doorbells_of(s) {
-                self.hot.push(s);
+        for s in self.rota.next_few() {
+            if !self.rota.is_hot(s) && self.take_doorbells_of(s) {
+                self.rota.warm(s);
                 busy = true;
             }
         }
@@ -205,7 +184,6 @@ impl Relay {
         if !session.doorbell.is_rung() {
             return false;
         }
-        session.heat = HEAT;
         let (slots, lane) = (&session.slots, session.lane);
         let (qps, srqs, turns) = (&mut self.qps, &mut self.srqs, &mut self.turns);
         session.doorbell.take(slots.len() as u32, |slot| {
@@ -241,12 +219,7 @@ impl Relay {
 
     /// A CQ is polled from now on, for a while.
     fn heat(&mut self, index: usize) {
-        if let Some(cq) = self.cqs.get_mut(index) {
-            if cq.heat == 0 {
-                self.hot_cqs.push(index);
-            }
-            cq.heat = CQ_HEAT;
-        }
+        self.hot_cqs.warm(index);
     }
 
     /// Has the channel watch a CQ before the thread sleeps.
@@ -259,28 +232,16 @@ impl Relay {
 
     fn poll_hot(&mut self) -> bool {
         let mut busy = false;
-        let mut i = 0;
-        while let Some(index) = self.hot_cqs.get(i).copied() {
+        let mut place = 0;
+        while let Some(index) = self.hot_cqs.hot(place) {
             let found = self.poll(index);
             busy |= found;
-            let cooled = match self.cqs.get_mut(index) {
-                Some(cq) if !found => {
-                    cq.heat = cq.heat.saturating_sub(1);
-                    cq.heat == 0
-                }
-                Some(cq) => {
-                    cq.heat = CQ_HEAT;
-                    false
-                }
-                None => true,
-            };
-            if cooled {
-                self.hot_cqs.swap_remove(i);
+            if self.hot_cqs.looked(place, found) {
                 // Whatever comes now is told by the channel.
                 self.arm(index);
                 busy |= self.poll(index);
             } else {
-                i += 1;
+                place += 1;
             }
         }
         busy
@@ -448,12 +409,13 @@ impl Engine for Relay {
         if !armed {
             return;
         }
-        let mut i = 0;
-        while let Some(index) = self.hot_cqs.get(i).copied() {
+        for place in 0..self.hot_cqs.len() {
+            let Some(index) = self.hot_cqs.hot(place) else {
+                break;
+            };
             self.arm(index);
             // What came before it was armed.
             self.found |= self.poll(index);
-            i += 1;
         }
         while let Some(index) = self.unarmed.pop() {
             if let Some(cq) = self.cqs.get_mut(index) {

@@ -25,8 +25,6 @@ pub(crate) struct SessionState {
     pub(crate) doorbell: Arc<DoorbellPage>,
     pub(crate) events: Arc<dyn EventSink>,
     pub(crate) lane: Lane,
-    /// Turns without a doorbell until it is looked at less often.
-    pub(crate) heat: u32,
     /// What the doorbell slots stand for.
     pub(crate) slots: Vec<Option<Work>>,
     pub(crate) pds: FxHashMap<Handle, Weak<host::Pd>>,
@@ -88,8 +86,6 @@ pub(crate) struct Cq {
     pub(crate) out: CompletionRing,
     pub(crate) host: Arc<host::Cq>,
     pub(crate) users: u32,
-    /// Empty polls until it is left to the completion channel.
-    pub(crate) heat: u32,
     /// The channel will tell of its next completion.
     pub(crate) armed: bool,
     /// It is in the list of those to be armed before the thread sleeps.

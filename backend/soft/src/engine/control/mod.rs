@@ -45,7 +45,6 @@ impl Engine {
         let s = self.sessions.insert(SessionState {
             lane,
             grants: spec.grants,
-            heat: 0,
             farewells: 0,
             multicast_reach: vec![spec.endpoint],
             leaving: FxHashMap::default(),
@@ -67,7 +66,7 @@ impl Engine {
             mws: Default::default(),
             helper,
         });
-        self.session_end = self.session_end.max(s + 1);
+        self.rota.enter(s);
         s
     }
 
@@ -92,7 +91,7 @@ impl Engine {
                 .regions
                 .extend(self.keys.remove(key).and_then(|entry| entry.region));
         }
-        self.hot.retain(|hot| *hot != s);
+        self.rota.leave(s);
         if let Some(session) = self.sessions.try_remove(s) {
             self.leave_lane(session.domain, session.lane);
             for cq in session.cqs.values() {
