@@ -30,7 +30,7 @@ pub(crate) fn any_of(ip: IpAddr) -> IpAddr {
 }
 
 /// The service id of a port (Annex A11).
-pub(crate) fn service_id(space: PortSpace, port: u16) -> u64 {
+pub fn service_id(space: PortSpace, port: u16) -> u64 {
     u64::from(space.raw()) << 16 | u64::from(port)
 }
 
@@ -42,14 +42,16 @@ pub(crate) fn service_port(service: u64) -> Option<(PortSpace, u16)> {
 
 /// The IP header at the start of the private data of REQ and SIDR_REQ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IpHeader {
-    pub(crate) source: SocketAddr,
-    pub(crate) destination: IpAddr,
+pub struct IpHeader {
+    /// Who asks.
+    pub source: SocketAddr,
+    /// Of whom.
+    pub destination: IpAddr,
 }
 
 impl IpHeader {
     /// The header, then `private` and zeros up to the end of `N` bytes.
-    pub(crate) fn with<const N: usize>(&self, private: &[u8]) -> [u8; N] {
+    pub fn with<const N: usize>(&self, private: &[u8]) -> [u8; N] {
         let mut head = [0; IP_HEADER];
         let [_, version, port_high, port_low, addresses @ ..] = &mut head;
         [*port_high, *port_low] = self.source.port().to_be_bytes();
@@ -79,7 +81,7 @@ impl IpHeader {
     }
 
     /// The header, and the program's bytes behind it.
-    pub(crate) fn split(private: &[u8]) -> Option<(Self, &[u8])> {
+    pub fn split(private: &[u8]) -> Option<(Self, &[u8])> {
         let mut head = [0; IP_HEADER];
         for (to, from) in head.iter_mut().zip(private) {
             *to = *from;

@@ -36,6 +36,7 @@ mod reject;
 mod types;
 mod underlay;
 
+pub use address::{IpHeader, service_id};
 pub use agent::Agent;
 pub use error::CmError;
 pub use mad::{MAD, Mad, MadError};

@@ -133,6 +133,12 @@ impl Ports {
         }
     }
 
+    /// Who listens where for requests to an address.
+    pub(crate) fn served_at(&self, ip: IpAddr) -> impl Iterator<Item = (PortSpace, u16, u32)> {
+        let ports = self.held.keys().copied();
+        ports.filter_map(move |(space, port)| Some((space, port, self.listener(space, port, ip)?)))
+    }
+
     /// Who listens for a destination: an exact address before a wildcard.
     pub(crate) fn listener(&self, space: PortSpace, port: u16, ip: IpAddr) -> Option<u32> {
         let holders = self.held.get(&(space, port))?;

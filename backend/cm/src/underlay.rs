@@ -98,6 +98,20 @@ impl Message {
         }
     }
 
+    /// The sender's name for the conversation; none of an answer that names one only.
+    pub fn sender_comm(&self) -> Option<CommId> {
+        match self {
+            Self::Req(req) => Some(req.local_comm),
+            Self::SidrReq(req) => Some(req.request),
+            Self::Mra(mra) => Some(mra.local_comm),
+            Self::Rej(rej) => Some(rej.local_comm),
+            Self::Rep(rep) => Some(rep.local_comm),
+            Self::Rtu(rtu) | Self::Drep(rtu) => Some(rtu.local_comm),
+            Self::Dreq(dreq) => Some(dreq.local_comm),
+            Self::SidrRep(_) => None,
+        }
+    }
+
     /// A number that a request and its answer share (IBA 13.4.6.4).
     pub fn transaction(&self) -> u64 {
         let comm = match self {

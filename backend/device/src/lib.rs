@@ -13,7 +13,7 @@ mod network;
 mod spec;
 
 pub use capture::{Capture, CaptureSpec, CaptureView, CapturedPacket, MAX_SNAP, MIN_SNAP};
-pub use network::{Arrival, MAD_LEN, Network, Sender, SenderKey, WireReport};
+pub use network::{Arrival, MAD_LEN, Network, PublishedService, Sender, SenderKey, WireReport};
 pub use spec::{
     AhSpec, CqSpec, Destination, DomainKey, EndpointKey, Grants, Handle, MrSpec, MwSpec, QpChange,
     QpCounters, QpReport, QpSpec, SessionSpec, SrqSpec,

@@ -23,6 +23,15 @@ pub enum Arrival {
         /// Its bytes.
         mad: Box<[u8; MAD_LEN]>,
     },
+    /// What was given to [`Network::send`] cannot reach its host.
+    Unreachable {
+        /// That host.
+        host: IpAddr,
+        /// The partition that it was sent with.
+        partition: PKey,
+        /// The management datagram.
+        mad: Box<[u8; MAD_LEN]>,
+    },
     /// A datagram came of a queue pair that is not known; a few are held for a
     /// moment until [`Network::learn`] says whose it is.
     UnknownSender {
@@ -59,6 +68,19 @@ impl Sender {
     pub fn reaches(&self, endpoint: EndpointKey) -> bool {
         self.reach.binary_search(&endpoint).is_ok()
     }
+}
+
+/// A service of rdma_cm that hosts which are no masq may ask this host for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedService {
+    /// Port space, by the number of `enum rdma_ucm_port_space`.
+    pub port_space: u16,
+    /// Its port there.
+    pub port: u16,
+    /// Partition of the tenant whose service it is.
+    pub partition: PKey,
+    /// The hosts that the tenant knows; control decides whether one may.
+    pub hosts: Vec<IpAddr>,
 }
 
 /// What a device did on the wire since it began.
@@ -125,6 +147,11 @@ pub trait Network: Send + Sync {
     /// Names the hosts that are no masq: their packets are checked as far as
     /// they can be.
     fn set_strangers(&self, hosts: Vec<IpAddr>);
+    /// Names the services that hosts which are no masq may ask for, instead of those
+    /// before. A device that has QP1 itself hears of every request, and needs no names.
+    fn set_services(&self, services: Vec<PublishedService>) {
+        let _ = services;
+    }
     /// What it did so far.
     fn report(&self) -> WireReport;
 }

@@ -29,6 +29,7 @@ impl Agent {
         }
         self.ports
             .listen(id.port_space, id.source.port(), target.id)?;
+        self.listening += 1;
         let id = self.id_mut(target)?;
         id.reuse = false;
         id.phase = Phase::Listening;

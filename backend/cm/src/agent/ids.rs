@@ -98,6 +98,9 @@ impl Agent {
             return ended;
         };
         ended.reported = id.reported;
+        if id.phase == Phase::Listening {
+            self.listening += 1;
+        }
         if id.holds_port {
             self.ports.release(id.port_space, id.source.port(), number);
         }

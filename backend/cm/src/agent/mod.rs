@@ -52,6 +52,8 @@ pub struct Agent {
     memberships: FxHashMap<u32, Membership>,
     last_membership: u32,
     ports: Ports,
+    /// How often what is listened for has changed.
+    listening: u64,
     conversations: FxHashMap<CommId, Box<Conversation>>,
 
     orphans: usize,
@@ -77,6 +79,7 @@ impl Agent {
             memberships: FxHashMap::default(),
             last_membership: 0,
             ports: Ports::new(0),
+            listening: 0,
             conversations: FxHashMap::default(),
 
             orphans: 0,

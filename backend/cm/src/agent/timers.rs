@@ -6,6 +6,7 @@ use super::state::{Queued, Talk};
 use crate::message::{CommId, Private};
 use crate::reject::Reason;
 use crate::types::Event;
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// -ETIMEDOUT.
@@ -48,6 +49,15 @@ impl Agent {
                 self.send(peer, message);
             }
             (state, _) => self.exhausted(now, comm, state),
+        }
+    }
+
+    /// What this agent last sent to `peer` in a conversation cannot reach it, and nobody
+    /// need wait for an answer any longer.
+    pub fn undeliverable(&mut self, now: Instant, peer: IpAddr, comm: CommId) {
+        let state = self.find(peer, comm).map(|talk| talk.state);
+        if let Some(state @ (Talk::ReqSent | Talk::RepSent | Talk::SidrReqSent)) = state {
+            self.exhausted(now, comm, state);
         }
     }
 

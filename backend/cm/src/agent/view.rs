@@ -3,7 +3,8 @@
 use super::Agent;
 use super::state::{Id, Phase, Talk};
 use crate::message::CommId;
-use crate::types::{Channel, Usage, View};
+use crate::types::{Channel, PortSpace, Usage, View};
+use masq_spec::verbs::QpType;
 use std::net::IpAddr;
 
 impl Agent {
@@ -40,6 +41,21 @@ impl Agent {
             let number = self.conversations.get(comm)?.id?;
             self.view(number, self.ids.get(&number)?)
         })
+    }
+
+    /// A number that is another one whenever what is listened for has changed.
+    pub const fn listening_epoch(&self) -> u64 {
+        self.listening
+    }
+
+    /// Services that somebody listens for at one of its addresses, in order.
+    pub fn services_at(&self, ip: IpAddr) -> Vec<(PortSpace, u16, QpType)> {
+        let served = self.ports.served_at(ip);
+        let mut services: Vec<_> = served
+            .filter_map(|(space, port, id)| Some((space, port, self.ids.get(&id)?.qp_type)))
+            .collect();
+        services.sort_unstable_by_key(|(space, port, _)| (*space, *port));
+        services
     }
 
     /// How many ids a session has, those that arrived included.

@@ -333,7 +333,7 @@ fn unknown(w: &World) -> Vec<SenderKey> {
     std::iter::from_fn(|| inbox.pop())
         .filter_map(|arrival| match arrival {
             Arrival::UnknownSender { sender } => Some(sender),
-            Arrival::Management { .. } => None,
+            Arrival::Management { .. } | Arrival::Unreachable { .. } => None,
         })
         .collect()
 }
