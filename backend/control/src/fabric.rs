@@ -9,7 +9,7 @@ use crate::ledger::{Exceeded, Kind};
 use crate::notifier::Notifier;
 use crate::refusal::Refused;
 use crate::world::World;
-use masq_cm::{Agent, Channel, Config, Message, Output, Peer, Sender, View};
+use masq_cm::{Agent, Channel, Config, Message, Output, Peer, PortSpace, Sender, View};
 use masq_policy::{EndpointId, Service, VirtualAddress};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -30,6 +30,8 @@ struct Member {
     on: DeviceId,
     /// Ids that its endpoint's quota was charged with.
     charged: u64,
+    /// What it listened for when that was last looked at.
+    listening: u64,
     /// When it wants to be woken, as noted in [`Fabric::times`].
     timeout: Option<Instant>,
 }
@@ -44,6 +46,8 @@ pub(crate) struct Fabric {
     /// The channel whose command is being served, and the events raised on it:
     /// its program counts them itself.
     serving: Option<(Channel, u32)>,
+    /// Whether what is listened for may have changed, or who may ask for it.
+    relistened: bool,
     /// Sessions that have ended, and ids of theirs that have not yet.
     leaving: VecDeque<(EndpointId, u64)>,
 }
@@ -105,6 +109,26 @@ impl Fabric {
     pub(crate) fn listens(&self, id: &EndpointId, asked: &masq_cm::Asked, to: IpAddr) -> bool {
         let member = self.members.get(id);
         member.is_some_and(|m| m.agent.listens(asked.port_space, asked.port, to))
+    }
+
+    /// What an endpoint listens for at an address.
+    pub(crate) fn services_at(
+        &self,
+        id: &EndpointId,
+        to: IpAddr,
+    ) -> Vec<(PortSpace, u16, masq_spec::verbs::QpType)> {
+        let member = self.members.get(id);
+        member.map_or_else(Vec::new, |m| m.agent.services_at(to))
+    }
+
+    /// Notes that others may ask for what is listened for.
+    pub(crate) fn note_relistened(&mut self) {
+        self.relistened = true;
+    }
+
+    /// Whether what is listened for may have changed since the last call.
+    pub(crate) fn take_relistened(&mut self) -> bool {
+        std::mem::take(&mut self.relistened)
     }
 
     /// The conversations that have this name, with the address of their peers. Each
@@ -249,6 +273,7 @@ impl World {
             .collect();
         for id in moved {
             if let Some(member) = self.fabric.members.remove(&id) {
+                self.fabric.relistened = true;
                 self.ledger.refund(&id, Kind::CmIds, member.charged);
                 if let Some(time) = member.timeout {
                     self.fabric.times.remove(&(time, id));
@@ -295,6 +320,7 @@ impl World {
                 address,
                 on,
                 charged: 0,
+                listening: 0,
                 timeout: None,
             };
             self.fabric.members.insert(id.clone(), member);
@@ -402,6 +428,10 @@ impl World {
         let Some(member) = self.fabric.members.get_mut(id) else {
             return;
         };
+        let listening = member.agent.listening_epoch();
+        if std::mem::replace(&mut member.listening, listening) != listening {
+            self.fabric.relistened = true;
+        }
         let (now, before) = (member.agent.len() as u64, member.charged);
         if now < before {
             member.charged = now;

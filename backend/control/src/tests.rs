@@ -11,8 +11,8 @@ use crate::wire::{HEADER, Waiting, peek};
 use crate::world::{DeviceIdentity, World};
 use masq_device::{
     AhSpec, Arrival, CqSpec, DataPathKind, Device, DeviceError, EndpointKey, Handle, MAD_LEN,
-    MrSpec, MwSpec, Network, QpChange, QpReport, QpSpec, Result, Sender, SenderKey, SessionSpec,
-    SrqSpec, WireReport,
+    MrSpec, MwSpec, Network, PublishedService, QpChange, QpReport, QpSpec, Result, Sender,
+    SenderKey, SessionSpec, SrqSpec, WireReport,
 };
 use masq_memory::{MappedRing, Region, SharedFile};
 use masq_policy::{EndpointId, Policy};
@@ -34,6 +34,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 mod devices;
 mod places;
+mod services;
 
 const POLICY: &str = "
 version: 1
@@ -268,10 +269,13 @@ enum Told {
     Learned(SenderKey, bool),
     Forgot,
     Strangers(Vec<IpAddr>),
+    Services(Vec<PublishedService>),
 }
 
 pub(crate) struct FakeNetwork {
     told: Mutex<Vec<Told>>,
+    /// What was sent last.
+    last: Mutex<Option<Box<[u8; MAD_LEN]>>>,
     signal: OwnedFd,
 }
 
@@ -280,6 +284,7 @@ impl Default for FakeNetwork {
         let flags = rustix::event::EventfdFlags::CLOEXEC;
         Self {
             told: Mutex::default(),
+            last: Mutex::default(),
             signal: rustix::event::eventfd(0, flags).unwrap(),
         }
     }
@@ -303,7 +308,8 @@ impl Network for FakeNetwork {
     fn mtu(&self) -> Mtu {
         Mtu::B1024
     }
-    fn send(&self, to: IpAddr, partition: PKey, _: &[u8; MAD_LEN]) -> Result<()> {
+    fn send(&self, to: IpAddr, partition: PKey, mad: &[u8; MAD_LEN]) -> Result<()> {
+        *self.last.lock().unwrap() = Some(Box::new(*mad));
         self.note(Told::Sent(to, partition));
         Ok(())
     }
@@ -321,6 +327,9 @@ impl Network for FakeNetwork {
     }
     fn set_strangers(&self, hosts: Vec<IpAddr>) {
         self.note(Told::Strangers(hosts));
+    }
+    fn set_services(&self, services: Vec<PublishedService>) {
+        self.note(Told::Services(services));
     }
     fn report(&self) -> WireReport {
         WireReport::default()

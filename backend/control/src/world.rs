@@ -6,7 +6,7 @@ use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
 use crate::underlay::{Owners, Proofs, UnderlayCounters};
-use masq_device::{Destination, Device, DomainKey, EndpointKey};
+use masq_device::{Destination, Device, DomainKey, EndpointKey, PublishedService};
 use masq_directory::{Directory, LocalHost, View};
 use masq_policy::{
     Endpoint, EndpointId, Home, Policy, Request, RuleRef, Tenant, TenantName, Verdict,
@@ -64,6 +64,8 @@ pub(crate) struct World {
     /// What other hosts say.
     pub(crate) view: View,
     pub(crate) underlay: HashMap<DeviceId, UnderlayCounters>,
+    /// What each device was told that plain hosts may ask for.
+    pub(crate) published: HashMap<DeviceId, Vec<PublishedService>>,
     pub(crate) owners: Owners,
     /// Whose queue pairs of other hosts are.
     pub(crate) proofs: Proofs,
@@ -98,6 +100,7 @@ impl World {
             refusals: Refusals::default(),
             fabric: Fabric::default(),
             underlay: HashMap::new(),
+            published: HashMap::new(),
             owners: Owners::default(),
             proofs: Proofs::default(),
             domains: HashMap::new(),
@@ -253,6 +256,7 @@ impl World {
         self.left.clear();
         self.others = other_gids(&policy);
         self.policy = Arc::new(policy);
+        self.fabric.note_relistened();
         self.name_strangers();
     }
 
@@ -286,6 +290,7 @@ impl World {
         change: impl FnOnce(&mut Policy) -> T,
     ) -> T {
         let result = change(Arc::make_mut(&mut self.policy));
+        self.fabric.note_relistened();
         if let Some(changed) = self.policy.tenant(tenant.as_str()) {
             self.others.insert(tenant.clone(), gids_of(changed));
         }

@@ -297,6 +297,7 @@ impl Server {
                 self.world.on_cm_time(Instant::now());
             }
             self.world.end_some_ids();
+            self.world.publish_services();
             if self.last_tick.elapsed() >= SHORT_TICK {
                 self.tick();
             }

@@ -10,7 +10,7 @@ use crate::devices::DeviceId;
 use crate::fabric::service;
 use crate::refusal::Refused;
 use crate::world::World;
-use masq_cm::{Asked, Mad, Message, Reason, Sender};
+use masq_cm::{Asked, CommId, Mad, Message, Reason, Sender};
 use masq_policy::{EndpointId, Request};
 use masq_wire::PKey;
 use std::net::IpAddr;
@@ -81,9 +81,27 @@ impl World {
             }
             return;
         }
-        match self.conversation_of(on, from, partition, &message) {
+        let comm = message.receiver_comm();
+        match comm.and_then(|comm| self.conversation_of(on, from, partition, comm)) {
             Some((id, peer)) => self.arrive_elsewhere(&id, peer, message),
             None => self.counters(on).misplaced += 1,
+        }
+    }
+
+    /// A message of an agent of this host cannot reach its host.
+    pub(super) fn on_undeliverable(
+        &mut self,
+        on: DeviceId,
+        host: IpAddr,
+        partition: PKey,
+        message: &Message,
+    ) {
+        let Some(comm) = message.sender_comm() else {
+            return;
+        };
+        if let Some((id, peer)) = self.conversation_of(on, host, partition, comm) {
+            // An endpoint that is gone has nobody waiting.
+            let _ = self.with_agent(&id, |agent, now| agent.undeliverable(now, peer, comm));
         }
     }
 
@@ -183,15 +201,15 @@ impl World {
         })
     }
 
-    /// The conversation that a message belongs to: whose, and with whom.
+    /// The conversation with a host that an agent of this host has by this name: whose,
+    /// and with whom.
     fn conversation_of(
         &self,
         on: DeviceId,
         from: IpAddr,
         partition: PKey,
-        message: &Message,
+        comm: CommId,
     ) -> Option<(EndpointId, IpAddr)> {
-        let comm = message.receiver_comm()?;
         let tenants = self.tenants_of(on, partition);
         self.fabric.conversations(comm).find(|(id, peer)| {
             let tenant = self.policy.tenant(id.tenant().as_str());

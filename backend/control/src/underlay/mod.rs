@@ -11,6 +11,7 @@
 mod cm;
 mod owners;
 mod proof;
+mod services;
 mod whose;
 
 use crate::devices::DeviceId;
@@ -45,6 +46,15 @@ impl World {
                 partition,
                 mad,
             } => self.on_management(on, from, partition, &mad),
+            Arrival::Unreachable {
+                host,
+                partition,
+                mad,
+            } => {
+                if let Ok(mad) = masq_cm::Mad::decode(&mad[..]) {
+                    self.on_undeliverable(on, host, partition, &mad.message);
+                }
+            }
             Arrival::UnknownSender { sender } => self.on_unknown_sender(on, sender),
         }
     }

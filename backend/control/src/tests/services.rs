@@ -1,0 +1,165 @@
+//! What plain hosts are let know of, and what is heard of them.
+
+use super::*;
+use masq_cm::{Channel, PortSpace, Target};
+use masq_directory::{Embedded, LocalHost};
+use masq_spec::verbs::{CmAddress, CmParam, QpType};
+use std::net::SocketAddr;
+use zerocopy::FromZeros;
+
+const OUTSIDE: &str = "
+version: 1
+hosts: { alpha: { address: 192.0.2.1 } }
+tenants:
+  blue:
+    pkey: 0x8001
+    endpoints:
+      a: { address: 10.0.0.1, host: alpha }
+      b: { address: 10.0.0.2, host: alpha }
+      filer: { outside: 192.0.2.9 }
+      other: { outside: 192.0.2.8 }
+    rules:
+      - { from: filer, to: a, service: rdma_cm/tcp/7174, action: allow }
+      - { from: a, to: filer, action: allow }
+  red:
+    endpoints:
+      a: { address: 10.0.0.1, host: alpha }
+    rules: [ { from: any, to: any, action: allow } ]
+";
+const FILER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
+const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 8));
+const BLUE: PKey = PKey(0x8001);
+const CH: Channel = Channel { owner: 1, queue: 1 };
+
+fn outside() -> (World, Arc<FakeNetwork>) {
+    let device = FakeDevice::connected("card");
+    let network = device.network.clone().unwrap();
+    let policy = Policy::parse("p", OUTSIDE).unwrap();
+    let this = LocalHost::find(&policy, Some("alpha")).unwrap();
+    let world = World::new(
+        Arc::new(policy),
+        Devices::new(Arc::new(device)),
+        DeviceIdentity::default(),
+        this,
+        Box::new(Embedded),
+    );
+    (world, network)
+}
+
+fn id(text: &str) -> EndpointId {
+    text.parse().unwrap()
+}
+
+fn listen(world: &mut World, endpoint: &str, space: PortSpace, port: u16) -> Target {
+    let listen = |agent: &mut masq_cm::Agent, _| {
+        let id = agent.create_id(CH, space, QpType::Rc, 1).unwrap();
+        let target = Target { channel: CH, id };
+        let at: CmAddress = SocketAddr::from(([0, 0, 0, 0], port)).into();
+        agent.bind(target, at).unwrap();
+        agent.listen(target, 0).unwrap();
+        target
+    };
+    world.with_agent(&id(endpoint), listen).unwrap()
+}
+
+fn published(port: u16) -> Told {
+    Told::Services(vec![PublishedService {
+        port_space: PortSpace::Tcp.raw(),
+        port,
+        partition: BLUE,
+        hosts: vec![OTHER, FILER],
+    }])
+}
+
+#[test]
+fn only_what_a_rule_lets_a_plain_host_ask_for_is_published() {
+    let (mut world, network) = outside();
+    listen(&mut world, "blue/a", PortSpace::Tcp, 7175);
+    listen(&mut world, "blue/a", PortSpace::Udp, 7174);
+    listen(&mut world, "blue/b", PortSpace::Tcp, 7174);
+    listen(&mut world, "red/a", PortSpace::Tcp, 7174);
+    world.publish_services();
+    assert_eq!(network.told(), []);
+    let listener = listen(&mut world, "blue/a", PortSpace::Tcp, 7174);
+    world.publish_services();
+    assert_eq!(network.told(), [published(7174)]);
+    // Said once.
+    listen(&mut world, "blue/a", PortSpace::Tcp, 7176);
+    world.publish_services();
+    assert_eq!(network.told(), []);
+    let end = |agent: &mut masq_cm::Agent, now| agent.destroy_id(now, listener).map(drop);
+    world.with_agent(&id("blue/a"), end).unwrap().unwrap();
+    world.publish_services();
+    assert_eq!(network.told(), [Told::Services(Vec::new())]);
+}
+
+#[test]
+fn a_policy_publishes_and_takes_back() {
+    let (mut world, network) = outside();
+    listen(&mut world, "blue/a", PortSpace::Tcp, 7175);
+    world.publish_services();
+    assert_eq!(network.told(), []);
+    let strangers = || Told::Strangers(vec![FILER, OTHER]);
+    let other = OUTSIDE.replace("rdma_cm/tcp/7174", "rdma_cm/tcp/7175");
+    world.set_policy(Policy::parse("p", &other).unwrap());
+    world.publish_services();
+    assert_eq!(network.told(), [strangers(), published(7175)]);
+    world.set_policy(Policy::parse("p", OUTSIDE).unwrap());
+    world.publish_services();
+    assert_eq!(network.told(), [strangers(), Told::Services(Vec::new())]);
+}
+
+#[test]
+fn a_session_that_ends_takes_its_services_along() {
+    let (mut world, network) = outside();
+    let notifier = Notifier::new("test".into());
+    world.fabric.enter(1, &notifier);
+    listen(&mut world, "blue/a", PortSpace::Tcp, 7174);
+    world.publish_services();
+    assert_eq!(network.told(), [published(7174)]);
+    world.leave_fabric(&id("blue/a"), 1);
+    world.publish_services();
+    assert_eq!(network.told(), [Told::Services(Vec::new())]);
+}
+
+#[test]
+fn who_asked_a_plain_host_hears_at_once_that_nothing_gets_there() {
+    let (mut world, network) = outside();
+    let endpoint = id("blue/a");
+    let filer = world.peer_at(&endpoint, FILER).unwrap().1;
+    let target = world
+        .with_agent(&endpoint, |agent, now| {
+            let id = agent.create_id(CH, PortSpace::Tcp, QpType::Rc, 1).unwrap();
+            let target = Target { channel: CH, id };
+            let to: CmAddress = SocketAddr::new(FILER, 7174).into();
+            agent
+                .resolve_addr(target, None, to, |_| Some(filer))
+                .unwrap();
+            agent.resolve_route(target).unwrap();
+            agent.connect(now, target, &CmParam::new_zeroed()).unwrap();
+            target
+        })
+        .unwrap();
+    let sent = network.told();
+    assert_eq!(sent, [Told::Sent(FILER, BLUE)]);
+    let mad = network.last.lock().unwrap().take().unwrap();
+    let unreachable = |partition| Arrival::Unreachable {
+        host: FILER,
+        partition,
+        mad: mad.clone(),
+    };
+    let mut hears = |partition| {
+        world.on_arrival(DeviceId::default(), unreachable(partition));
+        let next = |agent: &mut masq_cm::Agent, _| {
+            std::iter::from_fn(|| agent.next_event(CH))
+                .last()
+                .map(|e| (e.id, e.event, e.status))
+        };
+        world.with_agent(&endpoint, next).unwrap()
+    };
+    // Of another tenant's partition it counts for nothing.
+    let before = hears(PKey(0x8002)).unwrap();
+    assert_eq!(before.1, masq_cm::Event::RouteResolved.raw());
+    let unreachable = masq_cm::Event::Unreachable.raw();
+    assert_eq!(hears(BLUE), Some((target.id, unreachable, -110)));
+}
