@@ -1,5 +1,6 @@
 //! The control side's view: [`Device`] and [`Session`] over a card.
 
+use crate::bridge::Agreed;
 use crate::card::{Card, Link, address_of};
 use crate::host::{Channel, Context};
 use crate::network::{CardNetwork, Waiting};
@@ -24,6 +25,7 @@ pub struct VerbsDevice {
     card: Arc<Card>,
     paths: Vec<Arc<DataPath<Relay>>>,
     network: Option<Arc<CardNetwork>>,
+    agreed: Arc<Agreed>,
 }
 
 impl VerbsDevice {
@@ -60,11 +62,13 @@ impl VerbsDevice {
             });
             paths.push(Arc::new(path.map_err(fails("start a data-path thread"))?));
         }
+        let agreed = Arc::<Agreed>::default();
         let network = match host {
             None => None,
             Some(host) => {
                 let mtu = Mtu::from_code(card.mtu as u8).unwrap_or(Mtu::B1024);
-                let started = CardNetwork::start(paths.clone(), waiting, host, mtu);
+                let agreed = Arc::clone(&agreed);
+                let started = CardNetwork::start(paths.clone(), waiting, agreed, host, mtu);
                 let what = "open the UDP port for management (4790)";
                 Some(Arc::new(started.map_err(fails(what))?))
             }
@@ -73,6 +77,7 @@ impl VerbsDevice {
             card,
             paths,
             network,
+            agreed,
         })
     }
 
@@ -147,6 +152,7 @@ impl Device for VerbsDevice {
         let card = Arc::clone(&self.card);
         Ok(Box::new(VerbsSession::new(
             card,
+            Arc::clone(&self.agreed),
             Arc::clone(path),
             index,
             kick,

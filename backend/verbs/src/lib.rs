@@ -8,6 +8,7 @@
 //! goes between the card and the tenants' memory directly. See docs/cards.md.
 
 mod attr;
+mod bridge;
 mod card;
 mod device;
 mod error;

@@ -2,9 +2,13 @@
 //! datagrams cannot use the card's own QP1, which is the kernel's, so they travel in
 //! UDP datagrams of a port of their own.
 
+use crate::bridge::{Agreed, Bridge};
 use crate::relay::Relay;
+use masq_cm::Mad;
 use masq_datapath::DataPath;
-use masq_device::{Arrival, DeviceError, MAD_LEN, Network, Result, Sender, SenderKey, WireReport};
+use masq_device::{
+    Arrival, DeviceError, MAD_LEN, Network, PublishedService, Result, Sender, SenderKey, WireReport,
+};
 use masq_wire::{Mtu, PKey};
 use rustix::event::epoll;
 use rustix::event::{EventfdFlags, eventfd};
@@ -13,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// UDP port of management datagrams between masqds with cards; RoCEv2's own, 4791,
 /// is the card's.
@@ -48,6 +52,13 @@ impl Waiting {
         }
     }
 
+    /// Not dropped, since nobody would say it again: whoever insists bounds it.
+    pub(crate) fn insist(&self, arrival: Arrival) {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.push_back(arrival);
+        let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
+    }
+
     fn pop(&self) -> Option<Arrival> {
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         let arrival = arrivals.pop_front();
@@ -75,6 +86,9 @@ pub(crate) struct CardNetwork {
     epoll: OwnedFd,
     host: IpAddr,
     mtu: Mtu,
+    /// Hosts that are no masq, and the way to them.
+    strangers: RwLock<Vec<IpAddr>>,
+    bridge: Bridge,
     counters: Counters,
 }
 
@@ -82,6 +96,7 @@ impl CardNetwork {
     pub(crate) fn start(
         paths: Vec<Arc<DataPath<Relay>>>,
         waiting: Arc<Waiting>,
+        agreed: Arc<Agreed>,
         host: IpAddr,
         mtu: Mtu,
     ) -> io::Result<Self> {
@@ -92,9 +107,12 @@ impl CardNetwork {
             let data = epoll::EventData::new_u64(token);
             epoll::add(&epoll, fd, data, epoll::EventFlags::IN)?;
         }
+        let bridge = Bridge::start(host, agreed, Arc::clone(&waiting))?;
         Ok(Self {
             paths,
             waiting,
+            strangers: RwLock::default(),
+            bridge,
             socket,
             epoll,
             host,
@@ -131,6 +149,15 @@ impl Network for CardNetwork {
     }
 
     fn send(&self, to: IpAddr, partition: PKey, mad: &[u8; MAD_LEN]) -> Result<()> {
+        let strangers = self.strangers.read();
+        let is_stranger = strangers.is_ok_and(|strangers| strangers.contains(&to));
+        if is_stranger {
+            // They understand nothing but communication management.
+            return match Mad::decode(mad) {
+                Ok(mad) => self.bridge.say(to, partition, mad.message),
+                Err(_) => Ok(()),
+            };
+        }
         let to = SocketAddr::new(to, MANAGEMENT_PORT);
         match self.socket.send_to(&encode(partition, mad), to) {
             Ok(_) => {
@@ -187,8 +214,20 @@ impl Network for CardNetwork {
         }
     }
 
-    /// The card checks packets of all hosts alike.
-    fn set_strangers(&self, _: Vec<IpAddr>) {}
+    /// The card checks packets of all hosts alike; but they hear nothing on the port of
+    /// masqds.
+    fn set_strangers(&self, hosts: Vec<IpAddr>) {
+        let mut strangers = self
+            .strangers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        strangers.clone_from(&hosts);
+        self.bridge.set_hosts(hosts);
+    }
+
+    fn set_services(&self, services: Vec<PublishedService>) {
+        self.bridge.set_services(services);
+    }
 
     /// Of management only: what the card sends is not seen here.
     fn report(&self) -> WireReport {
@@ -204,9 +243,17 @@ impl Network for CardNetwork {
             ..WireReport::default()
         };
         report.not_sent.insert("no room", count(&counters.not_sent));
+        let bridge = self.bridge.counters();
         report
-            .dropped
-            .insert("malformed", count(&counters.malformed));
+            .not_sent
+            .insert("too many requests to plain hosts", count(&bridge.not_asked));
+        for (reason, counter) in [
+            ("malformed", &counters.malformed),
+            ("request of an unknown host", &bridge.unknown_host),
+            ("too many requests of plain hosts", &bridge.too_many),
+        ] {
+            report.dropped.insert(reason, count(counter));
+        }
         report
     }
 }

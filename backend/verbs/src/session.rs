@@ -3,6 +3,7 @@
 //! go.
 
 use crate::attr::{LIVE, path, to_card};
+use crate::bridge::Agreed;
 use crate::card::{Card, Link};
 use crate::host::{self, Channel, Context, QpShape, Ticket, refused};
 use crate::relay::{Ah, Headers, Mr, NewQp, Relay};
@@ -45,6 +46,8 @@ enum Pending {
 /// One frontend process on a card.
 pub(crate) struct VerbsSession {
     card: Arc<Card>,
+    /// What the kernel agreed with plain hosts.
+    agreed: Arc<Agreed>,
     path: Arc<DataPath<Relay>>,
     index: usize,
     kick: Arc<OwnedFd>,
@@ -54,12 +57,14 @@ pub(crate) struct VerbsSession {
 impl VerbsSession {
     pub(crate) fn new(
         card: Arc<Card>,
+        agreed: Arc<Agreed>,
         path: Arc<DataPath<Relay>>,
         index: usize,
         kick: Arc<OwnedFd>,
     ) -> Self {
         Self {
             card,
+            agreed,
             path,
             index,
             kick,
@@ -329,7 +334,10 @@ impl Session for VerbsSession {
             }
             None => None,
         };
-        let wanted = to_card(&self.card, mask, &attr, path)?;
+        let mut wanted = to_card(&self.card, mask, &attr, path)?;
+        if let (State::Rtr, Some(Destination::Host(peer))) = (to, change.destination) {
+            self.agreed.correct(host.qpn(), peer, &mut wanted);
+        }
         if to == State::Reset {
             self.call(move |relay, s| relay.begin_reset(s, qp))?;
         }

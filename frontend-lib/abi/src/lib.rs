@@ -19,6 +19,7 @@ mod consts;
 mod context;
 mod kern;
 mod object;
+pub mod ucm;
 mod work;
 
 pub use attr::*;

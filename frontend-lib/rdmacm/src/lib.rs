@@ -18,7 +18,6 @@
 //!
 //! The modules [`abi`], [`decode`] and [`encode`] are pure.
 
-pub mod abi;
 mod address;
 mod caller;
 mod channel;
@@ -31,6 +30,7 @@ mod os;
 mod table;
 
 pub use error::CmError;
+pub use masq_verbs_abi::ucm as abi;
 
 /// Redirects the calls of every librdmacm that is loaded by now. To be called when the
 /// library is loaded and whenever librdmacm is about to open the device; cheap if nothing

@@ -7,11 +7,13 @@ mod library;
 mod memory;
 mod post;
 mod queues;
+mod ucm;
 
 pub(crate) use context::{AsyncElement, Context, Ticket, cards};
 pub(crate) use memory::{Ah, Mr, Pd};
 pub(crate) use post::{BATCH, MAX_INLINE, MAX_SGE, Payload, ReceiveBatch, SendBatch, To, Wc};
 pub(crate) use queues::{Channel, Cq, Qp, QpShape, Srq};
+pub(crate) use ucm::{Agreement, Parameters, Told, USER_CM, UserCm};
 
 use masq_device::DeviceError;
 use std::io;

@@ -1,8 +1,8 @@
 //! Structures of `<rdma/rdma_user_cm.h>`: what librdmacm writes to the device, and what
-//! it wants written back. A test compares them with the header.
+//! it wants written back. The test of `masq-rdmacm` compares them with the header.
 #![allow(non_camel_case_types, reason = "the C names are the interface")]
 
-use masq_verbs_abi::{ib_user_path_rec, ib_uverbs_ah_attr};
+use crate::{ib_user_path_rec, ib_uverbs_ah_attr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Most bytes of private data.

@@ -1,0 +1,255 @@
+//! The thread that owns the ids of the host's connection manager. Whoever asks it for
+//! something leaves a message and goes on: the kernel may take its time.
+
+use super::agreed::Agreed;
+use super::desk::{Desk, Manager};
+use crate::host::{Agreement, Parameters, Told, USER_CM, UserCm};
+use crate::network::Waiting;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use masq_cm::{Message, PortSpace};
+use masq_device::{DeviceError, PublishedService, Result};
+use masq_wire::PKey;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+/// What may wait for the thread.
+const MOST_WAITING: usize = 4096;
+/// Events of the kernel that are taken before others have their turn.
+const MOST_EVENTS: usize = 256;
+
+enum Command {
+    Say(IpAddr, PKey, Message),
+    Hosts(Vec<IpAddr>),
+    Services(Vec<PublishedService>),
+    Stop,
+}
+
+/// What came of messages with plain hosts that went nowhere.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Of agents: too many conversations, or not for an IP service.
+    pub(crate) not_asked: AtomicU64,
+    /// Of hosts that no tenant with the service knows.
+    pub(crate) unknown_host: AtomicU64,
+    /// Of hosts with too many requests that wait, or too many in sum.
+    pub(crate) too_many: AtomicU64,
+}
+
+/// Leaves messages for the thread; it ends with this.
+pub(crate) struct Bridge {
+    queue: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    counters: Arc<Counters>,
+}
+
+impl Bridge {
+    /// Starts the thread. The kernel's device is opened when it is first needed.
+    pub(crate) fn start(
+        host: IpAddr,
+        agreed: Arc<Agreed>,
+        waiting: Arc<Waiting>,
+    ) -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = Arc::new(eventfd(0, flags)?);
+        let (queue, commands) = bounded(MOST_WAITING);
+        let counters = Arc::<Counters>::default();
+        let desk = Desk::new(HostCm::default(), host, agreed, Arc::clone(&counters));
+        let woken = Arc::clone(&wake);
+        std::thread::Builder::new()
+            .name("masq-rdma-cm".into())
+            .stack_size(512 << 10)
+            .spawn(move || serve(desk, &commands, &woken, &waiting))?;
+        Ok(Self {
+            queue,
+            wake,
+            counters,
+        })
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Says something to a plain host.
+    pub(crate) fn say(&self, host: IpAddr, partition: PKey, message: Message) -> Result<()> {
+        self.leave(Command::Say(host, partition, message))
+    }
+
+    /// Talks with these hosts only.
+    pub(crate) fn set_hosts(&self, hosts: Vec<IpAddr>) {
+        self.insist(Command::Hosts(hosts));
+    }
+
+    /// Has the host listen for these services.
+    pub(crate) fn set_services(&self, services: Vec<PublishedService>) {
+        self.insist(Command::Services(services));
+    }
+
+    fn leave(&self, command: Command) -> Result<()> {
+        match self.queue.try_send(command) {
+            Ok(()) => {
+                let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+                Ok(())
+            }
+            Err(TrySendError::Full(_)) => Err(DeviceError::Exhausted("room for messages")),
+            Err(TrySendError::Disconnected(_)) => Err(DeviceError::Gone),
+        }
+    }
+
+    fn insist(&self, command: Command) {
+        if let Err(error) = self.leave(command) {
+            tracing::error!(%error, "plain hosts: a change of the policy was not heard");
+        }
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // Not waited for: the kernel ends the ids with the process at the latest.
+        let _ = self.leave(Command::Stop);
+    }
+}
+
+fn serve(mut desk: Desk<HostCm>, commands: &Receiver<Command>, wake: &OwnedFd, waiting: &Waiting) {
+    loop {
+        if let Err(error) = sleep(&desk, wake) {
+            tracing::error!(%error, "plain hosts: poll");
+            return;
+        }
+        let _ = rustix::io::read(wake, &mut [0; 8]);
+        while let Ok(command) = commands.try_recv() {
+            let now = Instant::now();
+            match command {
+                Command::Say(host, partition, message) => desk.say(now, host, partition, message),
+                Command::Hosts(hosts) => desk.set_hosts(&hosts),
+                Command::Services(services) => desk.set_services(now, services),
+                Command::Stop => return,
+            }
+        }
+        for _ in 0..MOST_EVENTS {
+            match desk.manager.next() {
+                Ok(Some(told)) => desk.on_event(Instant::now(), told),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(%error, "the host's connection manager is gone");
+                    desk.manager.close();
+                    desk.forget_all(Instant::now());
+                    break;
+                }
+            }
+        }
+        desk.on_time(Instant::now());
+        while let Some(arrival) = desk.heard() {
+            waiting.insist(arrival);
+        }
+    }
+}
+
+fn sleep(desk: &Desk<HostCm>, wake: &OwnedFd) -> io::Result<()> {
+    let timeout = desk.next_time().map(|time| {
+        // A little later, so that what is due is due then.
+        let left = time.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        }
+    });
+    let mut fds = vec![PollFd::new(wake, PollFlags::IN)];
+    if let Some(channel) = &desk.manager.channel {
+        fds.push(PollFd::new(channel, PollFlags::IN));
+    }
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The kernel's connection manager, opened when it is first needed.
+#[derive(Default)]
+pub(super) struct HostCm {
+    channel: Option<UserCm>,
+    /// Whether it was said that it cannot be.
+    complained: bool,
+}
+
+impl HostCm {
+    fn opened(&mut self) -> io::Result<&UserCm> {
+        if self.channel.is_none() {
+            match UserCm::open() {
+                Ok(channel) => self.channel = Some(channel),
+                Err(error) => {
+                    if !std::mem::replace(&mut self.complained, true) {
+                        tracing::warn!(
+                            %error,
+                            "{USER_CM} does not open: plain hosts and tenants cannot connect by \
+                             rdma_cm; load the module rdma_ucm, and let masqd read and write it"
+                        );
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        self.known()
+    }
+
+    fn known(&self) -> io::Result<&UserCm> {
+        let channel = self.channel.as_ref();
+        channel.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
+    fn next(&self) -> io::Result<Option<Told>> {
+        self.channel.as_ref().map_or(Ok(None), UserCm::next)
+    }
+
+    fn close(&mut self) {
+        self.channel = None;
+    }
+}
+
+impl Manager for HostCm {
+    fn create(&mut self, space: PortSpace, port: u16) -> io::Result<u32> {
+        self.opened()?.create(space, port)
+    }
+    fn destroy(&mut self, id: u32) {
+        if let Ok(channel) = self.known()
+            && let Err(error) = channel.destroy(id)
+        {
+            tracing::debug!(%error, id, "an id of the host's connection manager does not end");
+        }
+    }
+    fn bind(&mut self, id: u32, address: SocketAddr) -> io::Result<()> {
+        self.known()?.bind(id, address)
+    }
+    fn listen(&mut self, id: u32, backlog: u32) -> io::Result<()> {
+        self.known()?.listen(id, backlog)
+    }
+    fn resolve_address(&mut self, id: u32, from: IpAddr, to: SocketAddr) -> io::Result<()> {
+        self.known()?.resolve_address(id, from, to)
+    }
+    fn resolve_route(&mut self, id: u32) -> io::Result<()> {
+        self.known()?.resolve_route(id)
+    }
+    fn connect(&mut self, id: u32, parameters: &Parameters) -> io::Result<()> {
+        self.known()?.connect(id, parameters)
+    }
+    fn accept(&mut self, id: u32, parameters: Option<&Parameters>) -> io::Result<()> {
+        self.known()?.accept(id, parameters)
+    }
+    fn reject(&mut self, id: u32, private: &[u8]) -> io::Result<()> {
+        self.known()?.reject(id, private)
+    }
+    fn disconnect(&mut self, id: u32) -> io::Result<()> {
+        self.known()?.disconnect(id)
+    }
+    fn peer(&mut self, id: u32) -> io::Result<SocketAddr> {
+        self.known()?.peer(id)
+    }
+    fn agreement(&mut self, id: u32) -> io::Result<Agreement> {
+        self.known()?.agreement(id)
+    }
+}
