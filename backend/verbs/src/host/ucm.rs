@@ -21,6 +21,8 @@ const INET: u16 = libc::AF_INET as u16;
 const INET6: u16 = libc::AF_INET6 as u16;
 /// `RDMA_USER_CM_QUERY_ADDR`.
 const QUERY_ADDRESSES: u32 = 0;
+/// What ids that arrived are called: without a name the kernel keeps their events.
+const ARRIVED: u64 = 1;
 /// How long the kernel looks for a neighbour, ms.
 const RESOLVES: u32 = 4000;
 
@@ -200,7 +202,7 @@ impl UserCm {
     /// Accepts a request; without parameters, confirms the peer's acceptance.
     pub(crate) fn accept(&self, id: u32, parameters: Option<&Parameters>) -> io::Result<()> {
         let accept = rdma_ucm_accept {
-            uid: 0,
+            uid: ARRIVED,
             conn_param: parameters.map_or(FromZeros::new_zeroed(), Parameters::to_kernel),
             id,
             reserved: 0,

@@ -60,15 +60,15 @@ struct Transfer<'c> {
 
 impl<'c> Transfer<'c> {
     fn begin(cards: &'c Cards) -> anyhow::Result<Self> {
-        let ends = Ends::of(cards, Place::Apart);
+        let ends = Ends::of(cards, Place::Apart)?;
         let (more, address, ready) = match cards.card.has(Needs::Rc) {
             true => ("-x 3", "{server}", TCP),
             false => ("-R", "{cm}", Ready::Cm),
         };
         let line = format!("{ENDLESS} {more}");
-        let server = ends.server.0.serve(ends.server.1, &line, ready)?;
-        let line = ends.fill(&format!("{line} {address}"));
-        let (host, endpoint) = ends.client;
+        let server = ends.server.serve(&line, ready)?;
+        let line = ends.fill(&ends.client, &format!("{line} {address}"))?;
+        let (host, endpoint) = (ends.client.host, "blue/b");
         let client = host.start(endpoint, &line)?;
         let idle = wait_until(SOON, || {
             let connected = host.show(endpoint)?.sessions.iter().any(|session| {

@@ -1,7 +1,6 @@
 //! A guest as a host: its kernel's card, a masqd, and programs of tenants.
 
 use super::Card;
-use super::policy::HOSTS;
 use crate::interop::scenarios::Ready;
 use crate::interop::station::wait_in_guest;
 use anyhow::{Context as _, bail, ensure};
@@ -53,11 +52,10 @@ impl CardHost {
         kit: &Kit,
         wire: &Wire,
         card: Card,
-        number: usize,
+        (name, address): (&'static str, &'static str),
         share: &Path,
         beside: bool,
     ) -> anyhow::Result<Self> {
-        let &(name, address) = HOSTS.get(number).context("no such host")?;
         let mut config =
             GuestConfig::on(wire, format!("{address}/24").parse()?)?.driver(card.driver());
         let mut bare = Bare {
@@ -69,7 +67,7 @@ impl CardHost {
             bare = Bare {
                 interface: 1,
                 device: Driver::Rxe.device(1),
-                address: format!("10.78.0.{}", number + 1),
+                address: address.replacen("10.77", "10.78", 1),
             };
             let second = GuestConfig::on(wire, format!("{}/24", bare.address).parse()?)?;
             config.interfaces.extend(second.interfaces);

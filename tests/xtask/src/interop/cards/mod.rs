@@ -17,6 +17,7 @@ use host::{CardHost, Objects};
 use masq_e2e::{Binaries, compile};
 use masq_guest::{Driver, Kind, Kit, Wire};
 use pairs::{PAIRS, Pair};
+use policy::{HOSTS, PLAIN};
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -47,6 +48,10 @@ pub(crate) enum Needs {
     Cm,
     /// A device of the kernel.
     Card,
+    /// Connected queue pairs with a host that runs no masqd.
+    Plain,
+    /// The same by datagrams.
+    PlainUd,
 }
 
 impl Card {
@@ -71,6 +76,8 @@ impl Card {
     pub(crate) fn has(self, needs: Needs) -> bool {
         match (self, needs) {
             (_, Needs::Nothing | Needs::Cm) => true,
+            // The kernel's and masq's own RoCE meet as well.
+            (card, Needs::Plain | Needs::PlainUd) => card != Self::Siw,
             (Self::Soft, needs) => needs != Needs::Card,
             (Self::Rxe, _) | (Self::Siw, Needs::Card) => true,
             // iWARP connects by its connection manager only, and is RC without atomics.
@@ -130,8 +137,10 @@ pub(crate) struct Cards {
     pub(crate) beta: CardHost,
     /// What alpha's card held before there was a masqd.
     without_masqd: Option<Objects>,
-    _wire: Wire,
-    _share: TempDir,
+    /// A host without masqd, once it is needed.
+    plain: Option<CardHost>,
+    wire: Wire,
+    share: TempDir,
 }
 
 impl Cards {
@@ -146,8 +155,9 @@ impl Cards {
     ) -> anyhow::Result<Self> {
         let share = share(binaries)?;
         let wire = Wire::new(mtu)?;
-        let boot = |number| CardHost::boot(kit, &wire, card, number, share.path(), beside);
-        let (alpha, beta) = (boot(0)?, boot(1)?);
+        let boot = |host| CardHost::boot(kit, &wire, card, host, share.path(), beside);
+        let [alpha, beta] = HOSTS;
+        let (alpha, beta) = (boot(alpha)?, boot(beta)?);
         let without_masqd = match card.is_kernels() {
             true => Some(alpha.objects()?),
             false => None,
@@ -159,9 +169,25 @@ impl Cards {
             alpha,
             beta,
             without_masqd,
-            _wire: wire,
-            _share: share,
+            plain: None,
+            wire,
+            share,
         })
+    }
+
+    /// Boots a third host, which runs no masqd; with the kernel's card in any case.
+    fn boot_plain(&mut self, kit: &Kit) -> anyhow::Result<()> {
+        let card = match self.card {
+            Card::Soft => Card::Rxe,
+            card => card,
+        };
+        let plain = CardHost::boot(kit, &self.wire, card, PLAIN, self.share.path(), false)?;
+        self.plain = Some(plain);
+        Ok(())
+    }
+
+    fn plain(&self) -> anyhow::Result<&CardHost> {
+        self.plain.as_ref().context("there is no plain host")
     }
 
     fn logs(&self) -> String {
@@ -224,7 +250,11 @@ pub(super) fn run(
         say(&format!("  not of this device: {}", names.join(", ")));
     }
     let starting = step("two guests, a masqd in each");
-    let cards = Cards::start(kit, binaries, card, mtu, false)?;
+    let mut cards = Cards::start(kit, binaries, card, mtu, false)?;
+    let meets_plain = |s: &Scenario| matches!(s.needs(), Needs::Plain | Needs::PlainUd);
+    if fitting.iter().any(meets_plain) {
+        cards.boot_plain(kit)?;
+    }
     starting.done("");
     for scenario in fitting {
         let running = step(scenario.name());

@@ -1,10 +1,10 @@
 //! A program as server and one as client, both tenants of masq.
 
 use super::host::CardHost;
-use super::{Cards, Needs};
+use super::{Cards, Needs, policy};
 use crate::interop::scenarios::{Blanks, Ready, Says};
 use anyhow::{Context as _, bail, ensure};
-use masq_guest::Output;
+use masq_guest::{Job, Output};
 use std::time::Duration;
 
 /// For each program.
@@ -25,6 +25,14 @@ pub(crate) enum Place {
     Apart,
     /// On one: the card talks to itself.
     Near,
+    /// The client on a host without masqd.
+    FromPlain,
+    /// The server there.
+    ToPlain,
+    /// As these, by the endpoint whose address is its host's: its program tells the peer
+    /// which address it has.
+    OwnFromPlain,
+    OwnToPlain,
 }
 
 /// Two command lines with blanks, as [`crate::interop::scenarios`] has them.
@@ -84,6 +92,17 @@ macro_rules! by_cm {
     };
 }
 
+/// perftest by rdma_cm with a host without masqd.
+macro_rules! plain_perftest_cm {
+    ($place:ident, $name:literal, $says:expr, $line:literal) => {
+        Pair {
+            place: Place::$place,
+            needs: Needs::Plain,
+            ..perftest_cm!($name, $says, $line)
+        }
+    };
+}
+
 const PINGED: Says = Says::Words("usec/iter");
 
 // Events where a program offers them: with one processor, one that polls leaves none to
@@ -119,62 +138,105 @@ pub(super) const PAIRS: &[Pair] = &[
     same!(Near, Ud, "near-ibv_ud_pingpong", PINGED, "ibv_ud_pingpong -g {gid} -s 1024 -n 200 -e -c"),
     same!(Near, Rc, "near-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -x {gid} -F -s 65536 -n 500"),
     same!(Near, Rc, "near-ib_read_bw", Says::Row(65536, 500), "ib_read_bw -x {gid} -F -e -s 65536 -n 500"),
+    by_cm!(FromPlain, Plain, "plain-rping", "rdma-ping-19", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -I {own} -C 20"),
+    by_cm!(ToPlain, Plain, "to-plain-rping", "rdma-ping-19", "rping -s -v -V -a {cm} -C 20", "rping -c -v -V -a {cm} -C 20"),
+    by_cm!(FromPlain, Plain, "plain-ucmatose", "return status 0", "ucmatose -C 20", "ucmatose -s {cm} -b {own} -C 20"),
+    by_cm!(ToPlain, Plain, "to-plain-ucmatose", "return status 0", "ucmatose -b {cm} -C 20", "ucmatose -s {cm} -C 20"),
+    by_cm!(FromPlain, PlainUd, "plain-udaddy", "return status 0", "udaddy -C 20", "udaddy -s {cm} -b {own} -C 20"),
+    by_cm!(ToPlain, PlainUd, "to-plain-udaddy", "return status 0", "udaddy -b {cm} -C 20", "udaddy -s {cm} -C 20"),
+    plain_perftest_cm!(FromPlain, "plain-cm-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -R -F -s 65536 -n 500"),
+    plain_perftest_cm!(ToPlain, "to-plain-cm-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -R -F -s 65536 -n 500"),
+    same!(OwnFromPlain, Plain, "plain-ibv_rc_pingpong", PINGED, "ibv_rc_pingpong -g {gid} -n 200 -e -c"),
+    same!(OwnToPlain, Plain, "to-plain-ibv_rc_pingpong", PINGED, "ibv_rc_pingpong -g {gid} -n 200 -e -c"),
+    same!(OwnFromPlain, Plain, "plain-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -x {gid} -F -s 65536 -n 500"),
+    same!(OwnToPlain, Plain, "to-plain-ib_read_bw", Says::Row(65536, 500), "ib_read_bw -x {gid} -F -e -s 65536 -n 500"),
+    same!(OwnFromPlain, PlainUd, "plain-ibv_ud_pingpong", PINGED, "ibv_ud_pingpong -g {gid} -s 1024 -n 200 -e -c"),
     by_cm!(Near, Cm, "near-rping", "rdma-ping-19", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -C 20"),
 ];
+
+/// One end: a host, and the endpoint there; none: without masq.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End<'c> {
+    pub(super) host: &'c CardHost,
+    pub(super) endpoint: Option<&'static str>,
+    /// By which rdma_cm reaches it.
+    cm: &'static str,
+}
+
+impl<'c> End<'c> {
+    pub(super) fn start(&self, line: &str) -> anyhow::Result<Job<'c>> {
+        match self.endpoint {
+            Some(endpoint) => self.host.start(endpoint, line),
+            None => self.host.start_bare(line),
+        }
+    }
+
+    pub(super) fn serve(&self, line: &str, ready: Ready) -> anyhow::Result<Job<'c>> {
+        match self.endpoint {
+            Some(endpoint) => self.host.serve(endpoint, line, ready),
+            None => self.host.serve_bare(line, ready),
+        }
+    }
+
+    fn gid(&self) -> anyhow::Result<String> {
+        match self.endpoint {
+            Some(_) => Ok(GID_INDEX.to_owned()),
+            None => Ok(self.host.bare_gid()?.to_string()),
+        }
+    }
+}
 
 /// Where both ends are, and as whom.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends<'c> {
-    pub(super) server: (&'c CardHost, &'static str),
-    pub(super) client: (&'c CardHost, &'static str),
-    /// The client's virtual address.
-    own: &'static str,
+    pub(super) server: End<'c>,
+    pub(super) client: End<'c>,
 }
 
 impl<'c> Ends<'c> {
-    pub(super) fn of(cards: &'c Cards, place: Place) -> Self {
-        let server = (&cards.alpha, "blue/a");
-        match place {
-            Place::Apart => Self {
-                server,
-                client: (&cards.beta, "blue/b"),
-                own: "10.0.0.2",
-            },
-            Place::Near => Self {
-                server,
-                client: (&cards.alpha, "blue/c"),
-                own: "10.0.0.3",
-            },
-        }
+    pub(super) fn of(cards: &'c Cards, place: Place) -> anyhow::Result<Self> {
+        let end = |host, endpoint, cm| End { host, endpoint, cm };
+        let tenant = |endpoint, cm| end(&cards.alpha, Some(endpoint), cm);
+        // To a plain host all endpoints have their host's address.
+        let towards_plain = |endpoint| tenant(endpoint, cards.alpha.address());
+        let plain = || Ok::<_, anyhow::Error>(end(cards.plain()?, None, policy::PLAIN.1));
+        let (server, client) = match place {
+            Place::Apart => {
+                let client = end(&cards.beta, Some("blue/b"), "10.0.0.2");
+                (tenant("blue/a", "10.0.0.1"), client)
+            }
+            Place::Near => (tenant("blue/a", "10.0.0.1"), tenant("blue/c", "10.0.0.3")),
+            Place::FromPlain => (towards_plain("green/v"), plain()?),
+            Place::ToPlain => (plain()?, towards_plain("green/v")),
+            Place::OwnFromPlain => (towards_plain("green/a"), plain()?),
+            Place::OwnToPlain => (plain()?, towards_plain("green/a")),
+        };
+        Ok(Self { server, client })
     }
 
-    /// A command line for either end.
-    pub(super) fn fill(&self, line: &str) -> String {
-        Blanks {
-            gid: GID_INDEX.to_owned(),
-            server: self.server.0.address().to_owned(),
-            cm: "10.0.0.1".to_owned(),
-            own: self.own.to_owned(),
-        }
-        .fill(line)
+    /// A command line for one end.
+    pub(super) fn fill(&self, end: &End<'_>, line: &str) -> anyhow::Result<String> {
+        let blanks = Blanks {
+            gid: end.gid()?,
+            server: self.server.host.address().to_owned(),
+            cm: self.server.cm.to_owned(),
+            own: end.cm.to_owned(),
+        };
+        Ok(blanks.fill(line))
     }
 }
 
 impl Pair {
     /// Both must succeed and the client must say what it should.
     pub(super) fn run(&self, cards: &Cards) -> anyhow::Result<()> {
-        let ends = Ends::of(cards, self.place);
-        let (serving, asking) = (ends.fill(self.server), ends.fill(self.client));
-        let (host, endpoint) = ends.server;
-        let waiting = host.serve(endpoint, &serving, self.ready)?;
-        let (host, endpoint) = ends.client;
-        let asked = host
-            .start(endpoint, &asking)?
-            .wait(LIMIT)
-            .with_context(|| {
-                let (out, err) = waiting.output().unwrap_or_default();
-                format!("{asking}\nserver:\n{out}{err}")
-            })?;
+        let ends = Ends::of(cards, self.place)?;
+        let serving = ends.fill(&ends.server, self.server)?;
+        let asking = ends.fill(&ends.client, self.client)?;
+        let waiting = ends.server.serve(&serving, self.ready)?;
+        let asked = ends.client.start(&asking)?.wait(LIMIT).with_context(|| {
+            let (out, err) = waiting.output().unwrap_or_default();
+            format!("{asking}\nserver:\n{out}{err}")
+        })?;
         if asked.status != 0 && !asked.stderr.contains(RPINGS_END) {
             std::thread::sleep(Duration::from_millis(500));
             let (out, err) = waiting.output()?;

@@ -3,6 +3,9 @@
 /// Names and addresses of the two hosts.
 pub(super) const HOSTS: [(&str, &str); 2] = [("alpha", "10.77.0.1"), ("beta", "10.77.0.2")];
 
+/// A host that runs no masqd.
+pub(super) const PLAIN: (&str, &str) = ("plain", "10.77.0.3");
+
 /// The rule that a scenario takes away and gives back.
 pub(super) const RULE: &str = "a-and-b";
 /// The rule that refuses.
@@ -11,7 +14,9 @@ pub(super) const REFUSES: &str = "keep-out";
 /// - `blue/a` and `blue/b` live apart, `blue/a` and `blue/c` on one host;
 /// - nobody may reach `blue/far`;
 /// - `red` has the addresses of `blue`;
-/// - `tight` has hardly a quota.
+/// - `tight` has hardly a quota;
+/// - of `green`, all but `shut` may talk with a host that runs no masqd. It knows hosts
+///   only, so that who tells it a GID has its host's address.
 const POLICY: &str = "
 version: 1
 hosts: { alpha: { address: 10.77.0.1 }, beta: { address: 10.77.0.2 } }
@@ -32,6 +37,17 @@ tenants:
       b: { address: 10.0.0.2, host: beta }
     rules:
       - { name: red, from: a, to: b, both_ways: true, action: allow }
+  green:
+    pkey: 0xffff
+    endpoints:
+      a: { address: 10.77.0.1, host: alpha }
+      shut: { address: 10.0.0.6, host: alpha }
+      v: { address: 10.0.0.5, host: alpha }
+      plain: { outside: 10.77.0.3 }
+    rules:
+      - { name: keep-shut, from: any, to: shut, both_ways: true, action: deny }
+      - { name: a-and-plain, from: a, to: plain, both_ways: true, qp_types: [RC, UC, UD], action: allow }
+      - { name: v-and-plain, from: v, to: plain, both_ways: true, qp_types: [RC, UD], action: allow }
   tight:
     quotas: { qps: 4, pinned: 1MiB }
     endpoints:
