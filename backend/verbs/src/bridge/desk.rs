@@ -231,6 +231,14 @@ impl<M: Manager> Desk<M> {
     /// An agent says something to a plain host.
     pub(super) fn say(&mut self, now: Instant, host: IpAddr, partition: PKey, message: Message) {
         match message {
+            Message::Rej(rej) if rej.remote_comm == CommId(0) => {
+                // It gave up before it heard an answer.
+                if let Some(&comm) = self.by_agent.get(&(host, rej.local_comm, false)) {
+                    self.end(comm);
+                }
+            }
+            // So a refusal calls itself whose request reached no agent.
+            Message::Rej(_) => self.reply(now, host, partition, message),
             // No agent calls a conversation so.
             message if message.sender_comm() == Some(CommId(0)) => {}
             Message::Req(_) | Message::SidrReq(_) => self.ask(now, host, partition, message),
@@ -242,34 +250,31 @@ impl<M: Manager> Desk<M> {
                 };
                 self.leave(now, host, partition, names);
             }
-            Message::Rej(rej) if rej.remote_comm == CommId(0) => {
-                // It gave up before it heard an answer.
-                if let Some(&comm) = self.by_agent.get(&(host, rej.local_comm, false)) {
-                    self.end(comm);
-                }
-            }
-            message => {
-                let Some(comm) = message.receiver_comm() else {
-                    return;
+            message => self.reply(now, host, partition, message),
+        }
+    }
+
+    /// What an agent says in a conversation, if there is such a one.
+    fn reply(&mut self, now: Instant, host: IpAddr, partition: PKey, message: Message) {
+        let Some(comm) = message.receiver_comm() else {
+            return;
+        };
+        let agent = message.sender_comm();
+        let known = self.talks.get(&comm).is_some_and(|talk| {
+            let same = agent.is_none_or(|a| talk.agent == CommId(0) || talk.agent == a);
+            talk.host == host && talk.partition == partition && same
+        });
+        match (known, &message) {
+            (true, _) => self.answer(now, comm, message),
+            // The host withdrew its request.
+            (false, Message::Rep(rep)) => {
+                let names = Names {
+                    local: comm,
+                    remote: rep.local_comm,
                 };
-                let agent = message.sender_comm();
-                let known = self.talks.get(&comm).is_some_and(|talk| {
-                    let same = agent.is_none_or(|a| talk.agent == CommId(0) || talk.agent == a);
-                    talk.host == host && talk.partition == partition && same
-                });
-                match (known, &message) {
-                    (true, _) => self.answer(now, comm, message),
-                    // The host withdrew its request.
-                    (false, Message::Rep(rep)) => {
-                        let names = Names {
-                            local: comm,
-                            remote: rep.local_comm,
-                        };
-                        self.hear(host, partition, names.rej_unknown());
-                    }
-                    (false, _) => {}
-                }
+                self.hear(host, partition, names.rej_unknown());
             }
+            (false, _) => {}
         }
     }
 

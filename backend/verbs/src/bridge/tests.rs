@@ -48,6 +48,8 @@ struct Kernel {
     peers: BTreeMap<u32, SocketAddr>,
     agreement: Agreement,
     fails: Option<i32>,
+    /// The words of refusals.
+    refused: Vec<Vec<u8>>,
 }
 
 impl Kernel {
@@ -99,6 +101,7 @@ impl Manager for Kernel {
         self.did(id, did)
     }
     fn reject(&mut self, id: u32, private: &[u8]) -> io::Result<()> {
+        self.refused.push(private.to_vec());
         self.did(id, Did::Reject(private.to_vec()))
     }
     fn disconnect(&mut self, id: u32) -> io::Result<()> {
@@ -545,6 +548,30 @@ fn a_host_that_no_tenant_with_the_service_knows_is_refused() {
     assert!(!host.desk.manager.ids.contains_key(&id));
     assert_eq!(host.event().map(|(event, _)| event), None);
     assert_eq!(host.counters.unknown_host.load(Ordering::Relaxed), 1);
+}
+
+/// Control answers in nobody's name.
+#[test]
+fn a_request_that_the_policy_forbids_is_refused_with_its_words() {
+    for space in [PortSpace::Tcp, PortSpace::Udp] {
+        let mut host = Host::new();
+        host.desk.set_services(host.now, vec![service(space)]);
+        let id = host.desk.manager.arrive(SocketAddr::new(PLAIN, 40_000));
+        let request = Told {
+            service: Some((space, 7174)),
+            ..told(id, Event::ConnectRequest, 0, Parameters::default())
+        };
+        host.desk.on_event(host.now, request);
+        let Some(Arrival::Management { mad, .. }) = host.desk.heard() else {
+            panic!("not heard of")
+        };
+        let request = Mad::decode(&mad[..]).unwrap().message;
+        let refusal = request.refusal(Reason::UNSUPPORTED, "no rule").unwrap();
+        host.desk.manager.refused.clear();
+        host.desk.say(host.now, PLAIN, PARTITION, refusal);
+        assert_eq!(host.desk.manager.refused, [b"no rule"]);
+        assert!(host.has_nothing() && !host.desk.manager.ids.contains_key(&id));
+    }
 }
 
 #[test]

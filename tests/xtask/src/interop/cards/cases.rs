@@ -10,10 +10,10 @@ use anyhow::{Context as _, bail, ensure};
 use masq_guest::Job;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 /// What is under way for as long as a case takes; it gives up in half a second when nobody
 /// answers.
-const ENDLESS: &str = "ib_write_bw -F -s 65536 -n 100000000 -u 14";
+pub(super) const ENDLESS: &str = "ib_write_bw -F -s 65536 -n 100000000 -u 14";
 const EPERM: &str = "errno 1";
 const ENOMEM: &str = "errno 12";
 
@@ -46,7 +46,11 @@ pub(super) const CASES: &[Case] = &[
     case!(Nothing, "python-core", super::python::core),
     case!(Nothing, "client-killed", client_killed),
     case!(Nothing, "server-killed", server_killed),
+    case!(Plain, "plain-refused", super::plain::refused),
+    case!(Plain, "plain-client-killed", super::plain::client_killed),
+    case!(Plain, "plain-host-killed", super::plain::host_killed),
     case!(Nothing, "masqd-killed", masqd_killed),
+    case!(Plain, "plain-link-deleted", super::plain::link_deleted),
     case!(Card, "link-deleted", link_deleted),
     case!(Card, "no-such-device", no_such_device),
     case!(Card, "device-down", device_down),

@@ -4,6 +4,7 @@
 mod cases;
 pub(crate) mod host;
 mod pairs;
+mod plain;
 mod policy;
 mod python;
 

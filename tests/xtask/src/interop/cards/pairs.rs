@@ -160,7 +160,7 @@ pub(super) struct End<'c> {
     pub(super) host: &'c CardHost,
     pub(super) endpoint: Option<&'static str>,
     /// By which rdma_cm reaches it.
-    cm: &'static str,
+    pub(super) cm: &'static str,
 }
 
 impl<'c> End<'c> {

@@ -6,6 +6,9 @@ pub(super) const HOSTS: [(&str, &str); 2] = [("alpha", "10.77.0.1"), ("beta", "1
 /// A host that runs no masqd.
 pub(super) const PLAIN: (&str, &str) = ("plain", "10.77.0.3");
 
+/// A second address of its, to which no rule leads.
+pub(super) const OTHER: (&str, &str) = ("other", "10.77.0.4");
+
 /// The rule that a scenario takes away and gives back.
 pub(super) const RULE: &str = "a-and-b";
 /// The rule that refuses.
@@ -44,6 +47,7 @@ tenants:
       shut: { address: 10.0.0.6, host: alpha }
       v: { address: 10.0.0.5, host: alpha }
       plain: { outside: 10.77.0.3 }
+      other: { outside: 10.77.0.4 }
     rules:
       - { name: keep-shut, from: any, to: shut, both_ways: true, action: deny }
       - { name: a-and-plain, from: a, to: plain, both_ways: true, qp_types: [RC, UC, UD], action: allow }
