@@ -6,6 +6,7 @@ use crate::fabric::service;
 use crate::world::World;
 use masq_device::PublishedService;
 use masq_policy::{Home, Request, Tenant};
+use masq_spec::verbs::QpType;
 use masq_wire::PKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -49,6 +50,10 @@ impl World {
                 continue;
             };
             for (space, port, qp_type) in self.fabric.services_at(endpoint.id(), to) {
+                // A kernel's connection manager has no such services.
+                if qp_type == QpType::Uc || space == masq_cm::PortSpace::Ipoib {
+                    continue;
+                }
                 let may = strangers.iter().any(|stranger| {
                     let asked = Request::Connect {
                         from: stranger.id(),
