@@ -446,22 +446,44 @@ impl World {
         }
     }
 
+    /// Asks the policy once more for a connection. The side that asked for it does; for a
+    /// host outside, which asks nobody, this one.
+    fn recheck_connection(
+        &self,
+        id: &EndpointId,
+        view: &View,
+        peer: IpAddr,
+    ) -> Result<(), Refused> {
+        let (from, to) = if view.initiator {
+            (id.clone(), self.canonical(id, peer))
+        } else {
+            let peer = self.peer_at(id, peer).map(|(peer, _)| peer);
+            let outside = peer.filter(|p| self.policy.endpoint(p).is_some_and(|e| e.is_outside()));
+            let own = self.policy.endpoint(id).and_then(|own| own.address());
+            match outside.zip(own) {
+                Some(ends) => ends,
+                None => return Ok(()),
+            }
+        };
+        let asked = masq_policy::Request::Connect {
+            from: &from,
+            to,
+            qp_type: crate::session::policy_type(view.qp_type),
+            service: service(view.port_space, view.port),
+        };
+        self.decide(&asked).map(drop)
+    }
+
     /// Cuts the connections that the policy no longer allows. Both sides are told.
     pub(crate) fn recheck_connections(&mut self) -> u64 {
         let mut cut = 0;
         let ids: Vec<EndpointId> = self.fabric.members.keys().cloned().collect();
         for id in ids {
             for view in self.fabric.views(&id) {
-                let Some(destination) = view.destination.filter(|_| view.initiator) else {
+                let Some(destination) = view.destination else {
                     continue;
                 };
-                let asked = masq_policy::Request::Connect {
-                    from: &id,
-                    to: self.canonical(&id, destination.ip()),
-                    qp_type: crate::session::policy_type(view.qp_type),
-                    service: service(view.port_space, view.port),
-                };
-                let Err(refused) = self.decide(&asked) else {
+                let Err(refused) = self.recheck_connection(&id, &view, destination.ip()) else {
                     continue;
                 };
                 if self.is_only_left(&id, destination.ip(), &refused) {

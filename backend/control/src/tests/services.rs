@@ -123,6 +123,46 @@ fn a_session_that_ends_takes_its_services_along() {
 }
 
 #[test]
+fn what_a_plain_host_asked_for_is_cut_when_its_rule_goes() {
+    let (mut world, network) = outside();
+    listen(&mut world, "blue/a", PortSpace::Tcp, 7174);
+    let header = masq_cm::IpHeader {
+        source: SocketAddr::new(FILER, 40_000),
+        destination: [192, 0, 2, 1].into(),
+    };
+    let message = masq_cm::Message::Req(Box::new(masq_cm::Req {
+        local_comm: masq_cm::CommId(7),
+        service_id: masq_cm::service_id(PortSpace::Tcp, 7174),
+        qpn: 0x22,
+        private: masq_cm::Private::new(&header.with::<92>(b"")),
+        ..masq_cm::Req::default()
+    }));
+    let mad = masq_cm::Mad {
+        transaction: 7,
+        message,
+    };
+    let arrival = Arrival::Management {
+        from: FILER,
+        partition: BLUE,
+        mad: Box::new(mad.encode()),
+    };
+    world.on_arrival(DeviceId::default(), arrival);
+    let requested = |view: &masq_cm::View| view.state == "requested";
+    let of = |world: &World| world.fabric.views(&id("blue/a")).into_iter();
+    assert_eq!(of(&world).filter(requested).count(), 1);
+    assert_eq!(world.recheck_connections(), 0);
+    network.told();
+    let other = OUTSIDE.replace("rdma_cm/tcp/7174", "rdma_cm/tcp/7175");
+    world.set_policy(Policy::parse("p", &other).unwrap());
+    assert_eq!(world.recheck_connections(), 1);
+    assert_eq!(of(&world).filter(requested).count(), 0);
+    assert!(network.told().contains(&Told::Sent(FILER, BLUE)));
+    let mad = network.last.lock().unwrap().take().unwrap();
+    let said = masq_cm::Mad::decode(&mad[..]).unwrap().message;
+    assert!(matches!(said, masq_cm::Message::Rej(_)), "{said:?}");
+}
+
+#[test]
 fn who_asked_a_plain_host_hears_at_once_that_nothing_gets_there() {
     let (mut world, network) = outside();
     let endpoint = id("blue/a");
