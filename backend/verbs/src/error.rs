@@ -5,12 +5,12 @@ use std::net::IpAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
     /// rdma-core is missing.
-    #[error(
-        "{name} cannot be loaded ({error}); install rdma-core (Debian: libibverbs1 and ibverbs-providers)"
-    )]
+    #[error("{name} cannot be loaded ({error}); install rdma-core (Debian: {packages})")]
     NoLibrary {
         /// The library.
         name: &'static str,
+        /// What has it, by the names of Debian.
+        packages: &'static str,
         /// What the loader says.
         error: String,
     },

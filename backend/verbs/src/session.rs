@@ -21,7 +21,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long control waits for a call that may look for a neighbour; after that it
@@ -30,12 +29,6 @@ const SOON: Duration = Duration::from_millis(2);
 
 /// Objects that are released at once.
 const MANY: usize = 32;
-
-/// Never reused.
-fn ticket() -> Ticket {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    Ticket(NEXT.fetch_add(1, Ordering::Relaxed))
-}
 
 /// A call that looks for a neighbour, on a thread of its own.
 enum Pending {
@@ -220,7 +213,7 @@ impl Session for VerbsSession {
 
     fn create_cq(&mut self, cq: CqSpec) -> Result<()> {
         let (_, channel) = self.host()?;
-        let ticket = ticket();
+        let ticket = Ticket::unused();
         let host = host::Cq::new(&channel, cq.cqe, ticket);
         let host = host.map_err(|e| refused("a completion queue", &e))?;
         self.call(move |relay, s| relay.insert_cq(s, cq, host, ticket))
@@ -241,7 +234,7 @@ impl Session for VerbsSession {
 
     fn create_srq(&mut self, srq: SrqSpec) -> Result<()> {
         let pd = self.pd(srq.pd)?;
-        let ticket = ticket();
+        let ticket = Ticket::unused();
         let host = host::Srq::new(&pd, srq.max_wr, srq.max_sge, ticket);
         let host = host.map_err(|e| refused("a shared receive queue", &e))?;
         let (limit, handle) = (srq.limit, srq.handle);
@@ -299,7 +292,7 @@ impl Session for VerbsSession {
                 max_inline_data: caps.max_inline_data,
             },
             sq_sig_all: qp.sq_sig_all,
-            ticket: ticket(),
+            ticket: Ticket::unused(),
         };
         let (send, recv) = (&parts.send_cq, &parts.recv_cq);
         let host = host::Qp::new(&pd, send, recv, parts.srq.as_ref(), &shape);

@@ -1,4 +1,5 @@
-//! The binary interface of `libibverbs.so.1`, as types and constants; no logic.
+//! The binary interface of `libibverbs.so.1`, as types and constants; no logic. What
+//! of librdmacm's is needed to call it lies here too.
 //!
 //! Names, field order and values are those of `<infiniband/verbs.h>`, so that a
 //! reader can go from one to the other; structures have the newest known size
@@ -15,6 +16,7 @@
 )]
 
 mod attr;
+mod cm;
 mod consts;
 mod context;
 mod kern;
@@ -23,6 +25,7 @@ pub mod ucm;
 mod work;
 
 pub use attr::*;
+pub use cm::*;
 pub use consts::*;
 pub use context::*;
 pub use kern::*;

@@ -13,6 +13,7 @@ const PACKAGES: &[(&str, &str)] = &[
         "libibverbs-dev",
         "the C headers that the library is checked against",
     ),
+    ("librdmacm-dev", "the same of rdma_cm"),
     ("ibverbs-utils", "ibv_devices, ibv_devinfo, ibv_*_pingpong"),
     ("perftest", "ib_send_bw and its seven siblings"),
     ("rdmacm-utils", "programs of rdma_cm"),

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Names of the cards of the host, in the order of libibverbs.
 pub(crate) fn cards() -> Result<Vec<String>, CardError> {
@@ -52,9 +53,17 @@ fn with_cards<R>(
 }
 
 /// Names an object of ours in events of the card: it travels as the context pointer
-/// of a CQ, QP or SRQ.
+/// of a CQ, QP, SRQ or connection id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket(pub(crate) usize);
+
+impl Ticket {
+    /// One that names nothing yet; never given twice.
+    pub(crate) fn unused() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// What an asynchronous event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! The host's `libibverbs.so.1`, loaded when the first card is opened: a machine
-//! without rdma-core builds and runs masqd all the same.
+//! The host's `libibverbs.so.1` and `librdmacm.so.1`, loaded when the first card is
+//! opened: a machine without rdma-core builds and runs masqd all the same.
 #![allow(unsafe_code)] // symbols of a shared library
 
 use crate::CardError;
@@ -7,31 +7,35 @@ use libc::{c_char, c_int, c_uint, c_void};
 use masq_verbs_abi::*;
 use std::sync::Arc;
 
-/// The file that is loaded, by its soname.
-const LIBRARY: &str = "libibverbs.so.1";
-
-macro_rules! functions {
-    ($($name:ident: fn($($arg:ty),*) $(-> $out:ty)?;)*) => {
-        /// What is called of the library, by the names of its manual pages.
+macro_rules! library {
+    (
+        $(#[$doc:meta])* $library:ident = $file:literal, $packages:literal;
+        $($name:ident: fn($($arg:ty),*) $(-> $out:ty)?;)*
+    ) => {
+        $(#[$doc])*
         #[derive(Debug)]
-        pub(super) struct Library {
+        pub(super) struct $library {
             $(pub(super) $name: unsafe extern "C" fn($($arg),*) $(-> $out)?,)*
             _loaded: libloading::Library,
         }
 
-        impl Library {
+        impl $library {
             /// Loads it.
             pub(super) fn load() -> Result<Arc<Self>, CardError> {
+                let fails = |error: libloading::Error| CardError::NoLibrary {
+                    name: $file,
+                    packages: $packages,
+                    error: error.to_string(),
+                };
                 // SAFETY: rdma-core's initializers have no conditions.
-                let loaded = unsafe { libloading::Library::new(LIBRARY) }
-                    .map_err(|error| CardError::NoLibrary { name: LIBRARY, error: error.to_string() })?;
+                let loaded = unsafe { libloading::Library::new($file) }.map_err(fails)?;
                 $(
-                    // SAFETY: the type is that of the header (verbs.h), whose
-                    // exported functions never change under one soname.
+                    // SAFETY: the type is that of the header, whose exported
+                    // functions never change under one soname.
                     let $name = unsafe {
                         *loaded
                             .get::<unsafe extern "C" fn($($arg),*) $(-> $out)?>(stringify!($name))
-                            .map_err(|error| CardError::NoLibrary { name: LIBRARY, error: error.to_string() })?
+                            .map_err(fails)?
                     };
                 )*
                 Ok(Arc::new(Self { $($name,)* _loaded: loaded }))
@@ -40,7 +44,9 @@ macro_rules! functions {
     };
 }
 
-functions! {
+library! {
+    /// What is called of libibverbs, by the names of its manual pages.
+    Library = "libibverbs.so.1", "libibverbs1 and ibverbs-providers";
     ibv_get_device_list: fn(*mut c_int) -> *mut *mut ibv_device;
     ibv_free_device_list: fn(*mut *mut ibv_device);
     ibv_get_device_name: fn(*mut ibv_device) -> *const c_char;
@@ -72,4 +78,26 @@ functions! {
     ibv_destroy_qp: fn(*mut ibv_qp) -> c_int;
     ibv_create_ah: fn(*mut ibv_pd, *mut ibv_ah_attr) -> *mut ibv_ah;
     ibv_destroy_ah: fn(*mut ibv_ah) -> c_int;
+}
+
+library! {
+    /// What is called of librdmacm, by the names of its manual pages.
+    CmLibrary = "librdmacm.so.1", "librdmacm1";
+    rdma_create_event_channel: fn() -> *mut rdma_event_channel;
+    rdma_destroy_event_channel: fn(*mut rdma_event_channel);
+    rdma_create_id: fn(*mut rdma_event_channel, *mut *mut rdma_cm_id, *mut c_void, c_enum) -> c_int;
+    rdma_destroy_id: fn(*mut rdma_cm_id) -> c_int;
+    rdma_bind_addr: fn(*mut rdma_cm_id, *mut libc::sockaddr) -> c_int;
+    rdma_listen: fn(*mut rdma_cm_id, c_int) -> c_int;
+    rdma_resolve_addr: fn(*mut rdma_cm_id, *mut libc::sockaddr, *mut libc::sockaddr, c_int) -> c_int;
+    rdma_resolve_route: fn(*mut rdma_cm_id, c_int) -> c_int;
+    rdma_connect: fn(*mut rdma_cm_id, *mut rdma_conn_param) -> c_int;
+    rdma_establish: fn(*mut rdma_cm_id) -> c_int;
+    rdma_accept: fn(*mut rdma_cm_id, *mut rdma_conn_param) -> c_int;
+    rdma_reject: fn(*mut rdma_cm_id, *const c_void, u8) -> c_int;
+    rdma_disconnect: fn(*mut rdma_cm_id) -> c_int;
+    rdma_get_cm_event: fn(*mut rdma_event_channel, *mut *mut rdma_cm_event) -> c_int;
+    rdma_ack_cm_event: fn(*mut rdma_cm_event) -> c_int;
+    rdma_set_option: fn(*mut rdma_cm_id, c_int, c_int, *mut c_void, usize) -> c_int;
+    rdma_init_qp_attr: fn(*mut rdma_cm_id, *mut ibv_qp_attr, *mut c_int) -> c_int;
 }

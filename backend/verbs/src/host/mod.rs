@@ -2,13 +2,19 @@
 //! released when it is dropped, so whatever order a session ends in, the card sees
 //! the right one.
 
+mod cm;
 mod context;
 mod library;
 mod memory;
 mod post;
 mod queues;
 mod ucm;
+mod sockaddr;
 
+#[allow(unused_imports, reason = "as in cm")]
+pub(crate) use cm::{
+    CmEvent, CmId, CmKind, CmParam, ConnParam, EventChannel, PortSpace, Private, UdParam,
+};
 pub(crate) use context::{AsyncElement, Context, Ticket, cards};
 pub(crate) use memory::{Ah, Mr, Pd};
 pub(crate) use post::{BATCH, MAX_INLINE, MAX_SGE, Payload, ReceiveBatch, SendBatch, To, Wc};
