@@ -2,8 +2,9 @@
 
 use crate::bridge::Agreed;
 use crate::card::{Card, Link, address_of};
-use crate::host::{Channel, Context};
-use crate::network::{CardNetwork, Waiting};
+use crate::host::{Channel, Context, EventChannel};
+use crate::iwarp::{Connector, own_address};
+use crate::network::{CardNetwork, MANAGEMENT_PORT, Waiting};
 use crate::relay::{Host, Relay};
 use crate::session::VerbsSession;
 use crate::{CardError, CardInfo};
@@ -16,7 +17,7 @@ use masq_spec::verbs::DeviceAttr;
 use masq_wire::Mtu;
 use rustix::fs::inotify;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub struct VerbsDevice {
     paths: Vec<Arc<DataPath<Relay>>>,
     network: Option<Arc<CardNetwork>>,
     agreed: Arc<Agreed>,
+    /// Of an iWARP card.
+    connector: Option<Arc<Connector>>,
 }
 
 impl VerbsDevice {
@@ -62,15 +65,22 @@ impl VerbsDevice {
             });
             paths.push(Arc::new(path.map_err(fails("start a data-path thread"))?));
         }
+        let opening = "open the UDP port for management (4790)";
+        let socket = host.map(|host| UdpSocket::bind((host, MANAGEMENT_PORT)));
+        let socket = socket.transpose().map_err(fails(opening))?;
+        let connector = match card.link {
+            Link::Iwarp => connector(&card, host, &paths, socket.as_ref())?,
+            _ => None,
+        };
         let agreed = Arc::<Agreed>::default();
-        let network = match host {
+        let network = match host.zip(socket) {
             None => None,
-            Some(host) => {
+            Some((host, socket)) => {
                 let mtu = Mtu::from_code(card.mtu as u8).unwrap_or(Mtu::B1024);
-                let agreed = Arc::clone(&agreed);
-                let started = CardNetwork::start(paths.clone(), waiting, agreed, host, mtu);
-                let what = "open the UDP port for management (4790)";
-                Some(Arc::new(started.map_err(fails(what))?))
+                let (paths, connector) = (paths.clone(), connector.clone());
+                let (agreed, at) = (Arc::clone(&agreed), (host, socket));
+                let started = CardNetwork::start(paths, waiting, agreed, at, mtu, connector);
+                Some(Arc::new(started.map_err(fails(opening))?))
             }
         };
         Ok(Self {
@@ -78,6 +88,7 @@ impl VerbsDevice {
             paths,
             network,
             agreed,
+            connector,
         })
     }
 
@@ -91,14 +102,46 @@ impl VerbsDevice {
                 Link::InfiniBand { .. } => "InfiniBand",
                 Link::Iwarp => "iWARP",
             },
-            address: (self.card.link == Link::Ethernet).then(|| address_of(self.card.gid)),
+            address: match self.card.link {
+                Link::Ethernet => Some(address_of(self.card.gid)),
+                Link::InfiniBand { .. } => None,
+                Link::Iwarp => self.connector.as_ref().map(|c| c.host()),
+            },
         }
     }
 
-    fn path_of(&self, domain: DomainKey) -> Result<&Arc<DataPath<Relay>>> {
+    fn path_of(&self, domain: DomainKey) -> Result<(usize, &Arc<DataPath<Relay>>)> {
         let number = domain.0 as usize % self.paths.len().max(1);
-        self.paths.get(number).ok_or(DeviceError::Gone)
+        let path = self.paths.get(number).ok_or(DeviceError::Gone)?;
+        Ok((number, path))
     }
+}
+
+/// What connects the queue pairs of an iWARP card; None without the host's connection
+/// manager.
+fn connector(
+    card: &Card,
+    host: Option<IpAddr>,
+    paths: &[Arc<DataPath<Relay>>],
+    socket: Option<&UdpSocket>,
+) -> std::result::Result<Option<Arc<Connector>>, CardError> {
+    let channel = match EventChannel::new() {
+        Ok(channel) => channel,
+        Err(error) => {
+            let card = &card.name;
+            tracing::warn!(card, %error, "queue pairs of this card cannot be connected");
+            return Ok(None);
+        }
+    };
+    let own = own_address(&channel, &card.name, host)?;
+    let socket = socket.map(UdpSocket::try_clone).transpose();
+    let socket = socket.map_err(|source| CardError::Host {
+        what: "make a descriptor",
+        source,
+    })?;
+    let reads = card.attributes.max_qp_rd_atom;
+    let started = Connector::start(channel, &card.name, own, reads, paths.to_vec(), socket)?;
+    Ok(Some(Arc::new(started)))
 }
 
 /// Readable when something becomes of the card's character device.
@@ -143,7 +186,7 @@ impl Device for VerbsDevice {
     }
 
     fn open(&self, spec: SessionSpec) -> Result<Box<dyn Session>> {
-        let path = self.path_of(spec.domain)?;
+        let (number, path) = self.path_of(spec.domain)?;
         let kick = Arc::clone(&spec.kick);
         path.watch(kick.as_fd())
             .map_err(|_| DeviceError::Exhausted("descriptors"))?;
@@ -153,9 +196,10 @@ impl Device for VerbsDevice {
         Ok(Box::new(VerbsSession::new(
             card,
             Arc::clone(&self.agreed),
-            Arc::clone(path),
+            (number, Arc::clone(path)),
             index,
             kick,
+            self.connector.clone(),
         )))
     }
 }

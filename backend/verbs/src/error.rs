@@ -56,6 +56,22 @@ pub enum CardError {
         /// Its name.
         name: String,
     },
+    /// An iWARP card that has not the host's address.
+    #[error("{name} has not this host's address {address}; {}", has_addresses(.addresses))]
+    NoAddress {
+        /// Its name.
+        name: String,
+        /// The address of the host in the policy.
+        address: IpAddr,
+        /// Addresses that it has.
+        addresses: Vec<IpAddr>,
+    },
+    /// An iWARP card without any address.
+    #[error("{name} has no IPv4 address: give its network interface one")]
+    NoAddresses {
+        /// Its name.
+        name: String,
+    },
     /// Something else of the host.
     #[error("{what}: {source}")]
     Host {
@@ -72,6 +88,16 @@ fn listed(cards: &[String]) -> String {
             "the host has none (`rdma link show`; the soft device needs none: --device soft)".into()
         }
         cards => format!("the host has {}", cards.join(", ")),
+    }
+}
+
+fn has_addresses(addresses: &[IpAddr]) -> String {
+    match addresses {
+        [] => "it has none".into(),
+        addresses => {
+            let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            format!("it has {}", list.join(", "))
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod card;
 mod device;
 mod error;
 mod host;
+mod iwarp;
 mod network;
 mod relay;
 mod session;

@@ -3,6 +3,7 @@
 //! UDP datagrams of a port of their own.
 
 use crate::bridge::{Agreed, Bridge};
+use crate::iwarp::Connector;
 use crate::relay::Relay;
 use masq_cm::Mad;
 use masq_datapath::DataPath;
@@ -90,6 +91,8 @@ pub(crate) struct CardNetwork {
     strangers: RwLock<Vec<IpAddr>>,
     bridge: Bridge,
     counters: Counters,
+    /// Of an iWARP card: has messages of its own.
+    connector: Option<Arc<Connector>>,
 }
 
 impl CardNetwork {
@@ -97,10 +100,10 @@ impl CardNetwork {
         paths: Vec<Arc<DataPath<Relay>>>,
         waiting: Arc<Waiting>,
         agreed: Arc<Agreed>,
-        host: IpAddr,
+        (host, socket): (IpAddr, UdpSocket),
         mtu: Mtu,
+        connector: Option<Arc<Connector>>,
     ) -> io::Result<Self> {
-        let socket = UdpSocket::bind((host, MANAGEMENT_PORT))?;
         socket.set_nonblocking(true)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (token, fd) in [(0, socket.as_fd()), (1, waiting.signal.as_fd())] {
@@ -118,7 +121,14 @@ impl CardNetwork {
             host,
             mtu,
             counters: Counters::default(),
+            connector,
         })
+    }
+
+    /// Whether the connector took a datagram.
+    fn is_of_connector(&self, from: IpAddr, datagram: &[u8]) -> bool {
+        let connector = self.connector.as_ref();
+        connector.is_some_and(|connector| connector.takes(from, datagram))
     }
 }
 
@@ -183,8 +193,14 @@ impl Network for CardNetwork {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 Err(_) => return None,
             };
-            let decoded = datagram.get(..len).and_then(decode);
-            let Some((partition, mad)) = decoded.filter(|_| from.port() == MANAGEMENT_PORT) else {
+            let datagram = datagram.get(..len).unwrap_or_default();
+            let is_of_masqd = from.port() == MANAGEMENT_PORT;
+            if is_of_masqd && self.is_of_connector(from.ip().to_canonical(), datagram) {
+                self.counters.received.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let decoded = decode(datagram);
+            let Some((partition, mad)) = decoded.filter(|_| is_of_masqd) else {
                 self.counters.malformed.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
@@ -253,6 +269,10 @@ impl Network for CardNetwork {
             ("too many requests of plain hosts", &bridge.too_many),
         ] {
             report.dropped.insert(reason, count(counter));
+        }
+        if let Some(connector) = &self.connector {
+            let unexpected = connector.unexpected();
+            report.dropped.insert("no such connection", unexpected);
         }
         report
     }

@@ -6,6 +6,7 @@ use crate::attr::{LIVE, path, to_card};
 use crate::bridge::Agreed;
 use crate::card::{Card, Link};
 use crate::host::{self, Channel, Context, QpShape, Ticket, refused};
+use crate::iwarp::Connector;
 use crate::relay::{Ah, Headers, Mr, NewQp, Relay};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use masq_datapath::DataPath;
@@ -17,6 +18,7 @@ use masq_memory::{MappedRing, MemoryError, Piece, Region, Span, Target};
 use masq_spec::verbs::{Access, Gid, QpMask, QpType, SrqAttr, State};
 use masq_transport::check_transition;
 use masq_verbs_abi::{ibv_qp_attr, ibv_qp_cap};
+use rustc_hash::FxHashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -38,34 +40,48 @@ enum Pending {
 
 /// One frontend process on a card.
 pub(crate) struct VerbsSession {
-    card: Arc<Card>,
+    pub(crate) card: Arc<Card>,
     /// What the kernel agreed with plain hosts.
     agreed: Arc<Agreed>,
     path: Arc<DataPath<Relay>>,
+    /// Its number among the device's.
+    path_number: usize,
     index: usize,
     kick: Arc<OwnedFd>,
     pending: Option<Pending>,
+    /// Of an iWARP card.
+    pub(crate) connector: Option<Arc<Connector>>,
+    /// Numbers of the queue pairs that it was told of.
+    pub(crate) joined: FxHashSet<u32>,
 }
 
 impl VerbsSession {
     pub(crate) fn new(
         card: Arc<Card>,
         agreed: Arc<Agreed>,
-        path: Arc<DataPath<Relay>>,
+        (path_number, path): (usize, Arc<DataPath<Relay>>),
         index: usize,
         kick: Arc<OwnedFd>,
+        connector: Option<Arc<Connector>>,
     ) -> Self {
         Self {
             card,
             agreed,
             path,
+            path_number,
             index,
             kick,
             pending: None,
+            connector,
+            joined: FxHashSet::default(),
         }
     }
 
-    fn call<R: Send + 'static>(
+    pub(crate) fn path_number(&self) -> usize {
+        self.path_number
+    }
+
+    pub(crate) fn call<R: Send + 'static>(
         &self,
         f: impl FnOnce(&mut Relay, usize) -> Result<R> + Send + 'static,
     ) -> Result<R> {
@@ -90,7 +106,11 @@ impl VerbsSession {
     }
 
     /// Where a path leads on the card, if it may lead there.
-    fn check_destination(&self, destination: Destination, qpn: Option<u32>) -> Result<()> {
+    pub(crate) fn check_destination(
+        &self,
+        destination: Destination,
+        qpn: Option<u32>,
+    ) -> Result<()> {
         let (Destination::Endpoint(endpoint), Some(qpn)) = (destination, qpn) else {
             return Ok(());
         };
@@ -314,10 +334,8 @@ impl Session for VerbsSession {
         check_transition(qp_type, now, to, mask).map_err(|_| {
             DeviceError::Invalid("not allowed in this state, or attributes missing")
         })?;
-        if self.card.link == Link::Iwarp && matches!(to, State::Rtr | State::Rts) {
-            return Err(DeviceError::Unsupported(
-                "connecting without rdma_cm on this card: it is an iWARP card",
-            ));
+        if self.card.link == Link::Iwarp {
+            return self.modify_iwarp(qp, &change, &host, (now, to));
         }
         let path = match change.destination {
             Some(destination) => {
@@ -369,10 +387,18 @@ impl Session for VerbsSession {
     }
 
     fn fail_qp(&mut self, qp: Handle) -> Result<()> {
-        self.call(move |relay, s| relay.cut(s, qp))
+        let (host, ..) = self.call(move |relay, s| relay.host_qp(s, qp))?;
+        self.call(move |relay, s| relay.cut(s, qp))?;
+        self.leave(host.qpn());
+        Ok(())
     }
 
     fn destroy_qp(&mut self, qp: Handle) -> Result<()> {
+        let (host, ..) = self.call(move |relay, s| relay.host_qp(s, qp))?;
+        if self.joined.remove(&host.qpn()) {
+            self.leave(host.qpn());
+        }
+        drop(host);
         // The card's queue pair goes here, when the data path has let go of it.
         self.call(move |relay, s| relay.destroy_qp(s, qp)).map(drop)
     }
@@ -433,6 +459,7 @@ impl Session for VerbsSession {
 impl Drop for VerbsSession {
     fn drop(&mut self) {
         self.path.unwatch(self.kick.as_fd());
+        self.leave_all();
         // What is left is released here, not by the data path; much of it by a thread,
         // so that nobody is kept waiting while the card works.
         let Ok(remains) = self.call(|relay, s| Ok(relay.close(s))) else {

@@ -1,9 +1,9 @@
 //! From the card to the tenants' completion queues.
 
-use super::objects::{Qp, WrId};
+use super::objects::{Connection, Qp, WrId};
 use super::post::failed;
 use super::receives::PostedReceive;
-use super::{PATIENCE, Relay};
+use super::{PATIENCE, PEER_PATIENCE, Relay};
 use crate::host::Wc;
 use masq_datapath::Pushed;
 use masq_spec::event::AsyncEvent;
@@ -96,8 +96,9 @@ impl Relay {
         if qp.failed_at.is_some() {
             qp.failed_at = Some(self.now);
         }
+        let status = send_status(qp, wc.status);
         let cqe = Cqe {
-            status: wc.status as u8,
+            status: status as u8,
             opcode: posted.opcode,
             wr_id: posted.wr_id,
             index,
@@ -108,7 +109,7 @@ impl Relay {
         };
         let cq = qp.send_cq;
         let wants_more = qp.refused.is_some() || qp.sq.is_published(qp.sq_head);
-        match wc.status {
+        match status {
             s if s == WcStatus::RetryExcErr as u32 => qp.counters.retries += 1,
             s if s == WcStatus::RnrRetryExcErr as u32 => qp.counters.rnr_waits += 1,
             _ => {}
@@ -117,7 +118,7 @@ impl Relay {
             self.push(cq, cqe, false);
         }
         if !ok {
-            self.follow_card(q, cause_of(wc.status));
+            self.follow_card(q, cause_of(status));
         }
         if self.qps.get(q).is_some_and(|qp| qp.refused.is_some()) {
             self.complete_refused(q);
@@ -321,6 +322,39 @@ impl Relay {
         }
     }
 
+    /// The connection of a queue pair broke, or was never made.
+    pub(super) fn lose(&mut self, q: usize, cause: &'static str) {
+        if let Some(qp) = self.qps.get_mut(q)
+            && !matches!(qp.state, State::Err | State::Reset)
+        {
+            qp.lose();
+            self.fail(q, cause);
+        }
+    }
+
+    /// Gives up on peers that requests have waited for long enough.
+    pub(super) fn take_unconnected(&mut self) -> bool {
+        let mut busy = false;
+        let mut i = 0;
+        while let Some(q) = self.unconnected.get(i).copied() {
+            let since = match self.qps.get(q).map(|qp| qp.connection) {
+                Some(Connection::Waiting(Some(since))) => since,
+                _ => {
+                    self.unconnected.swap_remove(i);
+                    continue;
+                }
+            };
+            if self.now.saturating_sub(since) < PEER_PATIENCE {
+                i += 1;
+                continue;
+            }
+            self.unconnected.swap_remove(i);
+            self.lose(q, "the peer's queue pair was not connected in time");
+            busy = true;
+        }
+        busy
+    }
+
     /// A queue pair is in ERROR: what comes from now on is flushed.
     pub(super) fn failed(&mut self, q: usize, cause: &'static str) {
         let now = self.now;
@@ -348,7 +382,8 @@ impl Relay {
                 let mut wqe = SendWqe::new_zeroed();
                 qp.sq.read(qp.sq_head, 0, wqe.as_mut_bytes());
                 qp.refused = None;
-                let cqe = failed(qp, &wqe, WcStatus::WrFlushErr);
+                let status = qp.undone();
+                let cqe = failed(qp, &wqe, status);
                 qp.sq_head = qp.sq_head.wrapping_add(1);
                 qp.sq_tail = qp.sq_head;
                 qp.sq.set_device_index(qp.sq_tail);
@@ -418,7 +453,7 @@ impl Relay {
             qp.sq_tail = index.wrapping_add(1);
             qp.sq.set_device_index(qp.sq_tail);
             let cqe = Cqe {
-                status: WcStatus::WrFlushErr as u8,
+                status: qp.undone() as u8,
                 opcode: posted.opcode,
                 wr_id: posted.wr_id,
                 index,
@@ -436,6 +471,26 @@ impl Relay {
                 break;
             };
             self.push(recv_cq, flushed_receive(qpn, &posted), false);
+        }
+    }
+}
+
+/// What a send's completion says. An iWARP card gives all back flushed when the
+/// connection breaks; of the first a program would hear that nobody answered.
+fn send_status(qp: &mut Qp, status: u32) -> u32 {
+    match status {
+        IBV_WC_SUCCESS => status,
+        s if s == WcStatus::WrFlushErr as u32 => {
+            if qp.state != State::Err {
+                qp.lose();
+            }
+            qp.undone() as u32
+        }
+        _ => {
+            if qp.connection != Connection::ByState {
+                qp.connection = Connection::Lost { told: true };
+            }
+            status
         }
     }
 }

@@ -3,10 +3,11 @@
 
 use super::complete::FLUSHES;
 use super::headers::Headers;
-use super::objects::{Ah, Cq, Mr, Qp, SessionState, Srq, Work};
+use super::objects::{Ah, Connection, Cq, Mr, Qp, SessionState, Srq, Work};
 use super::receives::ReceiveQueue;
 use super::{Object, Relay};
 use crate::attr::update;
+use crate::card::Link;
 use crate::host::{self, Channel, Context, Ticket};
 use masq_datapath::CompletionRing;
 use masq_device::{
@@ -409,6 +410,10 @@ impl Relay {
             pd: spec.pd,
             host: new.host,
             state: State::Reset,
+            connection: match self.card.link {
+                Link::Iwarp => Connection::Waiting(None),
+                _ => Connection::ByState,
+            },
             attr: QpAttr {
                 caps,
                 sq_sig_all: u8::from(spec.sq_sig_all),
@@ -523,7 +528,10 @@ impl Relay {
         }
         let qp = self.qps.get(q).ok_or(NO_OBJECT)?;
         let mut attr = qp.attr;
-        update(&mut attr, live);
+        match qp.connection {
+            Connection::ByState => update(&mut attr, live),
+            _ => attr.qp_state = qp.state as u32,
+        }
         let waiting = (0..attr.caps.max_send_wr)
             .take_while(|n| qp.sq.is_published(qp.sq_head.wrapping_add(*n)))
             .count() as u32;
@@ -535,6 +543,31 @@ impl Relay {
             counters: qp.counters,
             cause: qp.cause,
         })
+    }
+
+    /// What names a queue pair for ever.
+    pub(crate) fn ticket_of(&mut self, s: usize, handle: Handle) -> Result<Ticket> {
+        let q = self.qp_index(s, handle)?;
+        Ok(self.qps.get(q).ok_or(NO_OBJECT)?.ticket)
+    }
+
+    /// The kernel has connected a queue pair.
+    pub(crate) fn connected(&mut self, ticket: Ticket) {
+        let Some(Object::Qp(q)) = self.tickets.get(&ticket.0).copied() else {
+            return;
+        };
+        let is_waiting = |qp: &&mut Qp| matches!(qp.connection, Connection::Waiting(_));
+        if let Some(qp) = self.qps.get_mut(q).filter(is_waiting) {
+            qp.connection = Connection::Made;
+            self.enqueue(q);
+        }
+    }
+
+    /// A connection ended, or was not made.
+    pub(crate) fn disconnected(&mut self, ticket: Ticket, cause: &'static str) {
+        if let Some(Object::Qp(q)) = self.tickets.get(&ticket.0).copied() {
+            self.lose(q, cause);
+        }
     }
 
     /// Moves a queue pair to ERROR on the operator's behalf.
@@ -557,6 +590,7 @@ impl Relay {
         self.qpns.remove(&qp.qpn);
         self.tickets.remove(&qp.ticket.0);
         self.failing.retain(|failing| *failing != q);
+        self.unconnected.retain(|waiting| *waiting != q);
         self.free_slot(qp.session, qp.doorbell);
         for cq in [qp.send_cq, qp.recv_cq] {
             if let Some(cq) = self.cqs.get_mut(cq) {

@@ -33,7 +33,7 @@ use masq_memory::Piece;
 use masq_spec::event::AsyncEvent;
 use masq_transport::Nanos;
 use masq_verbs_abi::*;
-use objects::{Cq, Qp, SessionState, Srq, Work};
+use objects::{Connection, Cq, Qp, SessionState, Srq, Work};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use std::io;
@@ -52,6 +52,9 @@ const CHANNEL_LOOK: Nanos = 50_000;
 const EVENT_LOOK: Nanos = 1_000_000;
 /// How long a queue pair in ERROR waits for completions that the card owes.
 const PATIENCE: Nanos = 500_000_000;
+
+/// How long requests wait for the kernel to connect their queue pair.
+const PEER_PATIENCE: Nanos = 30_000_000_000;
 
 /// Places of the descriptors that wake the thread.
 const CHANNEL: usize = 0;
@@ -78,6 +81,8 @@ pub(crate) struct Relay {
     unarmed: Vec<usize>,
     /// Queue pairs in ERROR that wait for completions.
     failing: Vec<usize>,
+    /// Queue pairs whose requests wait for a connection.
+    unconnected: Vec<usize>,
     senders: Senders,
     /// Scratch for the pieces of a header; used within a call only.
     pieces: Vec<Piece>,
@@ -141,6 +146,7 @@ impl Relay {
             hot_cqs: Rota::new(CQ_HEAT),
             unarmed: Vec::new(),
             failing: Vec::new(),
+            unconnected: Vec::new(),
             senders: Senders::new(waiting),
             pieces: Vec::with_capacity(8),
             sends: SendBatch::default(),
@@ -374,6 +380,7 @@ impl Engine for Relay {
             };
         }
         busy |= self.take_failing();
+        busy |= self.take_unconnected();
         busy |= self.take_held_datagrams();
         if now.saturating_sub(self.looked_at_channel) > CHANNEL_LOOK {
             self.take_channel(usize::MAX);
@@ -396,8 +403,16 @@ impl Engine for Relay {
             .iter()
             .filter_map(|q| self.qps.get(*q)?.failed_at);
         let failing = failing.map(|at| at.saturating_add(PATIENCE)).min();
+        let unconnected =
+            self.unconnected
+                .iter()
+                .filter_map(|q| match self.qps.get(*q)?.connection {
+                    Connection::Waiting(Some(since)) => Some(since.saturating_add(PEER_PATIENCE)),
+                    _ => Some(now),
+                });
         let held = self.senders.next_wake();
-        let next = [failing, held].into_iter().flatten().min()?;
+        let next = [failing, unconnected.min(), held];
+        let next = next.into_iter().flatten().min()?;
         Some(next.max(now))
     }
 

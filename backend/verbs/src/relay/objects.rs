@@ -7,7 +7,7 @@ use crate::session::Mapped;
 use masq_datapath::{CompletionRing, Lane};
 use masq_device::{DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
 use masq_memory::{DoorbellPage, MappedRing};
-use masq_spec::queue::Cqe;
+use masq_spec::queue::{Cqe, WcStatus};
 use masq_spec::verbs::{Gid, QpAttr, QpType, State};
 use masq_transport::Nanos;
 use masq_wire::PKey;
@@ -118,6 +118,22 @@ pub(crate) struct PostedSend {
     pub(crate) signalled: bool,
 }
 
+/// How far the card's queue pair is connected. On most cards that is what its state
+/// says; an iWARP card's is connected by the kernel's connection manager, whenever
+/// the peer is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    ByState,
+    /// Not yet; since when requests wait for it.
+    Waiting(Option<Nanos>),
+    Made,
+    /// It broke. The first request that it takes along was not answered, all others
+    /// are flushed.
+    Lost {
+        told: bool,
+    },
+}
+
 /// A queue pair.
 pub(crate) struct Qp {
     pub(crate) session: usize,
@@ -131,6 +147,7 @@ pub(crate) struct Qp {
     pub(crate) host: Arc<host::Qp>,
     /// As far as the relay knows; the card may be ahead.
     pub(crate) state: State,
+    pub(crate) connection: Connection,
     /// What the tenant set.
     pub(crate) attr: QpAttr,
     pub(crate) send_cq: usize,
@@ -170,6 +187,29 @@ impl Qp {
         index as usize & (self.sends.len() - 1)
     }
 
+    /// Whether the card may get requests.
+    pub(crate) fn may_send(&self) -> bool {
+        matches!(self.connection, Connection::ByState | Connection::Made)
+    }
+
+    /// The connection broke.
+    pub(crate) fn lose(&mut self) {
+        if matches!(self.connection, Connection::Waiting(_) | Connection::Made) {
+            self.connection = Connection::Lost { told: false };
+        }
+    }
+
+    /// The status of a request that is given back undone.
+    pub(crate) fn undone(&mut self) -> WcStatus {
+        match &mut self.connection {
+            Connection::Lost { told } if !*told => {
+                *told = true;
+                WcStatus::RetryExcErr
+            }
+            _ => WcStatus::WrFlushErr,
+        }
+    }
+
     /// Back to RESET: what the card had is forgotten.
     pub(crate) fn reset(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
@@ -182,6 +222,9 @@ impl Qp {
         self.is_blocked = false;
         self.failed_at = None;
         self.cause = None;
+        if self.connection != Connection::ByState {
+            self.connection = Connection::Waiting(None);
+        }
         self.state = State::Reset;
         self.attr = QpAttr {
             caps: self.attr.caps,

@@ -1,7 +1,7 @@
 //! From the tenants' rings to the card.
 
 use super::Relay;
-use super::objects::{PostedSend, Qp, WrId};
+use super::objects::{Connection, PostedSend, Qp, WrId};
 use crate::host::{MAX_INLINE, MAX_SGE, Payload, To};
 use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
 use masq_spec::verbs::{QpType, State};
@@ -33,11 +33,27 @@ impl Relay {
             state => {
                 let mut busy = self.post_receives(q);
                 if matches!(state, State::Rts | State::Sqd | State::Sqe) {
-                    busy |= self.post_sends(q);
+                    busy |= match self.qps.get(q).is_some_and(Qp::may_send) {
+                        true => self.post_sends(q),
+                        false => self.wait_for_peer(q),
+                    };
                 }
                 busy
             }
         }
+    }
+
+    /// Requests wait until the kernel has connected the card's queue pair, and not
+    /// for ever.
+    fn wait_for_peer(&mut self, q: usize) -> bool {
+        if let Some(qp) = self.qps.get_mut(q)
+            && let Connection::Waiting(since @ None) = &mut qp.connection
+            && qp.sq.is_published(qp.sq_head)
+        {
+            *since = Some(self.now);
+            self.unconnected.push(q);
+        }
+        false
     }
 
     fn post_sends(&mut self, q: usize) -> bool {

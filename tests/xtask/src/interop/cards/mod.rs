@@ -80,9 +80,9 @@ impl Card {
             // The kernel's and masq's own RoCE meet as well.
             (card, Needs::Plain | Needs::PlainUd) => card != Self::Siw,
             (Self::Soft, needs) => needs != Needs::Card,
-            (Self::Rxe, _) | (Self::Siw, Needs::Card) => true,
-            // iWARP connects by its connection manager only, and is RC without atomics.
-            (Self::Siw, Needs::Rc | Needs::Uc | Needs::Ud | Needs::Atomics) => false,
+            (Self::Rxe, _) | (Self::Siw, Needs::Card | Needs::Rc) => true,
+            // iWARP is RC without atomics.
+            (Self::Siw, Needs::Uc | Needs::Ud | Needs::Atomics) => false,
         }
     }
 

@@ -1,0 +1,47 @@
+//! The address of an iWARP card: its GIDs have none.
+
+use crate::CardError;
+use crate::host::{CmId, EventChannel, PortSpace};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// The card that an address of this host belongs to.
+fn card_of(channel: &Arc<EventChannel>, address: IpAddr) -> Option<String> {
+    let id = CmId::new(channel, PortSpace::Tcp).ok()?;
+    id.bind(SocketAddr::new(address, 0)).ok()?;
+    id.card().map(|(name, _)| name)
+}
+
+/// The address that a card connects from: `host`, if it has it, or else its first of
+/// IPv4.
+pub(crate) fn own_address(
+    channel: &Arc<EventChannel>,
+    name: &str,
+    host: Option<IpAddr>,
+) -> Result<IpAddr, CardError> {
+    let is_own = |address: &IpAddr| card_of(channel, *address).is_some_and(|card| card == name);
+    let fails = |source: nix::errno::Errno| CardError::Host {
+        what: "list this host's addresses",
+        source: source.into(),
+    };
+    let own = || -> Result<Vec<IpAddr>, CardError> {
+        let all = nix::ifaddrs::getifaddrs().map_err(fails)?;
+        let addresses = all.filter_map(|interface| {
+            let address = interface.address?;
+            Some(IpAddr::V4(address.as_sockaddr_in()?.ip()))
+        });
+        Ok(addresses.filter(is_own).collect())
+    };
+    match host {
+        Some(host) if is_own(&host) => Ok(host),
+        Some(address) => Err(CardError::NoAddress {
+            name: name.into(),
+            address,
+            addresses: own()?,
+        }),
+        None => own()?
+            .into_iter()
+            .next()
+            .ok_or_else(|| CardError::NoAddresses { name: name.into() }),
+    }
+}

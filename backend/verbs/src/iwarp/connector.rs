@@ -1,0 +1,564 @@
+//! The thread that has the kernel connect queue pairs. It alone has the ids; calls
+//! that wait for another host are made on threads of their own.
+
+use super::table::{Action, Depths, End, Stage, Stranger, Table};
+use super::words::{Hello, MAGIC, request};
+use crate::CardError;
+use crate::host::{
+    CmEvent, CmId, CmKind, CmParam, ConnParam, EventChannel, PortSpace, Private, Qp, Ticket,
+};
+use crate::network::MANAGEMENT_PORT;
+use crate::relay::Relay;
+use masq_datapath::DataPath;
+use masq_verbs_abi::{IBV_QP_STATE, IBV_QPS_ERR, ibv_qp_attr};
+use rustc_hash::FxHashMap;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Requests that the kernel holds for this thread.
+const BACKLOG: u16 = 128;
+/// Hellos that wait for this thread; more are dropped, and said again.
+const MOST_HELLOS: usize = 1024;
+/// For a neighbour to be found.
+const RESOLVE: Duration = Duration::from_secs(2);
+
+/// A queue pair that is to be connected.
+pub(crate) struct Member {
+    pub(crate) qp: Arc<Qp>,
+    /// Names it to its data path, which has this number.
+    pub(crate) ticket: Ticket,
+    pub(crate) path: usize,
+}
+
+/// A call to connect that has returned.
+struct Called {
+    id: CmId,
+    /// Kept until the id is gone: the kernel would make its release wait.
+    _qp: Arc<Qp>,
+    result: io::Result<()>,
+}
+
+struct State {
+    table: Table<Member>,
+    hellos: VecDeque<(IpAddr, Hello)>,
+    called: Vec<Called>,
+    /// Queue pairs whose ids are to be released.
+    left: Vec<(Ticket, Option<Arc<Qp>>)>,
+    /// The card was taken away, or the thread has ended.
+    is_over: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: OwnedFd,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+/// The control side's end of the thread, which ends when this is dropped.
+pub(crate) struct Connector {
+    shared: Arc<Shared>,
+    host: IpAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Connector {
+    /// Starts the thread. `socket`: for hellos to other hosts.
+    pub(crate) fn start(
+        channel: Arc<EventChannel>,
+        card: &str,
+        host: IpAddr,
+        most_reads: u32,
+        paths: Vec<Arc<DataPath<Relay>>>,
+        socket: Option<UdpSocket>,
+    ) -> Result<Self, CardError> {
+        let fails = |what| move |source| CardError::Host { what, source };
+        let listening = "listen for other masqds (TCP port 4790 of this host's address)";
+        let listener = CmId::new(&channel, PortSpace::Tcp).map_err(fails(listening))?;
+        listener.set_reuse_address().map_err(fails(listening))?;
+        listener
+            .bind(SocketAddr::new(host, MANAGEMENT_PORT))
+            .map_err(fails(listening))?;
+        listener.listen(BACKLOG).map_err(fails(listening))?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = eventfd(0, flags).map_err(|e| fails("make a descriptor")(e.into()))?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                table: Table::new(host),
+                hellos: VecDeque::new(),
+                called: Vec::new(),
+                left: Vec::new(),
+                is_over: false,
+            }),
+            wake,
+        });
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            ids: FxHashMap::default(),
+            by_member: FxHashMap::default(),
+            listener,
+            channel,
+            card: card.to_owned(),
+            host,
+            most_reads: most_reads.min(127) as u8,
+            paths,
+            socket,
+        };
+        let thread = std::thread::Builder::new()
+            .name("masq-connect".into())
+            .spawn(move || worker.run())
+            .map_err(fails("start a thread"))?;
+        Ok(Self {
+            shared,
+            host,
+            thread: Some(thread),
+        })
+    }
+
+    /// The address that the card connects from.
+    pub(crate) fn host(&self) -> IpAddr {
+        self.host
+    }
+
+    /// Has a queue pair connected; it is in RTR.
+    pub(crate) fn join(&self, member: Member, peer: End, depths: Depths) {
+        let mut state = self.shared.lock();
+        if !state.is_over {
+            let qpn = member.qp.qpn();
+            state.table.join(qpn, peer, depths, member, Instant::now());
+            self.shared.wake();
+        }
+    }
+
+    /// A queue pair may ask for so many READs at a time.
+    pub(crate) fn set_asked(&self, qpn: u32, asked: u8) {
+        self.shared.lock().table.set_asked(qpn, asked);
+    }
+
+    /// Forgets a queue pair, if nothing has been done to the card's yet.
+    pub(crate) fn leave_unused(&self, qpn: u32) -> bool {
+        let mut state = self.shared.lock();
+        let is_unused = state.table.stage(qpn) == Some(Stage::Waiting);
+        if is_unused {
+            state.table.leave(qpn);
+        }
+        is_unused
+    }
+
+    /// Forgets a queue pair that is about to go, or is in ERROR.
+    pub(crate) fn leave(&self, qpn: u32) {
+        let mut state = self.shared.lock();
+        let Some((stage, member)) = state.table.leave(qpn) else {
+            return;
+        };
+        let kept = match stage {
+            Stage::Waiting => return,
+            // Nobody but its owner has it: it goes when the owner lets go of it.
+            Stage::Connected => None,
+            // The kernel may still connect it; of its receives it must take none.
+            Stage::Connecting | Stage::Accepted | Stage::Met => Some(member.qp),
+        };
+        if let Some(qp) = &kept {
+            let attr = ibv_qp_attr {
+                qp_state: IBV_QPS_ERR,
+                ..ibv_qp_attr::default()
+            };
+            if let Err(error) = qp.modify(attr, IBV_QP_STATE) {
+                tracing::debug!(qpn, %error, "the card does not move it to ERROR");
+            }
+        }
+        state.left.push((member.ticket, kept));
+        self.shared.wake();
+    }
+
+    /// Takes a datagram that may be a hello; whether it was.
+    pub(crate) fn takes(&self, from: IpAddr, datagram: &[u8]) -> bool {
+        if !datagram.starts_with(&MAGIC) {
+            return false;
+        }
+        let Some(hello) = Hello::decode(datagram) else {
+            return false;
+        };
+        let mut state = self.shared.lock();
+        if state.hellos.len() < MOST_HELLOS {
+            state.hellos.push_back((from, hello));
+            self.shared.wake();
+        }
+        true
+    }
+
+    /// Hellos that no queue pair expected.
+    pub(crate) fn unexpected(&self) -> u64 {
+        self.shared.lock().table.unexpected
+    }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        self.shared.lock().is_over = true;
+        self.shared.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An id of a queue pair. None while a thread of its own calls with it.
+struct Live {
+    member: Ticket,
+    qpn: u32,
+    id: Option<CmId>,
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    /// By the ids' tickets, and by those of their queue pairs.
+    ids: FxHashMap<Ticket, Live>,
+    by_member: FxHashMap<Ticket, Ticket>,
+    listener: CmId,
+    channel: Arc<EventChannel>,
+    card: String,
+    host: IpAddr,
+    most_reads: u8,
+    paths: Vec<Arc<DataPath<Relay>>>,
+    socket: Option<UdpSocket>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            self.sleep();
+            let mut state = self.shared.lock();
+            if state.is_over {
+                break;
+            }
+            let (left, called) = (
+                std::mem::take(&mut state.left),
+                std::mem::take(&mut state.called),
+            );
+            let (now, hellos) = (Instant::now(), std::mem::take(&mut state.hellos));
+            for (from, hello) in hellos {
+                state.table.heard(from, hello, now);
+            }
+            state.table.tick(now);
+            drop(state);
+            for (member, qp) in left {
+                self.release(member);
+                drop(qp);
+            }
+            for called in called {
+                self.called(called);
+            }
+            if let Err(why) = self.take_events() {
+                self.end(why);
+                return;
+            }
+            self.act();
+        }
+        self.shared.lock().table.leave_all();
+    }
+
+    /// Until there is something to do.
+    fn sleep(&self) {
+        let state = self.shared.lock();
+        let next = state.table.next();
+        if !state.table.actions.is_empty() || state.is_over {
+            return;
+        }
+        drop(state);
+        let timeout = next.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: left.subsec_nanos().into(),
+            }
+        });
+        let mut fds = [
+            PollFd::new(&self.shared.wake, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN),
+        ];
+        let _ = poll(&mut fds, timeout.as_ref());
+        let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+    }
+
+    /// Forgets the id of a queue pair; one that a thread calls with when it returns.
+    fn release(&mut self, member: Ticket) {
+        if let Some(ticket) = self.by_member.remove(&member) {
+            self.ids.remove(&ticket);
+        }
+    }
+
+    /// What the table wants, until it wants nothing.
+    fn act(&mut self) {
+        loop {
+            let action = self.shared.lock().table.actions.pop_front();
+            match action {
+                None => return,
+                Some(Action::Say(to, hello)) => self.say(to, hello),
+                Some(Action::Connect(qpn)) => {
+                    if let Err(error) = self.resolve(qpn) {
+                        tracing::debug!(qpn, %error, "no way to the peer");
+                        self.try_again(qpn);
+                    }
+                }
+                Some(Action::Tell(qpn)) => {
+                    let member = self.member(qpn);
+                    if let Some((ticket, path)) = member {
+                        let _ = path.call(move |relay| relay.connected(ticket));
+                    }
+                }
+                Some(Action::Fail(qpn, cause)) => {
+                    let left = self.shared.lock().table.leave(qpn);
+                    if let Some((_, member)) = left {
+                        tracing::debug!(qpn, cause, "not connected");
+                        self.lost(&member, cause);
+                        self.release(member.ticket);
+                    }
+                }
+            }
+        }
+    }
+
+    fn member(&self, qpn: u32) -> Option<(Ticket, Arc<DataPath<Relay>>)> {
+        let state = self.shared.lock();
+        let member = state.table.payload(qpn)?;
+        Some((member.ticket, Arc::clone(self.paths.get(member.path)?)))
+    }
+
+    fn lost(&self, member: &Member, cause: &'static str) {
+        let ticket = member.ticket;
+        if let Some(path) = self.paths.get(member.path) {
+            let _ = path.call(move |relay| relay.disconnected(ticket, cause));
+        }
+    }
+
+    fn say(&self, to: IpAddr, hello: Hello) {
+        if to == self.host {
+            let now = Instant::now();
+            self.shared.lock().table.heard(to, hello, now);
+        } else if let Some(socket) = &self.socket {
+            // If it is lost it is said again.
+            let _ = socket.send_to(&hello.encode(), SocketAddr::new(to, MANAGEMENT_PORT));
+        }
+    }
+
+    fn try_again(&mut self, qpn: u32) {
+        let mut state = self.shared.lock();
+        state.table.try_again(qpn, Instant::now());
+        let member = state.table.payload(qpn).map(|member| member.ticket);
+        drop(state);
+        if let Some(member) = member {
+            self.release(member);
+        }
+    }
+
+    /// First step of the active side.
+    fn resolve(&mut self, qpn: u32) -> io::Result<()> {
+        let state = self.shared.lock();
+        let member = state.table.payload(qpn).map(|member| member.ticket);
+        let Some((member, (peer, ..))) = member.zip(state.table.request(qpn)) else {
+            return Ok(());
+        };
+        drop(state);
+        let id = CmId::new(&self.channel, PortSpace::Tcp)?;
+        let to = SocketAddr::new(peer.host, MANAGEMENT_PORT);
+        id.resolve_addr(Some(SocketAddr::new(self.host, 0)), to, RESOLVE)?;
+        self.keep(qpn, member, id);
+        Ok(())
+    }
+
+    fn keep(&mut self, qpn: u32, member: Ticket, id: CmId) {
+        let ticket = id.ticket();
+        self.by_member.insert(member, ticket);
+        let id = Some(id);
+        self.ids.insert(ticket, Live { member, qpn, id });
+    }
+
+    /// Last step: the call may wait for the other host.
+    fn connect(&mut self, ticket: Ticket) -> Result<(), &'static str> {
+        let Some(live) = self.ids.get_mut(&ticket) else {
+            return Ok(());
+        };
+        let state = self.shared.lock();
+        let member = state.table.payload(live.qpn);
+        let qp = member.map(|member| Arc::clone(&member.qp));
+        let Some((qp, (_, names, depths))) = qp.zip(state.table.request(live.qpn)) else {
+            return Ok(());
+        };
+        drop(state);
+        let param = param(names.own, depths, self.most_reads, &request(names));
+        let Some(id) = live.id.take() else {
+            return Ok(());
+        };
+        let shared = Arc::clone(&self.shared);
+        let call = move || {
+            let result = id.connect(&param);
+            shared.lock().called.push(Called {
+                id,
+                _qp: qp,
+                result,
+            });
+            shared.wake();
+        };
+        let thread = std::thread::Builder::new().name("masq-connecting".into());
+        let started = thread.stack_size(256 << 10).spawn(call);
+        started.map(drop).map_err(|_| "this host is out of threads")
+    }
+
+    fn called(&mut self, called: Called) {
+        let Called { id, result, .. } = called;
+        let Some(live) = self.ids.get_mut(&id.ticket()) else {
+            // Its queue pair has left; both go here.
+            return;
+        };
+        let qpn = live.qpn;
+        match result {
+            Ok(()) => live.id = Some(id),
+            Err(error) => {
+                tracing::debug!(qpn, %error, "the peer's masqd cannot be reached");
+                drop(id);
+                self.try_again(qpn);
+            }
+        }
+    }
+
+    /// What the kernel says; why this is the last of it.
+    fn take_events(&mut self) -> Result<(), &'static str> {
+        loop {
+            match self.channel.next() {
+                Ok(Some(event)) => self.take_event(event)?,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::error!(%error, "the kernel's connection manager");
+                    return Err("the kernel's connection manager has failed");
+                }
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: CmEvent) -> Result<(), &'static str> {
+        if event.kind == CmKind::DeviceRemoval {
+            return Err("the card is gone");
+        }
+        if let Some(id) = event.request {
+            if let CmParam::Conn(param) = event.param {
+                self.requested(id, param.private.as_slice());
+            }
+            return Ok(());
+        }
+        let Some(live) = self.ids.get(&event.ticket) else {
+            return Ok(());
+        };
+        let qpn = live.qpn;
+        let state = self.shared.lock();
+        let member = state.table.payload(qpn).map(|member| member.ticket);
+        drop(state);
+        if member != Some(live.member) {
+            // Of one that has just left.
+            return Ok(());
+        }
+        let fail = |cause| self.shared.lock().table.fail(qpn, cause);
+        match event.kind {
+            CmKind::AddrResolved => {
+                let id = live.id.as_ref();
+                let card = id.and_then(|id| id.card()).map(|(name, _)| name);
+                let next = id.map(|id| id.resolve_route(RESOLVE));
+                if card.as_ref() != Some(&self.card) {
+                    fail("the way to the peer's host is not through the card");
+                } else if !matches!(next, Some(Ok(()))) {
+                    self.try_again(qpn);
+                }
+            }
+            CmKind::RouteResolved => {
+                if let Err(cause) = self.connect(event.ticket) {
+                    self.shared.lock().table.fail(qpn, cause);
+                }
+            }
+            CmKind::AddrError | CmKind::RouteError => self.try_again(qpn),
+            CmKind::Established => {
+                let now = Instant::now();
+                self.shared.lock().table.established(qpn, now);
+            }
+            CmKind::Disconnected => fail("the peer ended the connection"),
+            CmKind::Rejected => fail("the peer's masqd expects no connection of this queue pair"),
+            CmKind::ConnectError | CmKind::Unreachable => {
+                tracing::debug!(qpn, event.status, "the connection is not made");
+                fail("the connection to the peer could not be made");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Another masqd asks, or somebody who says so.
+    fn requested(&mut self, id: CmId, private: &[u8]) {
+        let from = id.peer().map(|peer| peer.ip().to_canonical());
+        let mut state = self.shared.lock();
+        let now = Instant::now();
+        let answer = from.ok_or(Stranger::Malformed);
+        let answer = answer.and_then(|from| state.table.requested(from, private, now));
+        let accepted = answer.and_then(|(qpn, depths)| {
+            let member = state.table.payload(qpn).ok_or(Stranger::Unexpected)?;
+            Ok((qpn, depths, member.ticket))
+        });
+        drop(state);
+        let (qpn, depths, member) = match accepted {
+            Ok(accepted) => accepted,
+            Err(why) => {
+                tracing::warn!(?from, ?why, rule = "isolation", "a connection is refused");
+                let _ = id.reject(&Private::default());
+                return;
+            }
+        };
+        match id.accept(&param(qpn, depths, self.most_reads, &[])) {
+            Ok(()) => self.keep(qpn, member, id),
+            Err(error) => {
+                tracing::debug!(qpn, %error, "the card does not accept the connection");
+                let cause = "the card did not accept the connection";
+                self.shared.lock().table.fail(qpn, cause);
+            }
+        }
+    }
+
+    /// Nothing will be connected any more.
+    fn end(self, why: &'static str) {
+        let mut state = self.shared.lock();
+        state.is_over = true;
+        let members = state.table.leave_all();
+        let (left, called) = (
+            std::mem::take(&mut state.left),
+            std::mem::take(&mut state.called),
+        );
+        drop(state);
+        tracing::warn!(card = self.card, why, "queue pairs are connected no more");
+        for (_, member) in &members {
+            self.lost(member, why);
+        }
+        drop((self.ids, self.listener, called));
+        drop((members, left));
+    }
+}
+
+fn param(qpn: u32, depths: Depths, most: u8, private: &[u8]) -> ConnParam {
+    ConnParam {
+        private: Private::new(private).unwrap_or_default(),
+        responder_resources: depths.served.min(most),
+        initiator_depth: depths.asked.min(most),
+        qpn,
+        ..ConnParam::default()
+    }
+}
