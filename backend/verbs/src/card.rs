@@ -2,6 +2,7 @@
 
 use crate::CardError;
 use crate::host::{Channel, Context, Cq, Pd, Qp, QpShape, Srq, Ticket};
+use crate::iwarp::Placement;
 use masq_spec::device::Features;
 use masq_spec::verbs::{DeviceAttr, Gid};
 use masq_verbs_abi::*;
@@ -44,6 +45,8 @@ pub(crate) struct Card {
     pub(crate) most_retries: u8,
     pub(crate) attributes: DeviceAttr,
     pub(crate) features: Features,
+    /// Where it believes memory to be.
+    pub(crate) place: Placement,
     /// Its character device.
     pub(crate) node: Option<PathBuf>,
 }
@@ -94,6 +97,7 @@ impl Card {
             most_retries: if attr.vendor_id == RXE { 6 } else { 7 },
             attributes: attributes(&attr, &probe),
             features: features(&attr, &probe, link),
+            place: Placement::of(attr.vendor_id),
             node: node_of(name),
         })
     }

@@ -139,8 +139,7 @@ fn connector(
         what: "make a descriptor",
         source,
     })?;
-    let reads = card.attributes.max_qp_rd_atom;
-    let started = Connector::start(channel, &card.name, own, reads, paths.to_vec(), socket)?;
+    let started = Connector::start(channel, card, own, paths.to_vec(), socket)?;
     Ok(Some(Arc::new(started)))
 }
 

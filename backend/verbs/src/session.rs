@@ -6,7 +6,7 @@ use crate::attr::{LIVE, path, to_card};
 use crate::bridge::Agreed;
 use crate::card::{Card, Link};
 use crate::host::{self, Channel, Context, QpShape, Ticket, refused};
-use crate::iwarp::Connector;
+use crate::iwarp::{Connector, Placement};
 use crate::relay::{Ah, Headers, Mr, NewQp, Relay};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use masq_datapath::DataPath;
@@ -158,6 +158,14 @@ pub(crate) struct Mapped {
     pub(crate) region: Region,
 }
 
+impl Mapped {
+    /// Without a mapping for the card.
+    pub(crate) fn of(region: Region) -> Self {
+        let _span = None;
+        Self { _span, region }
+    }
+}
+
 /// Where a whole region lies in one piece.
 fn mapped(region: Region) -> Result<(NonNull<u8>, Mapped)> {
     let mut pieces = Vec::with_capacity(1);
@@ -203,11 +211,15 @@ impl Session for VerbsSession {
         }
         let pd = self.pd(mr.pd)?;
         let (len, access) = (mr.region.len(), (mr.access & passed).bits());
-        let (at, mapped) = mapped(mr.region)?;
-        // SAFETY: the region and its span keep the memory mapped, and are dropped only
-        // after the card's registration.
-        let host = unsafe { host::Mr::new(&pd, at, len, mr.iova, access, mapped) };
-        let host = host.map_err(|e| refused("a memory region", &e))?;
+        let host = if self.card.place == Placement::default() {
+            let (at, mapped) = mapped(mr.region)?;
+            // SAFETY: the region and its span keep the memory mapped, and are dropped
+            // only after the card's registration.
+            let host = unsafe { host::Mr::new(&pd, at, len, mr.iova, access, mapped) };
+            host.map_err(|e| refused("a memory region", &e))?
+        } else {
+            self.card.place.register(&pd, mr.region, mr.iova, access)?
+        };
         let entry = Mr {
             host,
             pd: mr.pd,

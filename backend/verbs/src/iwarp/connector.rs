@@ -4,6 +4,7 @@
 use super::table::{Action, Depths, End, Stage, Stranger, Table};
 use super::words::{Hello, MAGIC, request};
 use crate::CardError;
+use crate::card::Card;
 use crate::host::{
     CmEvent, CmId, CmKind, CmParam, ConnParam, EventChannel, PortSpace, Private, Qp, Ticket,
 };
@@ -80,9 +81,8 @@ impl Connector {
     /// Starts the thread. `socket`: for hellos to other hosts.
     pub(crate) fn start(
         channel: Arc<EventChannel>,
-        card: &str,
+        card: &Card,
         host: IpAddr,
-        most_reads: u32,
         paths: Vec<Arc<DataPath<Relay>>>,
         socket: Option<UdpSocket>,
     ) -> Result<Self, CardError> {
@@ -98,7 +98,7 @@ impl Connector {
         let wake = eventfd(0, flags).map_err(|e| fails("make a descriptor")(e.into()))?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                table: Table::new(host),
+                table: Table::new(host, card.place),
                 hellos: VecDeque::new(),
                 called: Vec::new(),
                 left: Vec::new(),
@@ -112,9 +112,9 @@ impl Connector {
             by_member: FxHashMap::default(),
             listener,
             channel,
-            card: card.to_owned(),
+            card: card.name.clone(),
             host,
-            most_reads: most_reads.min(127) as u8,
+            most_reads: card.attributes.max_qp_rd_atom.min(127) as u8,
             paths,
             socket,
         };
@@ -316,9 +316,9 @@ impl Worker {
                     }
                 }
                 Some(Action::Tell(qpn)) => {
-                    let member = self.member(qpn);
-                    if let Some((ticket, path)) = member {
-                        let _ = path.call(move |relay| relay.connected(ticket));
+                    let place = self.shared.lock().table.peers_place(qpn);
+                    if let Some((ticket, path)) = self.member(qpn) {
+                        let _ = path.call(move |relay| relay.connected(ticket, place));
                     }
                 }
                 Some(Action::Fail(qpn, cause)) => {

@@ -6,8 +6,10 @@
 mod address;
 mod connector;
 mod modify;
+mod place;
 mod table;
 mod words;
 
 pub(crate) use address::own_address;
 pub(crate) use connector::Connector;
+pub(crate) use place::Placement;

@@ -8,6 +8,7 @@
 //! is ready. The passive side may send only when it has heard that the active side is
 //! connected (RFC 5044, 7.1.2; siw takes early data for a broken reply).
 
+use super::place::Placement;
 use super::words::{Hello, Names, requested};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -95,6 +96,8 @@ struct Entry<P> {
     since: Instant,
     /// The active side is connected.
     heard: bool,
+    /// How the peer's card places memory, as far as it has said.
+    place: Placement,
     payload: P,
 }
 
@@ -102,6 +105,7 @@ struct Entry<P> {
 /// one.
 pub(crate) struct Table<P> {
     host: IpAddr,
+    place: Placement,
     entries: FxHashMap<u32, Entry<P>>,
     pub(crate) actions: VecDeque<Action>,
     /// Hellos that no queue pair expects.
@@ -109,9 +113,10 @@ pub(crate) struct Table<P> {
 }
 
 impl<P> Table<P> {
-    pub(crate) fn new(host: IpAddr) -> Self {
+    pub(crate) fn new(host: IpAddr, place: Placement) -> Self {
         Self {
             host,
+            place,
             entries: FxHashMap::default(),
             actions: VecDeque::new(),
             unexpected: 0,
@@ -139,6 +144,7 @@ impl<P> Table<P> {
                 due: asks.then_some(now + FIRST),
                 since: now,
                 heard: false,
+                place: Placement::default(),
                 payload,
             },
         );
@@ -173,12 +179,20 @@ impl<P> Table<P> {
         self.entries.get(&qpn).map(|entry| &entry.payload)
     }
 
+    /// How the peer's card places memory.
+    pub(crate) fn peers_place(&self, qpn: u32) -> Placement {
+        self.entries
+            .get(&qpn)
+            .map_or_else(Placement::default, |entry| entry.place)
+    }
+
     /// What a request of this queue pair is made with.
     pub(crate) fn request(&self, qpn: u32) -> Option<(End, Names, Depths)> {
         let entry = self.entries.get(&qpn)?;
         let names = Names {
             own: qpn,
             peer: entry.peer.qpn,
+            place: self.place,
         };
         Some((entry.peer, names, entry.depths))
     }
@@ -191,6 +205,7 @@ impl<P> Table<P> {
             names: Names {
                 own: qpn,
                 peer: entry.peer.qpn,
+                place: self.place,
             },
             connected: entry.stage == Stage::Connected,
             asks,
@@ -211,6 +226,7 @@ impl<P> Table<P> {
             self.unexpected += 1;
             return;
         };
+        entry.place = hello.names.place;
         match (active, entry.stage) {
             (true, Stage::Waiting) => {
                 // With too much under way it is asked again.
@@ -261,6 +277,7 @@ impl<P> Table<P> {
         let expects = |e: &&mut Entry<P>| e.peer == peer && e.stage == Stage::Waiting && !active;
         let entry = entry.filter(expects).ok_or(Stranger::Unexpected)?;
         entry.stage = Stage::Accepted;
+        entry.place = names.place;
         (entry.since, entry.due) = (now, None);
         Ok((qpn, entry.depths))
     }

@@ -1,9 +1,11 @@
 //! What two masqds say to each other about a connection: in the private data of the
 //! kernel's connection manager, and in datagrams beside it.
 
+use super::place::Placement;
+
 /// What everything begins with.
 pub(crate) const MAGIC: [u8; 6] = *b"masq\0\x02";
-pub(crate) const LEN: usize = MAGIC.len() + 2 + 8;
+pub(crate) const LEN: usize = MAGIC.len() + 4 + 8;
 
 const REQUEST: u8 = 1;
 const HELLO: u8 = 2;
@@ -17,6 +19,8 @@ const QPN: u32 = 0xff_ffff;
 pub(crate) struct Names {
     pub(crate) own: u32,
     pub(crate) peer: u32,
+    /// How the speaker's card places memory.
+    pub(crate) place: Placement,
 }
 
 /// "My queue pair is to be connected to yours": sent while it is not, and as the
@@ -32,7 +36,7 @@ pub(crate) struct Hello {
 
 fn encode(kind: u8, flags: u8, names: Names) -> [u8; LEN] {
     let mut bytes = [0; LEN];
-    let fields = MAGIC.into_iter().chain([kind, flags]);
+    let fields = MAGIC.into_iter().chain([kind, flags, names.place.0, 0]);
     let numbers = names
         .own
         .to_be_bytes()
@@ -46,14 +50,17 @@ fn encode(kind: u8, flags: u8, names: Names) -> [u8; LEN] {
 
 fn decode(bytes: &[u8; LEN]) -> Option<(u8, u8, Names)> {
     let rest = bytes.strip_prefix(&MAGIC)?;
-    let (&[kind, flags], rest) = rest.split_first_chunk()?;
+    let (&[kind, flags, place, 0], rest) = rest.split_first_chunk()? else {
+        return None;
+    };
     let (own, rest) = rest.split_first_chunk()?;
     let (peer, _) = rest.split_first_chunk()?;
     let names = Names {
         own: u32::from_be_bytes(*own),
         peer: u32::from_be_bytes(*peer),
+        place: Placement(place),
     };
-    let fits = names.own <= QPN && names.peer <= QPN;
+    let fits = names.own <= QPN && names.peer <= QPN && place < 64;
     fits.then_some((kind, flags, names))
 }
 
@@ -95,7 +102,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn names() -> impl Strategy<Value = Names> {
-        (0..=QPN, 0..=QPN).prop_map(|(own, peer)| Names { own, peer })
+        (0..=QPN, 0..=QPN, 0..64u8).prop_map(|(own, peer, place)| Names {
+            own,
+            peer,
+            place: Placement(place),
+        })
     }
 
     proptest! {
@@ -118,7 +129,7 @@ mod tests {
         #[test]
         fn nothing_else_is_taken(
             head in prop_oneof![Just(MAGIC.to_vec()), any::<Vec<u8>>()],
-            tail in prop::collection::vec(prop_oneof![0..4u8, any::<u8>()], 0..14),
+            tail in prop::collection::vec(prop_oneof![0..4u8, any::<u8>()], 0..16),
         ) {
             let bytes = [head, tail].concat();
             if let Some(hello) = Hello::decode(&bytes) {

@@ -9,6 +9,7 @@ use super::{Object, Relay};
 use crate::attr::update;
 use crate::card::Link;
 use crate::host::{self, Channel, Context, Ticket};
+use crate::iwarp::Placement;
 use masq_datapath::CompletionRing;
 use masq_device::{
     CqSpec, DeviceError, EndpointKey, Grants, Handle, QpCounters, QpReport, QpSpec, Result,
@@ -313,7 +314,8 @@ impl Relay {
             queued: false,
             doorbell,
             max_wr: spec.max_wr,
-            queue: ReceiveQueue::new(spec.ring, spec.max_wr, spec.max_sge, true),
+            queue: ReceiveQueue::new(spec.ring, spec.max_wr, spec.max_sge, true)
+                .placed(self.card.place.mask()),
             users: 0,
         });
         self.tickets.insert(ticket.0, Object::Srq(index));
@@ -390,8 +392,10 @@ impl Relay {
         let caps = spec.caps;
         let keep_sges = spec.qp_type == masq_spec::verbs::QpType::Ud;
         let headers = new.headers;
+        let place = self.card.place.mask();
         let receives = |ring| {
             let queue = ReceiveQueue::new(ring, caps.max_recv_wr, caps.max_recv_sge, keep_sges);
+            let queue = queue.placed(place);
             match headers {
                 Some(headers) => queue.with_headers(headers),
                 None => queue,
@@ -414,6 +418,7 @@ impl Relay {
                 Link::Iwarp => Connection::Waiting(None),
                 _ => Connection::ByState,
             },
+            peers_place: 0,
             attr: QpAttr {
                 caps,
                 sq_sig_all: u8::from(spec.sq_sig_all),
@@ -552,13 +557,14 @@ impl Relay {
     }
 
     /// The kernel has connected a queue pair.
-    pub(crate) fn connected(&mut self, ticket: Ticket) {
+    pub(crate) fn connected(&mut self, ticket: Ticket, place: Placement) {
         let Some(Object::Qp(q)) = self.tickets.get(&ticket.0).copied() else {
             return;
         };
         let is_waiting = |qp: &&mut Qp| matches!(qp.connection, Connection::Waiting(_));
         if let Some(qp) = self.qps.get_mut(q).filter(is_waiting) {
             qp.connection = Connection::Made;
+            qp.peers_place = place.mask();
             self.enqueue(q);
         }
     }

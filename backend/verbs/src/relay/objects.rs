@@ -148,6 +148,8 @@ pub(crate) struct Qp {
     /// As far as the relay knows; the card may be ahead.
     pub(crate) state: State,
     pub(crate) connection: Connection,
+    /// Bits of the peer's addresses that its card has inverted.
+    pub(crate) peers_place: u64,
     /// What the tenant set.
     pub(crate) attr: QpAttr,
     pub(crate) send_cq: usize,
@@ -225,6 +227,7 @@ impl Qp {
         if self.connection != Connection::ByState {
             self.connection = Connection::Waiting(None);
         }
+        self.peers_place = 0;
         self.state = State::Reset;
         self.attr = QpAttr {
             caps: self.attr.caps,

@@ -2,7 +2,9 @@
 
 use super::Relay;
 use super::objects::{Connection, PostedSend, Qp, WrId};
+use crate::card::Link;
 use crate::host::{MAX_INLINE, MAX_SGE, Payload, To};
+use crate::iwarp::Placement;
 use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
 use masq_spec::verbs::{QpType, State};
 use masq_transport::{Kind, opcode_allowed, rules};
@@ -80,6 +82,7 @@ impl Relay {
             }
             let mut wqe = SendWqe::new_zeroed();
             qp.sq.read(index, 0, wqe.as_mut_bytes());
+            wqe.remote_addr ^= qp.peers_place;
             match self.prepare(q, index, &wqe) {
                 Ok(posted) => {
                     if let Some(qp) = self.qps.get_mut(q) {
@@ -258,6 +261,10 @@ impl Relay {
             // Windows are not offered, so there is nothing to bind or invalidate.
             return Err(WcStatus::LocQpOpErr);
         }
+        let is_iwarp = self.card.link == Link::Iwarp;
+        if is_iwarp && (rules.immediate || rules.kind == Kind::Atomic) {
+            return Err(WcStatus::LocQpOpErr);
+        }
         if SendFlags::from_bits_truncate(wqe.flags).contains(SendFlags::INLINE) {
             let len = wqe.inline_len as usize;
             let room = (qp.sq.stride() as usize).saturating_sub(SEND_DATA);
@@ -277,8 +284,16 @@ impl Relay {
             return Err(WcStatus::LocLenErr);
         };
         qp.sq.read(index, SEND_DATA, sges.as_mut_bytes());
+        if self.card.place != Placement::default() {
+            let place = self.card.place.mask();
+            sges.iter_mut().for_each(|sge| sge.addr ^= place);
+        }
         judged.total = sges.iter().map(|sge| u64::from(sge.length)).sum();
         judged.count = count;
+        // One element says where a READ's data goes; without, siw takes what was there.
+        if is_iwarp && opcode == SendOpcode::RdmaRead && (count != 1 || judged.total == 0) {
+            return Err(WcStatus::LocLenErr);
+        }
         let is_atomic = rules.kind == Kind::Atomic;
         if judged.total > MAX_MESSAGE || is_atomic && judged.total < 8 {
             return Err(WcStatus::LocLenErr);

@@ -36,6 +36,8 @@ pub(crate) struct ReceiveQueue {
     headers: Option<Headers>,
     /// Entries of the batch that is being put together.
     batch: Vec<u32>,
+    /// Bits of addresses that the card has inverted.
+    place: u64,
 }
 
 impl ReceiveQueue {
@@ -53,7 +55,13 @@ impl ReceiveQueue {
             free: (0..max_wr).rev().collect(),
             headers: None,
             batch: Vec::with_capacity(crate::host::BATCH),
+            place: 0,
         }
+    }
+
+    /// Has bits of addresses inverted for the card.
+    pub(crate) fn placed(self, place: u64) -> Self {
+        Self { place, ..self }
     }
 
     /// Has the card put the headers of datagrams elsewhere.
@@ -209,6 +217,9 @@ impl ReceiveQueue {
         let count = (wqe.num_sge as usize).min(most);
         if let Some(sges) = sges.get_mut(..count) {
             self.ring.read(index, RECV_DATA, sges.as_mut_bytes());
+            if self.place != 0 {
+                sges.iter_mut().for_each(|sge| sge.addr ^= self.place);
+            }
         }
         (wqe.wr_id, count)
     }

@@ -18,9 +18,16 @@ const DEPTHS: Depths = Depths {
     served: 8,
 };
 
+const PLACE: Placement = Placement(37);
+
+fn names(own: u32, peer: u32) -> Names {
+    let place = PLACE;
+    Names { own, peer, place }
+}
+
 fn hello(own: u32, peer: u32) -> Hello {
     Hello {
-        names: Names { own, peer },
+        names: names(own, peer),
         connected: false,
         asks: true,
     }
@@ -39,7 +46,7 @@ fn of_two_ends_one_is_active_whatever_their_numbers() {
 #[test]
 fn nothing_is_requested_before_the_other_side_is_ready() {
     let now = Instant::now();
-    let mut table = Table::new(host(1));
+    let mut table = Table::new(host(1), PLACE);
     table.join(5, end(2, 9), DEPTHS, (), now);
     for seconds in 1..100 {
         table.tick(now + Duration::from_secs(seconds));
@@ -55,14 +62,14 @@ fn nothing_is_requested_before_the_other_side_is_ready() {
 #[test]
 fn only_the_expected_request_is_accepted_and_once() {
     let now = Instant::now();
-    let mut table = Table::new(host(2));
+    let mut table = Table::new(host(2), PLACE);
     table.join(9, end(1, 5), DEPTHS, (), now);
-    let right = request(Names { own: 5, peer: 9 });
+    let right = request(names(5, 9));
     let refused = Err(Stranger::Unexpected);
     assert_eq!(table.requested(host(3), &right, now), refused);
-    let other = request(Names { own: 6, peer: 9 });
+    let other = request(names(6, 9));
     assert_eq!(table.requested(host(1), &other, now), refused);
-    let nobody = request(Names { own: 5, peer: 10 });
+    let nobody = request(names(5, 10));
     assert_eq!(table.requested(host(1), &nobody, now), refused);
     let noise = table.requested(host(1), b"masq", now);
     assert_eq!(noise, Err(Stranger::Malformed));
@@ -73,9 +80,9 @@ fn only_the_expected_request_is_accepted_and_once() {
 #[test]
 fn the_active_side_accepts_no_request() {
     let now = Instant::now();
-    let mut table = Table::new(host(1));
+    let mut table = Table::new(host(1), PLACE);
     table.join(5, end(2, 9), DEPTHS, (), now);
-    let swapped = request(Names { own: 9, peer: 5 });
+    let swapped = request(names(9, 5));
     let answer = table.requested(host(2), &swapped, now);
     assert_eq!(answer, Err(Stranger::Unexpected));
 }
@@ -83,10 +90,10 @@ fn the_active_side_accepts_no_request() {
 #[test]
 fn strangers_leave_no_trace_but_a_count() {
     let now = Instant::now();
-    let mut table = Table::<()>::new(host(2));
+    let mut table = Table::<()>::new(host(2), PLACE);
     for qpn in 0..10_000 {
         table.heard(host(3), hello(qpn, qpn), now);
-        let private = request(Names { own: qpn, peer: 9 });
+        let private = request(names(qpn, 9));
         assert!(table.requested(host(3), &private, now).is_err());
     }
     assert_eq!(table.unexpected, 10_000);
@@ -96,7 +103,7 @@ fn strangers_leave_no_trace_but_a_count() {
 #[test]
 fn so_many_connections_are_made_at_a_time() {
     let now = Instant::now();
-    let mut table = Table::new(host(1));
+    let mut table = Table::new(host(1), PLACE);
     let connects = |table: &Table<()>| {
         let all = table.actions.iter();
         all.filter(|a| matches!(a, Action::Connect(_))).count()
@@ -119,9 +126,9 @@ fn so_many_connections_are_made_at_a_time() {
 #[test]
 fn a_passive_side_that_never_hears_of_the_other_one_fails() {
     let now = Instant::now();
-    let mut table = Table::new(host(2));
+    let mut table = Table::new(host(2), PLACE);
     table.join(9, end(1, 5), DEPTHS, (), now);
-    let private = request(Names { own: 5, peer: 9 });
+    let private = request(names(5, 9));
     table.requested(host(1), &private, now).unwrap();
     table.established(9, now);
     assert_eq!(table.stage(9), Some(Stage::Met));
@@ -201,7 +208,7 @@ proptest! {
         let start = Instant::now();
         let ends = [end(1, qpns.0), end(2, qpns.1)];
         let mut pair = Pair {
-            tables: [Table::new(host(1)), Table::new(host(2))],
+            tables: [Table::new(host(1), PLACE), Table::new(host(2), PLACE)],
             ends,
             told: [0; 2],
             up: [false; 2],
@@ -226,5 +233,8 @@ proptest! {
             now += Duration::from_millis(10);
         }
         prop_assert_eq!(pair.told, [1, 1]);
+        for (table, end) in pair.tables.iter().zip(ends) {
+            prop_assert_eq!(table.peers_place(end.qpn), PLACE);
+        }
     }
 }
