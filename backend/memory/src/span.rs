@@ -29,21 +29,6 @@ impl Span {
     /// [`MemoryError::Scattered`]: a part is no window, or two parts share a page;
     /// [`MemoryError::Host`]: the host has no room for more mappings.
     pub fn of(region: &Region) -> Result<Self, MemoryError> {
-        Self::placed(region, None)
-    }
-
-    /// Maps a region in one piece, its first byte at `address`, where nothing may be
-    /// mapped yet.
-    ///
-    /// # Errors
-    /// As [`Self::of`]. [`MemoryError::BadRange`]: the address is not in its page where
-    /// the region's first byte is in its own; [`MemoryError::Host`]: something is there,
-    /// or it is no address of this host.
-    pub fn at(region: &Region, address: u64) -> Result<Self, MemoryError> {
-        Self::placed(region, Some(address))
-    }
-
-    fn placed(region: &Region, address: Option<u64>) -> Result<Self, MemoryError> {
         let page = PAGE_SIZE as usize;
         let host = |source: rustix::io::Errno| MemoryError::Host {
             what: "map a region in one piece",
@@ -71,21 +56,9 @@ impl Span {
         if len == 0 {
             return Err(MemoryError::Scattered);
         }
-        let mut flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let mut place = std::ptr::null_mut();
-        if let Some(addr) = address {
-            let fits = addr % PAGE_SIZE == head as u64 && addr >= PAGE_SIZE;
-            let first = addr.checked_sub(head as u64).filter(|_| fits);
-            let first = first.ok_or(MemoryError::BadRange {
-                addr,
-                len: region.len(),
-            })?;
-            place = std::ptr::without_provenance_mut(first as usize);
-            flags |= MapFlags::FIXED_NOREPLACE;
-        }
-        // SAFETY: a fresh mapping, at an address of the kernel's choice or where
-        // nothing is.
-        let base = unsafe { mmap_anonymous(place, len, ProtFlags::empty(), flags) };
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), flags) };
         let base = NonNull::new(base.map_err(host)?.cast()).ok_or(MemoryError::Scattered)?;
         // SAFETY: the head lies in the first page.
         let first = unsafe { base.add(head) };
@@ -107,18 +80,6 @@ impl Span {
             .map_err(host)?;
         }
         Ok(span)
-    }
-
-    /// Whether a process of this host may have memory at `address`, and this one has
-    /// none.
-    pub fn is_address(address: u64) -> bool {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
-        let (len, none) = (PAGE_SIZE as usize, ProtFlags::empty());
-        let at = std::ptr::without_provenance_mut(address as usize);
-        // SAFETY: a fresh mapping where nothing is.
-        let mapped = unsafe { mmap_anonymous(at, len, none, flags) };
-        // SAFETY: mapped above, and used by nobody.
-        mapped.is_ok_and(|at| unsafe { munmap(at, len) }.is_ok())
     }
 
     /// Its first byte; those of the whole region follow.

@@ -2,7 +2,7 @@
 
 use crate::CardError;
 use crate::host::{Channel, Context, Cq, Pd, Qp, QpShape, Srq, Ticket};
-use crate::iwarp::Placement;
+use crate::iwarp::has_iova;
 use masq_spec::device::Features;
 use masq_spec::verbs::{DeviceAttr, Gid};
 use masq_verbs_abi::*;
@@ -45,8 +45,8 @@ pub(crate) struct Card {
     pub(crate) most_retries: u8,
     pub(crate) attributes: DeviceAttr,
     pub(crate) features: Features,
-    /// Where it believes memory to be.
-    pub(crate) place: Placement,
+    /// It finds memory by the address that it is told.
+    pub(crate) has_iova: bool,
     /// Its character device.
     pub(crate) node: Option<PathBuf>,
 }
@@ -97,7 +97,7 @@ impl Card {
             most_retries: if attr.vendor_id == RXE { 6 } else { 7 },
             attributes: attributes(&attr, &probe),
             features: features(&attr, &probe, link),
-            place: Placement::of(attr.vendor_id),
+            has_iova: has_iova(attr.vendor_id),
             node: node_of(name),
         })
     }

@@ -14,7 +14,7 @@ use masq_device::{
     AhSpec, CqSpec, Destination, DeviceError, EndpointKey, Grants, Handle, MrSpec, MwSpec,
     QpChange, QpReport, QpSpec, Result, Session, SrqSpec,
 };
-use masq_memory::{MappedRing, MemoryError, Piece, Region, Span, Target};
+use masq_memory::{MappedRing, MemoryError, Mirror, Mirrored, Piece, Region, Span, Target};
 use masq_spec::verbs::{Access, Gid, QpMask, QpType, SrqAttr, State};
 use masq_transport::check_transition;
 use masq_verbs_abi::{ibv_qp_attr, ibv_qp_cap};
@@ -49,6 +49,9 @@ pub(crate) struct VerbsSession {
     index: usize,
     kick: Arc<OwnedFd>,
     pending: Option<Pending>,
+    /// On a card that goes by where memory is mapped: where that is, if peers may reach it.
+    pub(crate) place: Option<Placement>,
+    mirror: Mirror,
     /// Of an iWARP card.
     pub(crate) connector: Option<Arc<Connector>>,
     /// Numbers of the queue pairs that it was told of.
@@ -64,6 +67,7 @@ impl VerbsSession {
         kick: Arc<OwnedFd>,
         connector: Option<Arc<Connector>>,
     ) -> Self {
+        let place = (!card.has_iova).then(Placement::draw);
         Self {
             card,
             agreed,
@@ -72,6 +76,8 @@ impl VerbsSession {
             index,
             kick,
             pending: None,
+            place,
+            mirror: Mirror::default(),
             connector,
             joined: FxHashSet::default(),
         }
@@ -123,6 +129,23 @@ impl VerbsSession {
         }
     }
 
+    /// Maps a region where peers' masqds take it to be.
+    fn mirrored(&mut self, region: Region, at: u64) -> Result<(NonNull<u8>, Mapped)> {
+        let mirrored = self.mirror.map(&region, at).map_err(|error| match error {
+            MemoryError::Scattered => {
+                DeviceError::Unsupported("memory of which a part cannot be shared with the card")
+            }
+            _ => DeviceError::Exhausted("room at such addresses for this card"),
+        })?;
+        let mapped = Mapped {
+            _span: None,
+            _mirrored: Some(mirrored),
+            region,
+        };
+        let first = mapped._mirrored.as_ref().map(Mirrored::first);
+        Ok((first.ok_or(DeviceError::Gone)?, mapped))
+    }
+
     /// Whether a call has to look for a neighbour.
     fn may_block(destination: Option<Destination>) -> bool {
         matches!(destination, Some(Destination::Host(_)))
@@ -155,15 +178,9 @@ fn soon<R>(answer: &Receiver<io::Result<R>>) -> Option<io::Result<R>> {
 pub(crate) struct Mapped {
     /// If the region itself is not in one piece.
     _span: Option<Span>,
+    /// If peers may reach it on a card that goes by where memory is mapped.
+    _mirrored: Option<Mirrored>,
     pub(crate) region: Region,
-}
-
-impl Mapped {
-    /// Without a mapping for the card.
-    pub(crate) fn of(region: Region) -> Self {
-        let _span = None;
-        Self { _span, region }
-    }
 }
 
 /// Where a whole region lies in one piece.
@@ -187,7 +204,13 @@ fn mapped(region: Region) -> Result<(NonNull<u8>, Mapped)> {
             (span.first(), Some(span))
         }
     };
-    Ok((at, Mapped { _span, region }))
+    let _mirrored = None;
+    let mapped = Mapped {
+        _span,
+        _mirrored,
+        region,
+    };
+    Ok((at, mapped))
 }
 
 impl Session for VerbsSession {
@@ -211,19 +234,26 @@ impl Session for VerbsSession {
         }
         let pd = self.pd(mr.pd)?;
         let (len, access) = (mr.region.len(), (mr.access & passed).bits());
-        let host = if self.card.place == Placement::default() {
-            let (at, mapped) = mapped(mr.region)?;
-            // SAFETY: the region and its span keep the memory mapped, and are dropped
-            // only after the card's registration.
-            let host = unsafe { host::Mr::new(&pd, at, len, mr.iova, access, mapped) };
-            host.map_err(|e| refused("a memory region", &e))?
-        } else {
-            self.card.place.register(&pd, mr.region, mr.iova, access)?
+        let for_peers = Access::REMOTE_WRITE | Access::REMOTE_READ | Access::REMOTE_ATOMIC;
+        let (at, mapped) = match self.place {
+            Some(place) if mr.access.intersects(for_peers) => {
+                self.mirrored(mr.region, place.of(mr.iova))?
+            }
+            _ => mapped(mr.region)?,
         };
+        let base = match self.place {
+            Some(_) => at.as_ptr() as u64,
+            None => mr.iova,
+        };
+        // SAFETY: the region, its span and its mirror keep the memory mapped, and are
+        // dropped only after the card's registration.
+        let host = unsafe { host::Mr::new(&pd, at, len, base, access, mapped) };
+        let host = host.map_err(|e| refused("a memory region", &e))?;
         let entry = Mr {
             host,
             pd: mr.pd,
             iova: mr.iova,
+            base,
         };
         let handle = mr.handle;
         self.call(move |relay, s| relay.insert_mr(s, handle, entry))

@@ -1,6 +1,7 @@
 //! The thread that has the kernel connect queue pairs. It alone has the ids; calls
 //! that wait for another host are made on threads of their own.
 
+use super::place::Placement;
 use super::table::{Action, Depths, End, Stage, Stranger, Table};
 use super::words::{Hello, MAGIC, request};
 use crate::CardError;
@@ -98,7 +99,7 @@ impl Connector {
         let wake = eventfd(0, flags).map_err(|e| fails("make a descriptor")(e.into()))?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                table: Table::new(host, card.place),
+                table: Table::new(host),
                 hellos: VecDeque::new(),
                 called: Vec::new(),
                 left: Vec::new(),
@@ -135,11 +136,11 @@ impl Connector {
     }
 
     /// Has a queue pair connected; it is in RTR.
-    pub(crate) fn join(&self, member: Member, peer: End, depths: Depths) {
+    pub(crate) fn join(&self, member: Member, place: Placement, peer: End, depths: Depths) {
         let mut state = self.shared.lock();
         if !state.is_over {
-            let qpn = member.qp.qpn();
-            state.table.join(qpn, peer, depths, member, Instant::now());
+            let own = (member.qp.qpn(), place);
+            state.table.join(own, peer, depths, member, Instant::now());
             self.shared.wake();
         }
     }

@@ -114,7 +114,8 @@ impl VerbsSession {
             served: attr.max_dest_rd_atomic,
         };
         self.joined.insert(qpn);
-        connector.join(member, peer, depths);
+        let place = self.place.unwrap_or_default();
+        connector.join(member, place, peer, depths);
         Ok(State::Rtr)
     }
 

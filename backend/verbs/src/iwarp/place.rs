@@ -1,83 +1,96 @@
-//! Where a card believes memory to be. siw takes no address for a region but the one
-//! where it is mapped while it is registered (it has no iova). A tenant's own address
-//! may be masqd's own as well, so one bit of it is inverted: that leads to where no
-//! process has anything, on any host with so many bits of address.
-
-use crate::host::{self, Pd, refused};
-use crate::session::Mapped;
-use masq_device::{DeviceError, Result};
-use masq_memory::{MemoryError, Region, Span};
-use std::sync::{Arc, Mutex, PoisonError};
+//! Where a card has memory. Most find it by the address that they are told with it
+//! (the iova); siw goes by where it is mapped. There a tenant's own address may be taken,
+//! by another tenant or by masqd itself. So what peers may reach is mapped where its
+//! owner has it plus a number of the session's own, which peers' masqds are told; and
+//! everything else anywhere, because masqd itself translates what its tenants name.
 
 /// What siw says it is (`vendor_id`).
 const SIW: u32 = 0x62_6d74;
-/// The bits, of 47 and of 39 bits of address.
-const BITS: [u8; 2] = [45, 37];
+/// How many bits addresses of processes have.
+const BITS: [u8; 2] = [47, 39];
+/// Shifts are multiples of this.
+const GRANULE: u64 = 2 << 20;
 
-/// The bit of addresses that is inverted; 0: none.
+/// Whether a card finds memory by the address that it is told.
+pub(crate) fn has_iova(vendor_id: u32) -> bool {
+    vendor_id != SIW
+}
+
+/// What is to be added to addresses of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Placement(pub(crate) u8);
+pub(crate) struct Placement {
+    /// Bits of an address; 0: nothing is added.
+    pub(crate) bits: u8,
+    pub(crate) shift: u64,
+}
 
 impl Placement {
-    /// How a card of this vendor places memory, on this host.
-    pub(crate) fn of(vendor_id: u32) -> Self {
-        let is_there = |bit: &u8| Span::is_address(1 << bit);
-        match vendor_id {
-            SIW => Self(BITS.into_iter().find(is_there).unwrap_or_default()),
-            _ => Self(0),
+    /// One for a new session, by chance. Programs and masqd have their memory at the
+    /// bottom, about two thirds up and at the top; shifted it is in between.
+    pub(crate) fn draw() -> Self {
+        let is_there = |bits: &u8| masq_memory::is_free_address(1 << (bits - 2));
+        let bits = BITS.into_iter().find(is_there).unwrap_or(BITS[1]);
+        let mut random = [0; 8];
+        if getrandom::fill(&mut random).is_err() {
+            random = std::process::id()
+                .to_ne_bytes()
+                .repeat(2)
+                .try_into()
+                .unwrap_or_default();
+        }
+        let sixteenth = 1u64 << (bits - 4);
+        let shift = sixteenth + u64::from_ne_bytes(random) % (2 * sixteenth);
+        Self {
+            bits,
+            shift: shift & !(GRANULE - 1),
         }
     }
 
-    /// What is inverted of an address.
-    pub(crate) fn mask(self) -> u64 {
-        match self.0 {
-            0 => 0,
-            bit => 1 << bit,
+    /// Where an address of the session's is. What is no address stays none.
+    pub(crate) fn of(self, address: u64) -> u64 {
+        if self.bits == 0 || address >> self.bits != 0 {
+            return address;
         }
-    }
-
-    /// Registers a region so that the card finds it where its owner does, but for the
-    /// inverted bit. The card holds the pages: they are mapped there for the moment
-    /// alone.
-    #[allow(unsafe_code)] // registers mapped memory
-    pub(crate) fn register(
-        self,
-        pd: &Arc<Pd>,
-        region: Region,
-        iova: u64,
-        access: u32,
-    ) -> Result<host::Mr<Mapped>> {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let (len, mask) = (region.len(), self.mask());
-        let last = iova.checked_add(len.saturating_sub(1));
-        let elsewhere = DeviceError::Unsupported("memory at such addresses over this card");
-        let at = iova ^ mask;
-        match last {
-            Some(last) if (last ^ mask) == at.saturating_add(len.saturating_sub(1)) => {}
-            _ => return Err(elsewhere),
-        }
-        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let span = Span::at(&region, at).map_err(|error| match error {
-            MemoryError::Scattered => {
-                DeviceError::Unsupported("memory of which a part cannot be shared with the card")
-            }
-            _ => elsewhere,
-        })?;
-        let first = span.first();
-        // SAFETY: the bytes are mapped during the call; afterwards the card holds
-        // their pages and goes by these, whatever is mapped there.
-        let mr = unsafe { host::Mr::new(pd, first, len, at, access, Mapped::of(region)) };
-        mr.map_err(|e| refused("a memory region", &e))
+        address.wrapping_add(self.shift) & ((1 << self.bits) - 1)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Regions keep their length and their place in a page, unless they wrap.
+        #[test]
+        fn a_shifted_region_is_a_region(address in 0..1u64 << 39, len in 1..1u64 << 30) {
+            let place = Placement { bits: 39, shift: 3 * GRANULE };
+            let (first, last) = (place.of(address), place.of(address + len - 1));
+            prop_assert_eq!(first % 4096, address % 4096);
+            let wraps = (address + len - 1) >> 39 != 0 || last < first;
+            prop_assert!(wraps || last - first == len - 1);
+        }
+
+        #[test]
+        fn what_is_no_address_is_not_made_one(address in 1u64 << 47..) {
+            let place = Placement { bits: 47, shift: GRANULE };
+            prop_assert_eq!(place.of(address), address);
+            prop_assert_eq!(Placement::default().of(address), address);
+        }
+    }
 
     #[test]
-    fn only_siw_has_memory_placed_elsewhere() {
-        assert_eq!(Placement::of(0x8086).mask(), 0);
-        assert_ne!(Placement::of(SIW).mask(), 0);
+    fn sessions_lie_apart_and_away_from_where_processes_have_memory() {
+        let (one, two) = (Placement::draw(), Placement::draw());
+        assert_ne!(one.shift, two.shift);
+        let top = 1u64 << one.bits;
+        for usual in [0x40_0000, top / 3 * 2, top - (1 << 20)] {
+            let at = one.of(usual);
+            let part = at / (top / 16);
+            assert!(
+                (1..=3).contains(&part) || (11..=13).contains(&part),
+                "{part}"
+            );
+        }
     }
 }

@@ -96,8 +96,10 @@ struct Entry<P> {
     since: Instant,
     /// The active side is connected.
     heard: bool,
-    /// How the peer's card places memory, as far as it has said.
+    /// Where this side's card has what peers may reach, and where the peer's has, as
+    /// far as it has said.
     place: Placement,
+    peers_place: Placement,
     payload: P,
 }
 
@@ -105,7 +107,6 @@ struct Entry<P> {
 /// one.
 pub(crate) struct Table<P> {
     host: IpAddr,
-    place: Placement,
     entries: FxHashMap<u32, Entry<P>>,
     pub(crate) actions: VecDeque<Action>,
     /// Hellos that no queue pair expects.
@@ -113,10 +114,9 @@ pub(crate) struct Table<P> {
 }
 
 impl<P> Table<P> {
-    pub(crate) fn new(host: IpAddr, place: Placement) -> Self {
+    pub(crate) fn new(host: IpAddr) -> Self {
         Self {
             host,
-            place,
             entries: FxHashMap::default(),
             actions: VecDeque::new(),
             unexpected: 0,
@@ -132,7 +132,14 @@ impl<P> Table<P> {
     }
 
     /// A queue pair is in RTR.
-    pub(crate) fn join(&mut self, qpn: u32, peer: End, depths: Depths, payload: P, now: Instant) {
+    pub(crate) fn join(
+        &mut self,
+        (qpn, place): (u32, Placement),
+        peer: End,
+        depths: Depths,
+        payload: P,
+        now: Instant,
+    ) {
         let asks = self.is_active(qpn, peer);
         self.entries.insert(
             qpn,
@@ -144,7 +151,8 @@ impl<P> Table<P> {
                 due: asks.then_some(now + FIRST),
                 since: now,
                 heard: false,
-                place: Placement::default(),
+                place,
+                peers_place: Placement::default(),
                 payload,
             },
         );
@@ -179,11 +187,11 @@ impl<P> Table<P> {
         self.entries.get(&qpn).map(|entry| &entry.payload)
     }
 
-    /// How the peer's card places memory.
+    /// Where the peer's card has what may be reached there.
     pub(crate) fn peers_place(&self, qpn: u32) -> Placement {
         self.entries
             .get(&qpn)
-            .map_or_else(Placement::default, |entry| entry.place)
+            .map_or_else(Placement::default, |entry| entry.peers_place)
     }
 
     /// What a request of this queue pair is made with.
@@ -192,7 +200,7 @@ impl<P> Table<P> {
         let names = Names {
             own: qpn,
             peer: entry.peer.qpn,
-            place: self.place,
+            place: entry.place,
         };
         Some((entry.peer, names, entry.depths))
     }
@@ -205,7 +213,7 @@ impl<P> Table<P> {
             names: Names {
                 own: qpn,
                 peer: entry.peer.qpn,
-                place: self.place,
+                place: entry.place,
             },
             connected: entry.stage == Stage::Connected,
             asks,
@@ -226,7 +234,7 @@ impl<P> Table<P> {
             self.unexpected += 1;
             return;
         };
-        entry.place = hello.names.place;
+        entry.peers_place = hello.names.place;
         match (active, entry.stage) {
             (true, Stage::Waiting) => {
                 // With too much under way it is asked again.
@@ -277,7 +285,7 @@ impl<P> Table<P> {
         let expects = |e: &&mut Entry<P>| e.peer == peer && e.stage == Stage::Waiting && !active;
         let entry = entry.filter(expects).ok_or(Stranger::Unexpected)?;
         entry.stage = Stage::Accepted;
-        entry.place = names.place;
+        entry.peers_place = names.place;
         (entry.since, entry.due) = (now, None);
         Ok((qpn, entry.depths))
     }

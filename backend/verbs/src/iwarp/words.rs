@@ -5,7 +5,7 @@ use super::place::Placement;
 
 /// What everything begins with.
 pub(crate) const MAGIC: [u8; 6] = *b"masq\0\x02";
-pub(crate) const LEN: usize = MAGIC.len() + 4 + 8;
+pub(crate) const LEN: usize = MAGIC.len() + 4 + 8 + 8;
 
 const REQUEST: u8 = 1;
 const HELLO: u8 = 2;
@@ -19,7 +19,7 @@ const QPN: u32 = 0xff_ffff;
 pub(crate) struct Names {
     pub(crate) own: u32,
     pub(crate) peer: u32,
-    /// How the speaker's card places memory.
+    /// Where the speaker's card has what peers may reach.
     pub(crate) place: Placement,
 }
 
@@ -36,13 +36,14 @@ pub(crate) struct Hello {
 
 fn encode(kind: u8, flags: u8, names: Names) -> [u8; LEN] {
     let mut bytes = [0; LEN];
-    let fields = MAGIC.into_iter().chain([kind, flags, names.place.0, 0]);
+    let fields = MAGIC.into_iter().chain([kind, flags, names.place.bits, 0]);
     let numbers = names
         .own
         .to_be_bytes()
         .into_iter()
         .chain(names.peer.to_be_bytes());
-    for (to, from) in bytes.iter_mut().zip(fields.chain(numbers)) {
+    let shift = names.place.shift.to_be_bytes();
+    for (to, from) in bytes.iter_mut().zip(fields.chain(numbers).chain(shift)) {
         *to = from;
     }
     bytes
@@ -50,17 +51,21 @@ fn encode(kind: u8, flags: u8, names: Names) -> [u8; LEN] {
 
 fn decode(bytes: &[u8; LEN]) -> Option<(u8, u8, Names)> {
     let rest = bytes.strip_prefix(&MAGIC)?;
-    let (&[kind, flags, place, 0], rest) = rest.split_first_chunk()? else {
+    let (&[kind, flags, bits, 0], rest) = rest.split_first_chunk()? else {
         return None;
     };
     let (own, rest) = rest.split_first_chunk()?;
-    let (peer, _) = rest.split_first_chunk()?;
+    let (peer, rest) = rest.split_first_chunk()?;
+    let (shift, _) = rest.split_first_chunk()?;
     let names = Names {
         own: u32::from_be_bytes(*own),
         peer: u32::from_be_bytes(*peer),
-        place: Placement(place),
+        place: Placement {
+            bits,
+            shift: u64::from_be_bytes(*shift),
+        },
     };
-    let fits = names.own <= QPN && names.peer <= QPN && place < 64;
+    let fits = names.own <= QPN && names.peer <= QPN && bits < 64;
     fits.then_some((kind, flags, names))
 }
 
@@ -102,10 +107,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn names() -> impl Strategy<Value = Names> {
-        (0..=QPN, 0..=QPN, 0..64u8).prop_map(|(own, peer, place)| Names {
+        let all = (0..=QPN, 0..=QPN, 0..64u8, any::<u64>());
+        all.prop_map(|(own, peer, bits, shift)| Names {
             own,
             peer,
-            place: Placement(place),
+            place: Placement { bits, shift },
         })
     }
 
@@ -129,7 +135,7 @@ mod tests {
         #[test]
         fn nothing_else_is_taken(
             head in prop_oneof![Just(MAGIC.to_vec()), any::<Vec<u8>>()],
-            tail in prop::collection::vec(prop_oneof![0..4u8, any::<u8>()], 0..16),
+            tail in prop::collection::vec(prop_oneof![0..4u8, any::<u8>()], 0..24),
         ) {
             let bytes = [head, tail].concat();
             if let Some(hello) = Hello::decode(&bytes) {

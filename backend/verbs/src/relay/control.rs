@@ -314,8 +314,7 @@ impl Relay {
             queued: false,
             doorbell,
             max_wr: spec.max_wr,
-            queue: ReceiveQueue::new(spec.ring, spec.max_wr, spec.max_sge, true)
-                .placed(self.card.place.mask()),
+            queue: ReceiveQueue::new(spec.ring, spec.max_wr, spec.max_sge, true),
             users: 0,
         });
         self.tickets.insert(ticket.0, Object::Srq(index));
@@ -392,10 +391,8 @@ impl Relay {
         let caps = spec.caps;
         let keep_sges = spec.qp_type == masq_spec::verbs::QpType::Ud;
         let headers = new.headers;
-        let place = self.card.place.mask();
         let receives = |ring| {
             let queue = ReceiveQueue::new(ring, caps.max_recv_wr, caps.max_recv_sge, keep_sges);
-            let queue = queue.placed(place);
             match headers {
                 Some(headers) => queue.with_headers(headers),
                 None => queue,
@@ -418,7 +415,7 @@ impl Relay {
                 Link::Iwarp => Connection::Waiting(None),
                 _ => Connection::ByState,
             },
-            peers_place: 0,
+            peers_place: Placement::default(),
             attr: QpAttr {
                 caps,
                 sq_sig_all: u8::from(spec.sq_sig_all),
@@ -564,7 +561,7 @@ impl Relay {
         let is_waiting = |qp: &&mut Qp| matches!(qp.connection, Connection::Waiting(_));
         if let Some(qp) = self.qps.get_mut(q).filter(is_waiting) {
             qp.connection = Connection::Made;
-            qp.peers_place = place.mask();
+            qp.peers_place = place;
             self.enqueue(q);
         }
     }

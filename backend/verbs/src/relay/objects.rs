@@ -3,11 +3,12 @@
 
 use super::receives::ReceiveQueue;
 use crate::host::{self, Ticket};
+use crate::iwarp::Placement;
 use crate::session::Mapped;
 use masq_datapath::{CompletionRing, Lane};
 use masq_device::{DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
 use masq_memory::{DoorbellPage, MappedRing};
-use masq_spec::queue::{Cqe, WcStatus};
+use masq_spec::queue::{Cqe, Sge, WcStatus};
 use masq_spec::verbs::{Gid, QpAttr, QpType, State};
 use masq_transport::Nanos;
 use masq_wire::PKey;
@@ -65,6 +66,19 @@ pub(crate) struct Mr {
     pub(crate) host: host::Mr<Mapped>,
     pub(crate) pd: Handle,
     pub(crate) iova: u64,
+    /// Where the card has its first byte: as a rule there too.
+    pub(crate) base: u64,
+}
+
+/// Replaces tenants' addresses by those of a card that goes by where memory is mapped.
+pub(crate) fn place(regions: &FxHashMap<u32, Mr>, list: &mut [Sge]) {
+    for sge in list {
+        // Of what is no region the card says so.
+        if let Some(mr) = regions.get(&sge.lkey) {
+            let offset = sge.addr.wrapping_sub(mr.iova);
+            sge.addr = mr.base.wrapping_add(offset);
+        }
+    }
 }
 
 /// An address handle.
@@ -148,8 +162,8 @@ pub(crate) struct Qp {
     /// As far as the relay knows; the card may be ahead.
     pub(crate) state: State,
     pub(crate) connection: Connection,
-    /// Bits of the peer's addresses that its card has inverted.
-    pub(crate) peers_place: u64,
+    /// Where the peer's card has what may be reached there.
+    pub(crate) peers_place: Placement,
     /// What the tenant set.
     pub(crate) attr: QpAttr,
     pub(crate) send_cq: usize,
@@ -227,7 +241,7 @@ impl Qp {
         if self.connection != Connection::ByState {
             self.connection = Connection::Waiting(None);
         }
-        self.peers_place = 0;
+        self.peers_place = Placement::default();
         self.state = State::Reset;
         self.attr = QpAttr {
             caps: self.attr.caps,

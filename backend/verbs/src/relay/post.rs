@@ -1,10 +1,9 @@
 //! From the tenants' rings to the card.
 
 use super::Relay;
-use super::objects::{Connection, PostedSend, Qp, WrId};
+use super::objects::{Connection, PostedSend, Qp, WrId, place};
 use crate::card::Link;
 use crate::host::{MAX_INLINE, MAX_SGE, Payload, To};
-use crate::iwarp::Placement;
 use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
 use masq_spec::verbs::{QpType, State};
 use masq_transport::{Kind, opcode_allowed, rules};
@@ -82,7 +81,7 @@ impl Relay {
             }
             let mut wqe = SendWqe::new_zeroed();
             qp.sq.read(index, 0, wqe.as_mut_bytes());
-            wqe.remote_addr ^= qp.peers_place;
+            wqe.remote_addr = qp.peers_place.of(wqe.remote_addr);
             match self.prepare(q, index, &wqe) {
                 Ok(posted) => {
                     if let Some(qp) = self.qps.get_mut(q) {
@@ -284,9 +283,8 @@ impl Relay {
             return Err(WcStatus::LocLenErr);
         };
         qp.sq.read(index, SEND_DATA, sges.as_mut_bytes());
-        if self.card.place != Placement::default() {
-            let place = self.card.place.mask();
-            sges.iter_mut().for_each(|sge| sge.addr ^= place);
+        if !self.card.has_iova {
+            place(&session.regions, sges);
         }
         judged.total = sges.iter().map(|sge| u64::from(sge.length)).sum();
         judged.count = count;
@@ -307,7 +305,11 @@ impl Relay {
         };
         let epoch = qp.epoch;
         let Some(rq) = &mut qp.rq else { return false };
-        rq.fill(&mut self.receives, |entry| {
+        let regions = match self.card.has_iova {
+            true => None,
+            false => self.sessions.get(qp.session).map(|s| &s.regions),
+        };
+        rq.fill(&mut self.receives, regions, |entry| {
             WrId::Receive(q, epoch, entry).pack()
         });
         let more = self.receives.is_full();
@@ -344,8 +346,12 @@ impl Relay {
         let Some(srq) = self.srqs.get_mut(r) else {
             return false;
         };
-        srq.queue
-            .fill(&mut self.receives, |entry| WrId::Shared(r, entry).pack());
+        let regions = match self.card.has_iova {
+            true => None,
+            false => self.sessions.get(srq.session).map(|s| &s.regions),
+        };
+        let id = |entry| WrId::Shared(r, entry).pack();
+        srq.queue.fill(&mut self.receives, regions, id);
         let more = self.receives.is_full();
         let (posted, result) = self.receives.post_shared(&srq.host);
         srq.queue.taken(posted);

@@ -2,10 +2,12 @@
 //! what the card has of it.
 
 use super::headers::{Headers, behind_header};
+use super::objects::{Mr, place};
 use crate::host::{MAX_SGE, ReceiveBatch};
 use masq_memory::MappedRing;
 use masq_spec::queue::{RECV_DATA, RecvWqe, Sge};
 use masq_wire::GRH_LEN;
+use rustc_hash::FxHashMap;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// A receive that the card has.
@@ -36,8 +38,6 @@ pub(crate) struct ReceiveQueue {
     headers: Option<Headers>,
     /// Entries of the batch that is being put together.
     batch: Vec<u32>,
-    /// Bits of addresses that the card has inverted.
-    place: u64,
 }
 
 impl ReceiveQueue {
@@ -55,13 +55,7 @@ impl ReceiveQueue {
             free: (0..max_wr).rev().collect(),
             headers: None,
             batch: Vec::with_capacity(crate::host::BATCH),
-            place: 0,
         }
-    }
-
-    /// Has bits of addresses inverted for the card.
-    pub(crate) fn placed(self, place: u64) -> Self {
-        Self { place, ..self }
     }
 
     /// Has the card put the headers of datagrams elsewhere.
@@ -112,7 +106,13 @@ impl ReceiveQueue {
     }
 
     /// Puts what the driver posted into a batch, by the names that `id` gives.
-    pub(crate) fn fill(&mut self, batch: &mut ReceiveBatch, id: impl Fn(u32) -> u64) {
+    /// `regions`: on a card that goes by where memory is mapped.
+    pub(crate) fn fill(
+        &mut self,
+        batch: &mut ReceiveBatch,
+        regions: Option<&FxHashMap<u32, Mr>>,
+        id: impl Fn(u32) -> u64,
+    ) {
         self.batch.clear();
         while !batch.is_full() {
             let index = self.head.wrapping_add(self.batch.len() as u32);
@@ -122,6 +122,9 @@ impl ReceiveQueue {
             let Some(entry) = self.free.pop() else { return };
             let mut sges = [Sge::default(); MAX_SGE];
             let (wr_id, count) = self.read(index, &mut sges);
+            if let Some(regions) = regions {
+                place(regions, sges.get_mut(..count).unwrap_or_default());
+            }
             let list = sges.get(..count).unwrap_or_default();
             self.keep(entry, wr_id, index, list);
             self.push(batch, id(entry), entry, list);
@@ -217,9 +220,6 @@ impl ReceiveQueue {
         let count = (wqe.num_sge as usize).min(most);
         if let Some(sges) = sges.get_mut(..count) {
             self.ring.read(index, RECV_DATA, sges.as_mut_bytes());
-            if self.place != 0 {
-                sges.iter_mut().for_each(|sge| sge.addr ^= self.place);
-            }
         }
         (wqe.wr_id, count)
     }
@@ -305,7 +305,7 @@ mod tests {
     fn hand_over(queue: &mut ReceiveQueue, most: usize) -> Vec<u32> {
         let mut batch = ReceiveBatch::default();
         let entries = std::cell::RefCell::new(Vec::new());
-        queue.fill(&mut batch, |entry| {
+        queue.fill(&mut batch, None, |entry| {
             entries.borrow_mut().push(entry);
             u64::from(entry)
         });

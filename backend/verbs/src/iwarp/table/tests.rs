@@ -18,7 +18,10 @@ const DEPTHS: Depths = Depths {
     served: 8,
 };
 
-const PLACE: Placement = Placement(37);
+const PLACE: Placement = Placement {
+    bits: 39,
+    shift: 1 << 30,
+};
 
 fn names(own: u32, peer: u32) -> Names {
     let place = PLACE;
@@ -46,8 +49,8 @@ fn of_two_ends_one_is_active_whatever_their_numbers() {
 #[test]
 fn nothing_is_requested_before_the_other_side_is_ready() {
     let now = Instant::now();
-    let mut table = Table::new(host(1), PLACE);
-    table.join(5, end(2, 9), DEPTHS, (), now);
+    let mut table = Table::new(host(1));
+    table.join((5, PLACE), end(2, 9), DEPTHS, (), now);
     for seconds in 1..100 {
         table.tick(now + Duration::from_secs(seconds));
     }
@@ -62,8 +65,8 @@ fn nothing_is_requested_before_the_other_side_is_ready() {
 #[test]
 fn only_the_expected_request_is_accepted_and_once() {
     let now = Instant::now();
-    let mut table = Table::new(host(2), PLACE);
-    table.join(9, end(1, 5), DEPTHS, (), now);
+    let mut table = Table::new(host(2));
+    table.join((9, PLACE), end(1, 5), DEPTHS, (), now);
     let right = request(names(5, 9));
     let refused = Err(Stranger::Unexpected);
     assert_eq!(table.requested(host(3), &right, now), refused);
@@ -80,8 +83,8 @@ fn only_the_expected_request_is_accepted_and_once() {
 #[test]
 fn the_active_side_accepts_no_request() {
     let now = Instant::now();
-    let mut table = Table::new(host(1), PLACE);
-    table.join(5, end(2, 9), DEPTHS, (), now);
+    let mut table = Table::new(host(1));
+    table.join((5, PLACE), end(2, 9), DEPTHS, (), now);
     let swapped = request(names(9, 5));
     let answer = table.requested(host(2), &swapped, now);
     assert_eq!(answer, Err(Stranger::Unexpected));
@@ -90,7 +93,7 @@ fn the_active_side_accepts_no_request() {
 #[test]
 fn strangers_leave_no_trace_but_a_count() {
     let now = Instant::now();
-    let mut table = Table::<()>::new(host(2), PLACE);
+    let mut table = Table::<()>::new(host(2));
     for qpn in 0..10_000 {
         table.heard(host(3), hello(qpn, qpn), now);
         let private = request(names(qpn, 9));
@@ -103,7 +106,7 @@ fn strangers_leave_no_trace_but_a_count() {
 #[test]
 fn so_many_connections_are_made_at_a_time() {
     let now = Instant::now();
-    let mut table = Table::new(host(1), PLACE);
+    let mut table = Table::new(host(1));
     let connects = |table: &Table<()>| {
         let all = table.actions.iter();
         all.filter(|a| matches!(a, Action::Connect(_))).count()
@@ -111,7 +114,7 @@ fn so_many_connections_are_made_at_a_time() {
     for peer in 2..20 {
         for n in 0..20 {
             let qpn = u32::from(peer) * 100 + n;
-            table.join(qpn, end(peer, n), DEPTHS, (), now);
+            table.join((qpn, PLACE), end(peer, n), DEPTHS, (), now);
             table.heard(host(peer), hello(n, qpn), now);
         }
         assert!(connects(&table) <= usize::from(peer - 1) * MOST_TO_HOST);
@@ -126,8 +129,8 @@ fn so_many_connections_are_made_at_a_time() {
 #[test]
 fn a_passive_side_that_never_hears_of_the_other_one_fails() {
     let now = Instant::now();
-    let mut table = Table::new(host(2), PLACE);
-    table.join(9, end(1, 5), DEPTHS, (), now);
+    let mut table = Table::new(host(2));
+    table.join((9, PLACE), end(1, 5), DEPTHS, (), now);
     let private = request(names(5, 9));
     table.requested(host(1), &private, now).unwrap();
     table.established(9, now);
@@ -208,7 +211,7 @@ proptest! {
         let start = Instant::now();
         let ends = [end(1, qpns.0), end(2, qpns.1)];
         let mut pair = Pair {
-            tables: [Table::new(host(1), PLACE), Table::new(host(2), PLACE)],
+            tables: [Table::new(host(1)), Table::new(host(2))],
             ends,
             told: [0; 2],
             up: [false; 2],
@@ -218,7 +221,7 @@ proptest! {
         let mut copies = move || fates.next().unwrap_or(1);
         let join = |pair: &mut Pair, side: usize, now| {
             let (own, peer) = (ends[side], ends[1 - side]);
-            pair.tables[side].join(own.qpn, peer, DEPTHS, (), now);
+            pair.tables[side].join((own.qpn, PLACE), peer, DEPTHS, (), now);
         };
         join(&mut pair, first, start);
         let mut now = start;
