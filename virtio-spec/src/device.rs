@@ -56,6 +56,9 @@ bitflags::bitflags! {
         const REMOTE_MEMORY = 1 << 7;
         /// Extended reliable connected (reserved, not offered).
         const XRC = 1 << 8;
+        /// The transport is iWARP: no immediate data, READs into one element, and
+        /// programs see an RNIC.
+        const IWARP = 1 << 9;
         /// VHOST_USER_F_PROTOCOL_FEATURES.
         const PROTOCOL_FEATURES = 1 << 30;
         /// VIRTIO_F_VERSION_1.

@@ -230,6 +230,7 @@ fn features(attr: &ibv_device_attr, probe: &Probe, link: Link) -> Features {
     features.set(Features::ATOMIC, attr.atomic_cap != IBV_ATOMIC_NONE);
     features.set(Features::SRQ, probe.srq);
     features.set(Features::RESIZE_CQ, probe.resize);
+    features.set(Features::IWARP, link == Link::Iwarp);
     features
 }
 

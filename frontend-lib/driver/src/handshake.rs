@@ -46,12 +46,13 @@ pub(crate) struct Connection {
     pub(crate) offered: Features,
 }
 
-/// Reads the configuration of the endpoint's device, without opening a session.
+/// Reads the configuration of the endpoint's device and what it offers, without opening
+/// a session.
 ///
 /// # Errors
 /// As [`crate::Session::open`].
-pub fn probe(path: &Path) -> Result<Config, DriverError> {
-    connect(path).map(|connection| connection.config)
+pub fn probe(path: &Path) -> Result<(Config, Features), DriverError> {
+    connect(path).map(|connection| (connection.config, connection.offered))
 }
 
 /// Connects, agrees on protocol features and reads the configuration space.

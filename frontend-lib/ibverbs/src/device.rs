@@ -2,7 +2,7 @@
 
 use crate::errno;
 use libc::{c_char, c_int};
-use masq_spec::device::Config;
+use masq_spec::device::{Config, Features};
 use masq_verbs_abi::*;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -34,11 +34,15 @@ fn copy_text(to: &mut [c_char], text: &[u8]) {
 }
 
 impl Device {
-    fn new(path: PathBuf, config: Config) -> Self {
+    fn new(path: PathBuf, config: Config, offered: Features) -> Self {
+        let (node_type, transport_type) = match offered.contains(Features::IWARP) {
+            true => (IBV_NODE_RNIC, IBV_TRANSPORT_IWARP),
+            false => (IBV_NODE_CA, IBV_TRANSPORT_IB),
+        };
         let mut abi = ibv_device {
             _ops: [None; 2],
-            node_type: IBV_NODE_CA,
-            transport_type: IBV_TRANSPORT_IB,
+            node_type,
+            transport_type,
             name: [0; 64],
             dev_name: [0; 64],
             dev_path: [0; 256],
@@ -79,7 +83,7 @@ fn device() -> Option<&'static Device> {
     }
     let path = masq_driver::socket_path()?;
     match masq_driver::probe(&path) {
-        Ok(config) => Some(DEVICE.get_or_init(|| Device::new(path, config))),
+        Ok((config, offered)) => Some(DEVICE.get_or_init(|| Device::new(path, config, offered))),
         Err(error @ masq_driver::DriverError::Version { .. }) => {
             eprintln!("masq: {error}");
             None

@@ -31,6 +31,8 @@ pub(crate) struct ReceiveBatch {
     /// One more for the header of a datagram.
     sges: Box<[[ibv_sge; MAX_SGE + 1]]>,
     len: usize,
+    /// The card takes no receive without elements.
+    pub(crate) needs_element: bool,
 }
 
 // SAFETY: the pointers inside lead into the batch itself.
@@ -69,6 +71,7 @@ impl Default for ReceiveBatch {
             wrs: vec![empty; BATCH].into(),
             sges: vec![[NO_SGE; MAX_SGE + 1]; BATCH].into(),
             len: 0,
+            needs_element: false,
         }
     }
 }
@@ -213,6 +216,9 @@ impl ReceiveBatch {
             return false;
         };
         wr.num_sge = copy_list(sges, list);
+        if let (0, true, Some(sge)) = (wr.num_sge, self.needs_element, sges.first_mut()) {
+            (*sge, wr.num_sge) = (NO_SGE, 1);
+        }
         wr.wr_id = wr_id;
         wr.next = std::ptr::null_mut();
         wr.sg_list = sges.as_mut_ptr();
@@ -300,6 +306,19 @@ mod tests {
         assert!(batch.push(1, &[sge(0), sge(5), sge(0)]));
         assert_eq!(batch.wrs[0].num_sge, 1);
         assert_eq!(batch.sges[0][0].length, 5);
+    }
+
+    #[test]
+    fn a_receive_without_bytes_has_an_element_if_the_card_needs_one() {
+        for needs_element in [false, true] {
+            let mut batch = ReceiveBatch {
+                needs_element,
+                ..ReceiveBatch::default()
+            };
+            assert!(batch.push(1, &[]));
+            assert_eq!(batch.wrs[0].num_sge, i32::from(needs_element));
+            assert_eq!(batch.sges[0][0].length, 0);
+        }
     }
 
     #[test]

@@ -132,6 +132,8 @@ enum Object {
 
 impl Relay {
     pub(crate) fn new(card: Arc<Card>, host: Host, waiting: Arc<crate::network::Waiting>) -> Self {
+        let mut receives = ReceiveBatch::default();
+        receives.needs_element = !card.has_iova;
         Self {
             card,
             host: Some(host),
@@ -150,7 +152,7 @@ impl Relay {
             senders: Senders::new(waiting),
             pieces: Vec::with_capacity(8),
             sends: SendBatch::default(),
-            receives: ReceiveBatch::default(),
+            receives,
             receivers: Vec::with_capacity(crate::host::BATCH),
             wcs: vec![Wc::default(); POLL].into(),
             now: 0,
