@@ -373,10 +373,15 @@ impl Session for VerbsSession {
             true => State::from_raw(attr.qp_state).ok_or(DeviceError::Invalid("no such state"))?,
             false => now,
         };
+        let is_iwarp = self.card.link == Link::Iwarp;
+        if is_iwarp && (now, to) == (State::Err, State::Sqd) {
+            // To close a connection that has ended is no mistake.
+            return Ok(State::Err);
+        }
         check_transition(qp_type, now, to, mask).map_err(|_| {
             DeviceError::Invalid("not allowed in this state, or attributes missing")
         })?;
-        if self.card.link == Link::Iwarp {
+        if is_iwarp {
             return self.modify_iwarp(qp, &change, &host, (now, to));
         }
         let path = match change.destination {

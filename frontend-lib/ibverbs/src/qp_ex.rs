@@ -8,6 +8,7 @@ use crate::errno;
 use crate::mw::Binding;
 use crate::qp::{Qp, announce, create};
 use crate::recv::copy_sges;
+use crate::send::takes_sends;
 use crate::send::{SendQueue, address, copy_inline, write_head};
 use libc::{c_int, c_void};
 use masq_spec::queue::{SEND_DATA, SendFlags, SendWqe};
@@ -104,8 +105,8 @@ unsafe extern "C" fn start(qp: *mut ibv_qp_ex) {
     queue.batch.first = queue.ring.posted();
     queue.batch.slot = 0;
     // SAFETY: the caller's QP.
-    let state = unsafe { (*qp).qp_base.state };
-    queue.batch.error = if state < IBV_QPS_RTS { libc::EINVAL } else { 0 };
+    let takes = unsafe { takes_sends(&raw const (*qp).qp_base, (*qp).qp_base.state) };
+    queue.batch.error = if takes { 0 } else { libc::EINVAL };
 }
 
 unsafe extern "C" fn complete(qp: *mut ibv_qp_ex) -> c_int {

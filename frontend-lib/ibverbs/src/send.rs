@@ -198,6 +198,17 @@ impl SendQueue {
     }
 }
 
+/// Whether a queue pair takes sends in a state. One of an RNIC is connected by RTR already:
+/// iWARP has no state between being connected and sending (RFC 5040, 5044).
+///
+/// # Safety
+/// A queue pair of this library.
+pub(crate) unsafe fn takes_sends(qp: *const ibv_qp, state: c_enum) -> bool {
+    // SAFETY: its context and that one's device live as long.
+    let is_rnic = || unsafe { (*(*(*qp).context).device).transport_type == IBV_TRANSPORT_IWARP };
+    state >= IBV_QPS_RTS || state == IBV_QPS_RTR && is_rnic()
+}
+
 /// `ibv_post_send`. Sends may be posted from RTS on, and in SQE and ERR, where they are
 /// flushed.
 pub(crate) unsafe extern "C" fn post_send(
@@ -207,7 +218,8 @@ pub(crate) unsafe extern "C" fn post_send(
 ) -> c_int {
     // SAFETY: the caller's QP.
     let (this, state) = unsafe { (Qp::of(qp), (*qp).state) };
-    if state < IBV_QPS_RTS {
+    // SAFETY: the caller's QP.
+    if !unsafe { takes_sends(qp, state) } {
         // SAFETY: the caller's variable.
         unsafe { *bad = wr };
         return libc::EINVAL;

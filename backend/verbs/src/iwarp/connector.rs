@@ -150,6 +150,12 @@ impl Connector {
         self.shared.lock().table.set_asked(qpn, asked);
     }
 
+    /// Whether the card's queue pair is connected.
+    pub(crate) fn is_connected(&self, qpn: u32) -> bool {
+        let stage = self.shared.lock().table.stage(qpn);
+        matches!(stage, Some(Stage::Met | Stage::Connected))
+    }
+
     /// Forgets a queue pair, if nothing has been done to the card's yet.
     pub(crate) fn leave_unused(&self, qpn: u32) -> bool {
         let mut state = self.shared.lock();

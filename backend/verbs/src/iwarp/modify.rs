@@ -6,8 +6,8 @@ use crate::attr::to_card;
 use crate::host::{Qp, refused};
 use crate::session::VerbsSession;
 use masq_device::{Destination, DeviceError, Handle, QpChange, Result};
-use masq_spec::verbs::{QpMask, State};
-use masq_verbs_abi::IBV_QP_ACCESS_FLAGS;
+use masq_spec::verbs::{QpAttr, QpMask, State};
+use masq_verbs_abi::{IBV_QP_ACCESS_FLAGS, IBV_QP_STATE};
 use std::sync::Arc;
 
 /// READs under way if a queue pair is connected before it is in RTS, where the
@@ -58,10 +58,22 @@ impl VerbsSession {
                     connector.set_asked(qpn, attr.max_rd_atomic);
                 }
             }
+            // What librdmacm does to an RNIC's to disconnect: the card closes the
+            // connection, whose end then moves the queue pair to ERROR.
+            State::Sqd if connector.is_some_and(|c| c.is_connected(qpn)) => {
+                host.modify(wanted, IBV_QP_STATE).map_err(fails)?;
+            }
             State::Sqd | State::Sqe => {
-                return Err(DeviceError::Unsupported(
-                    "draining the send queue over an iWARP card",
-                ));
+                let attr = QpAttr {
+                    qp_state: State::Err as u32,
+                    ..attr
+                };
+                let attr = to_card(&self.card, QpMask::STATE, &attr, None)?;
+                host.modify(attr, IBV_QP_STATE).map_err(fails)?;
+                self.leave(qpn);
+                let asked = change.attr;
+                self.call(move |relay, s| relay.modified(s, qp, mask, &asked, State::Err))?;
+                return Ok(State::Err);
             }
             State::Err => {
                 host.modify(wanted, mask.bits()).map_err(fails)?;

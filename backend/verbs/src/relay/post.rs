@@ -33,7 +33,11 @@ impl Relay {
             State::Err => self.flush(q),
             state => {
                 let mut busy = self.post_receives(q);
-                if matches!(state, State::Rts | State::Sqd | State::Sqe) {
+                let connection = self.qps.get(q).map(|qp| qp.connection);
+                // iWARP has no state between being connected and sending.
+                let sends = state == State::Rtr && connection != Some(Connection::ByState)
+                    || matches!(state, State::Rts | State::Sqd | State::Sqe);
+                if sends {
                     busy |= match self.qps.get(q).is_some_and(Qp::may_send) {
                         true => self.post_sends(q),
                         false => self.wait_for_peer(q),
