@@ -6,7 +6,7 @@
     reason = "the bridge to plain hosts takes what connecting iWARP does not"
 )]
 
-use super::library::CmLibrary;
+use super::library::{CmLibrary, Library};
 use super::sockaddr::{from_c, to_c};
 use super::{Ticket, check, made};
 use crate::CardError;
@@ -16,7 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Most private data that any transport carries, in bytes; what is left of it for a
@@ -166,6 +166,64 @@ impl CmKind {
     }
 }
 
+/// librdmacm opens the cards of its ids for itself, and closes one only when it sees it
+/// missing among others: never the only one. The kernel would wait for that when the
+/// card is taken away (rdma_rxe, siw), so it is closed here when no id is left that
+/// could use it, and librdmacm is not called again.
+struct Opened {
+    ids: usize,
+    contexts: Vec<usize>,
+    /// A card was taken away.
+    is_missing_one: bool,
+    is_spent: bool,
+}
+
+static OPENED: Mutex<Opened> = Mutex::new(Opened {
+    ids: 0,
+    contexts: Vec::new(),
+    is_missing_one: false,
+    is_spent: false,
+});
+
+impl Opened {
+    fn lock() -> MutexGuard<'static, Self> {
+        OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin() -> io::Result<()> {
+        let mut opened = Self::lock();
+        if opened.is_spent {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        opened.ids += 1;
+        Ok(())
+    }
+
+    /// An id is gone, which had a card open at `context`.
+    fn end(context: *mut ibv_context) {
+        let mut opened = Self::lock();
+        opened.ids = opened.ids.saturating_sub(1);
+        let context = context.expose_provenance();
+        if context != 0 && !opened.contexts.contains(&context) {
+            opened.contexts.push(context);
+        }
+        if opened.ids > 0 || !opened.is_missing_one {
+            return;
+        }
+        let (Ok([]), Ok(library)) = (super::cards().as_deref(), Library::load()) else {
+            return;
+        };
+        opened.is_spent = true;
+        for context in opened.contexts.drain(..) {
+            let context = std::ptr::with_exposed_provenance_mut(context);
+            // SAFETY: librdmacm opened it, its objects are gone with the ids, and
+            // nobody calls librdmacm any more.
+            let code = unsafe { (library.ibv_close_device)(context) };
+            super::memory::released("librdmacm's context", code);
+        }
+    }
+}
+
 /// An event; acknowledged already.
 #[derive(Debug)]
 pub(crate) struct CmEvent {
@@ -203,6 +261,9 @@ impl EventChannel {
             what: "open the kernel's connection manager (/dev/infiniband/rdma_cm)",
             source,
         };
+        if Opened::lock().is_spent {
+            return Err(fails(io::Error::from_raw_os_error(libc::ENODEV)));
+        }
         let library = CmLibrary::load()?;
         // SAFETY: no conditions.
         let ptr = made(unsafe { (library.rdma_create_event_channel)() }).map_err(fails)?;
@@ -233,6 +294,9 @@ impl EventChannel {
         let copied = unsafe {
             let raw = &*event;
             let kind = CmKind::from_raw(raw.event);
+            if kind == CmKind::DeviceRemoval {
+                Opened::lock().is_missing_one = true;
+            }
             let (about, request) = match (kind, NonNull::new(raw.id)) {
                 (CmKind::ConnectRequest, Some(id)) => {
                     let new = CmId::adopt(self, id);
@@ -321,11 +385,13 @@ impl CmId {
             PortSpace::Udp => RDMA_PS_UDP,
         };
         let context = std::ptr::without_provenance_mut(ticket.0);
+        Opened::begin()?;
         // SAFETY: a live channel, a variable of ours, a context that nobody follows.
-        check(unsafe {
+        let made = check(unsafe {
             (channel.library.rdma_create_id)(channel.ptr.as_ptr(), &mut id, context, space)
-        })?;
-        let ptr = NonNull::new(id).ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))?;
+        });
+        let made = made.and_then(|()| NonNull::new(id).ok_or_else(io::Error::last_os_error));
+        let ptr = made.inspect_err(|_| Opened::end(std::ptr::null_mut()))?;
         Ok(Self {
             channel: Arc::clone(channel),
             ptr,
@@ -337,6 +403,7 @@ impl CmId {
     /// The id of a request that was just got of `channel`; nobody else destroys it.
     unsafe fn adopt(channel: &Arc<EventChannel>, ptr: NonNull<rdma_cm_id>) -> Self {
         let ticket = Ticket::unused();
+        Opened::lock().ids += 1;
         // SAFETY: only the thread that gets its events reads the context, this one:
         // the id has no more before it is acknowledged.
         unsafe { (*ptr.as_ptr()).context = std::ptr::without_provenance_mut(ticket.0) };
@@ -507,10 +574,13 @@ impl CmId {
 
 impl Drop for CmId {
     fn drop(&mut self) {
+        // SAFETY: a live id.
+        let context = unsafe { self.ptr.as_ref().verbs };
         // SAFETY: a live id; events of it that another thread holds are acknowledged
         // there, for which this call waits.
         let code = unsafe { (self.library().rdma_destroy_id)(self.ptr.as_ptr()) };
         super::memory::released("connection id", code);
+        Opened::end(context);
     }
 }
 

@@ -131,11 +131,25 @@ impl Relay {
     fn complete_receive(&mut self, q: usize, entry: u32, wc: &Wc) {
         let qp = self.qps.get(q);
         let is_datagram = qp.is_some_and(|qp| qp.qp_type == QpType::Ud);
+        let is_flushed = wc.status == WcStatus::WrFlushErr as u32;
         if is_datagram && wc.status == IBV_WC_SUCCESS {
             self.arrived(q, Taken::Own(entry), wc);
+        } else if is_flushed && self.withhold(q, entry) {
+            // The program gets it back when its queue pair is in ERROR.
         } else if let Some(posted) = self.finish(q, Taken::Own(entry)) {
             self.deliver(q, &posted, wc, None);
         }
+    }
+
+    /// Keeps a receive for the program whose connection has ended, if it is to keep it.
+    fn withhold(&mut self, q: usize, entry: u32) -> bool {
+        let Some(qp) = self.qps.get_mut(q).filter(|qp| qp.keeps_receives()) else {
+            return false;
+        };
+        qp.connection = Connection::Ended;
+        qp.withheld.push(entry);
+        self.enqueue(q);
+        true
     }
 
     fn complete_shared(&mut self, r: usize, entry: u32, wc: &Wc) {
@@ -327,8 +341,14 @@ impl Relay {
         if let Some(qp) = self.qps.get_mut(q)
             && !matches!(qp.state, State::Err | State::Reset)
         {
-            qp.lose();
-            self.fail(q, cause);
+            let is_idle = !qp.has_requests() && qp.state != State::Sqd;
+            if is_idle && matches!(qp.connection, Connection::Made | Connection::Ended) {
+                qp.connection = Connection::Ended;
+                qp.cause.get_or_insert(cause);
+            } else {
+                qp.lose();
+                self.fail(q, cause);
+            }
         }
     }
 
@@ -364,7 +384,12 @@ impl Relay {
         qp.state = State::Err;
         qp.cause.get_or_insert(cause);
         qp.failed_at = Some(now);
-        let (send_cq, recv_cq) = (qp.send_cq, qp.recv_cq);
+        let (send_cq, recv_cq, qpn) = (qp.send_cq, qp.recv_cq, qp.qpn);
+        for entry in std::mem::take(&mut qp.withheld) {
+            if let Some(posted) = self.finish(q, Taken::Own(entry)) {
+                self.push(recv_cq, flushed_receive(qpn, &posted), false);
+            }
+        }
         self.failing.push(q);
         self.heat(send_cq);
         self.heat(recv_cq);

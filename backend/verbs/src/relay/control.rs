@@ -416,6 +416,7 @@ impl Relay {
                 _ => Connection::ByState,
             },
             peers_place: Placement::default(),
+            withheld: Vec::new(),
             attr: QpAttr {
                 caps,
                 sq_sig_all: u8::from(spec.sq_sig_all),

@@ -141,6 +141,9 @@ pub(crate) enum Connection {
     /// Not yet; since when requests wait for it.
     Waiting(Option<Nanos>),
     Made,
+    /// It ended while nothing was under way. As with any RC the program hears of that
+    /// by its next request; until then it has its receives.
+    Ended,
     /// It broke. The first request that it takes along was not answered, all others
     /// are flushed.
     Lost {
@@ -164,6 +167,8 @@ pub(crate) struct Qp {
     pub(crate) connection: Connection,
     /// Where the peer's card has what may be reached there.
     pub(crate) peers_place: Placement,
+    /// Receives that the card gave back when the connection ended.
+    pub(crate) withheld: Vec<u32>,
     /// What the tenant set.
     pub(crate) attr: QpAttr,
     pub(crate) send_cq: usize,
@@ -210,9 +215,23 @@ impl Qp {
 
     /// The connection broke.
     pub(crate) fn lose(&mut self) {
-        if matches!(self.connection, Connection::Waiting(_) | Connection::Made) {
+        if !matches!(
+            self.connection,
+            Connection::ByState | Connection::Lost { .. }
+        ) {
             self.connection = Connection::Lost { told: false };
         }
+    }
+
+    /// Whether the program waits for something of the peer's that it asked for.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.outstanding() > 0 || self.sq.is_published(self.sq_head)
+    }
+
+    /// Whether a receive that the card gives back flushed is the program's to keep: its
+    /// queue pair is not in ERROR.
+    pub(crate) fn keeps_receives(&self) -> bool {
+        self.state != State::Err && matches!(self.connection, Connection::Made | Connection::Ended)
     }
 
     /// The status of a request that is given back undone.
@@ -242,6 +261,7 @@ impl Qp {
             self.connection = Connection::Waiting(None);
         }
         self.peers_place = Placement::default();
+        self.withheld.clear();
         self.state = State::Reset;
         self.attr = QpAttr {
             caps: self.attr.caps,

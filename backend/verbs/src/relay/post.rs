@@ -51,6 +51,11 @@ impl Relay {
     /// Requests wait until the kernel has connected the card's queue pair, and not
     /// for ever.
     fn wait_for_peer(&mut self, q: usize) -> bool {
+        let qp = self.qps.get(q);
+        if qp.is_some_and(|qp| qp.connection == Connection::Ended && qp.has_requests()) {
+            self.lose(q, "the connection has ended");
+            return true;
+        }
         if let Some(qp) = self.qps.get_mut(q)
             && let Connection::Waiting(since @ None) = &mut qp.connection
             && qp.sq.is_published(qp.sq_head)
