@@ -15,6 +15,7 @@ use masq_device::{
 use masq_spec::device::Features;
 use masq_spec::verbs::DeviceAttr;
 use masq_wire::Mtu;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -53,12 +54,16 @@ impl VerbsDevice {
             cards: Vec::new(),
         })?;
         let card = Arc::new(Card::examine(name, first, host)?);
+        let gone = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let gone = gone.map_err(|e| fails("make a descriptor")(e.into()))?;
+        let gone = Arc::new(gone);
         let mut paths = Vec::new();
         for (number, context) in contexts.into_iter().enumerate() {
             let path = DataPath::start(number, config, |_| {
                 let host = Host {
                     channel: Channel::new(&context)?,
                     removal: watch_removal(&card)?,
+                    gone: Arc::clone(&gone),
                     context,
                 };
                 Ok(Relay::new(Arc::clone(&card), host, Arc::clone(&waiting)))
@@ -69,7 +74,7 @@ impl VerbsDevice {
         let socket = host.map(|host| UdpSocket::bind((host, MANAGEMENT_PORT)));
         let socket = socket.transpose().map_err(fails(opening))?;
         let connector = match card.link {
-            Link::Iwarp => connector(&card, host, &paths, socket.as_ref())?,
+            Link::Iwarp => connector(&card, host, &paths, socket.as_ref(), gone)?,
             _ => None,
         };
         let agreed = Arc::<Agreed>::default();
@@ -124,6 +129,7 @@ fn connector(
     host: Option<IpAddr>,
     paths: &[Arc<DataPath<Relay>>],
     socket: Option<&UdpSocket>,
+    gone: Arc<OwnedFd>,
 ) -> std::result::Result<Option<Arc<Connector>>, CardError> {
     let channel = match EventChannel::new() {
         Ok(channel) => channel,
@@ -139,7 +145,7 @@ fn connector(
         what: "make a descriptor",
         source,
     })?;
-    let started = Connector::start(channel, card, own, paths.to_vec(), socket)?;
+    let started = Connector::start(channel, card, own, paths.to_vec(), (socket, gone))?;
     Ok(Some(Arc::new(started)))
 }
 

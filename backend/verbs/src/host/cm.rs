@@ -190,6 +190,7 @@ impl Opened {
         OPENED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// There is an id more.
     fn begin() -> io::Result<()> {
         let mut opened = Self::lock();
         if opened.is_spent {
@@ -222,6 +223,12 @@ impl Opened {
             super::memory::released("librdmacm's context", code);
         }
     }
+}
+
+/// A card was taken away: it is closed when no id is left. The kernel says so by events
+/// of its ids too, but of some drivers only when everybody has closed it.
+pub(crate) fn card_is_missing() {
+    Opened::lock().is_missing_one = true;
 }
 
 /// An event; acknowledged already.
@@ -295,7 +302,7 @@ impl EventChannel {
             let raw = &*event;
             let kind = CmKind::from_raw(raw.event);
             if kind == CmKind::DeviceRemoval {
-                Opened::lock().is_missing_one = true;
+                card_is_missing();
             }
             let (about, request) = match (kind, NonNull::new(raw.id)) {
                 (CmKind::ConnectRequest, Some(id)) => {

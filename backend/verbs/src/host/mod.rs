@@ -14,6 +14,7 @@ mod sockaddr;
 #[allow(unused_imports, reason = "as in cm")]
 pub(crate) use cm::{
     CmEvent, CmId, CmKind, CmParam, ConnParam, EventChannel, PortSpace, Private, UdParam,
+    card_is_missing,
 };
 pub(crate) use context::{AsyncElement, Context, Ticket, cards};
 pub(crate) use memory::{Ah, Mr, Pd};

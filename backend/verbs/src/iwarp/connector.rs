@@ -8,6 +8,7 @@ use crate::CardError;
 use crate::card::Card;
 use crate::host::{
     CmEvent, CmId, CmKind, CmParam, ConnParam, EventChannel, PortSpace, Private, Qp, Ticket,
+    card_is_missing,
 };
 use crate::network::MANAGEMENT_PORT;
 use crate::relay::Relay;
@@ -79,13 +80,14 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Starts the thread. `socket`: for hellos to other hosts.
+    /// Starts the thread. `socket`: for hellos to other hosts; `gone`: readable when the
+    /// card is gone.
     pub(crate) fn start(
         channel: Arc<EventChannel>,
         card: &Card,
         host: IpAddr,
         paths: Vec<Arc<DataPath<Relay>>>,
-        socket: Option<UdpSocket>,
+        (socket, gone): (Option<UdpSocket>, Arc<OwnedFd>),
     ) -> Result<Self, CardError> {
         let fails = |what| move |source| CardError::Host { what, source };
         let listening = "listen for other masqds (TCP port 4790 of this host's address)";
@@ -118,6 +120,7 @@ impl Connector {
             most_reads: card.attributes.max_qp_rd_atom.min(127) as u8,
             paths,
             socket,
+            gone,
         };
         let thread = std::thread::Builder::new()
             .name("masq-connect".into())
@@ -243,6 +246,7 @@ struct Worker {
     most_reads: u8,
     paths: Vec<Arc<DataPath<Relay>>>,
     socket: Option<UdpSocket>,
+    gone: Arc<OwnedFd>,
 }
 
 impl Worker {
@@ -270,7 +274,15 @@ impl Worker {
             for called in called {
                 self.called(called);
             }
-            if let Err(why) = self.take_events() {
+            let is_gone = rustix::io::read(&self.gone, &mut [0; 8]).is_ok();
+            if is_gone {
+                card_is_missing();
+            }
+            let events = match is_gone {
+                true => Err("the card is gone"),
+                false => self.take_events(),
+            };
+            if let Err(why) = events {
                 self.end(why);
                 return;
             }
@@ -297,6 +309,7 @@ impl Worker {
         let mut fds = [
             PollFd::new(&self.shared.wake, PollFlags::IN),
             PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN),
+            PollFd::new(&self.gone, PollFlags::IN),
         ];
         let _ = poll(&mut fds, timeout.as_ref());
         let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);

@@ -134,7 +134,9 @@ impl Relay {
             self.raise(s, AsyncEvent::DeviceFatal, 0);
             drop(self.close(s));
         }
-        self.host = None;
+        if let Some(host) = self.host.take() {
+            let _ = rustix::io::write(&host.gone, &1u64.to_ne_bytes());
+        }
         // Those who watch its descriptors hold it open.
         self.let_go = true;
     }

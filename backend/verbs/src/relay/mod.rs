@@ -107,6 +107,8 @@ pub(crate) struct Host {
     pub(crate) channel: Arc<Channel>,
     /// Readable when something becomes of the card's character device.
     pub(crate) removal: Option<OwnedFd>,
+    /// Written when the card is gone, for those who have to let go of it too.
+    pub(crate) gone: Arc<OwnedFd>,
 }
 
 impl Host {
