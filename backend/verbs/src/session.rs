@@ -29,6 +29,9 @@ use std::time::Duration;
 /// is asked again.
 const SOON: Duration = Duration::from_millis(2);
 
+/// Room in a CQ of the card: the relay may be late, and what overflows there breaks it.
+const FEWEST_CQES: u32 = 64;
+
 /// Objects that are released at once.
 const MANY: usize = 32;
 
@@ -276,7 +279,7 @@ impl Session for VerbsSession {
     fn create_cq(&mut self, cq: CqSpec) -> Result<()> {
         let (_, channel) = self.host()?;
         let ticket = Ticket::unused();
-        let host = host::Cq::new(&channel, cq.cqe, ticket);
+        let host = host::Cq::new(&channel, cq.cqe.max(FEWEST_CQES), ticket);
         let host = host.map_err(|e| refused("a completion queue", &e))?;
         self.call(move |relay, s| relay.insert_cq(s, cq, host, ticket))
     }

@@ -535,6 +535,8 @@ impl Relay {
         let mut attr = qp.attr;
         match qp.connection {
             Connection::ByState => update(&mut attr, live),
+            // An RNIC's begins where others' are after INIT, and drivers say so.
+            _ if qp.state == State::Reset => attr.qp_state = State::Init as u32,
             _ => attr.qp_state = qp.state as u32,
         }
         let waiting = (0..attr.caps.max_send_wr)

@@ -42,6 +42,9 @@ pub(crate) enum Needs {
     Nothing,
     /// Connected queue pairs whose programs exchange their numbers themselves.
     Rc,
+    /// The same by a program that does so on InfiniBand only: towards an RNIC perftest's
+    /// `ib_send_bw` counts receives in memory that it forgets when it ends.
+    RcOfInfiniBand,
     Uc,
     Ud,
     Atomics,
@@ -82,7 +85,7 @@ impl Card {
             (Self::Soft, needs) => needs != Needs::Card,
             (Self::Rxe, _) | (Self::Siw, Needs::Card | Needs::Rc) => true,
             // iWARP is RC without atomics.
-            (Self::Siw, Needs::Uc | Needs::Ud | Needs::Atomics) => false,
+            (Self::Siw, Needs::Uc | Needs::Ud | Needs::Atomics | Needs::RcOfInfiniBand) => false,
         }
     }
 

@@ -114,7 +114,7 @@ pub(super) const PAIRS: &[Pair] = &[
     same!(Apart, Uc, "ibv_uc_pingpong", PINGED, "ibv_uc_pingpong -g {gid} -n 200 -e -c"),
     same!(Apart, Ud, "ibv_ud_pingpong", PINGED, "ibv_ud_pingpong -g {gid} -s 1024 -n 200 -e -c"),
     same!(Apart, Rc, "ibv_srq_pingpong", PINGED, "ibv_srq_pingpong -g {gid} -q 4 -n 200 -e -c"),
-    same!(Apart, Rc, "ib_send_bw", Says::Row(65536, 500), "ib_send_bw -x {gid} -F -e -s 65536 -n 500"),
+    same!(Apart, RcOfInfiniBand, "ib_send_bw", Says::Row(65536, 500), "ib_send_bw -x {gid} -F -e -s 65536 -n 500"),
     same!(Apart, Rc, "ib_send_lat", Says::Row(64, 200), "ib_send_lat -x {gid} -F -e -s 64 -n 200"),
     same!(Apart, Rc, "ib_write_bw", Says::Row(65536, 500), "ib_write_bw -x {gid} -F -s 65536 -n 500"),
     // It watches its memory: of a size that malloc maps, since User-Mode Linux's heap is
