@@ -61,7 +61,10 @@ impl VerbsSession {
             // What librdmacm does to an RNIC's to disconnect: the card closes the
             // connection, whose end then moves the queue pair to ERROR.
             State::Sqd if connector.is_some_and(|c| c.is_connected(qpn)) => {
+                // Told first, so that the end is known to be the program's own.
+                self.call(move |relay, s| relay.modified(s, qp, mask, &attr, to))?;
                 host.modify(wanted, IBV_QP_STATE).map_err(fails)?;
+                return Ok(to);
             }
             State::Sqd | State::Sqe => {
                 let attr = QpAttr {

@@ -512,9 +512,13 @@ impl Relay {
                 qp.state = to;
                 // A driver that has reset its ring no longer rings.
                 qp.ask_for_rings();
+                let is_over = to == State::Sqd && qp.connection == Connection::Ended;
                 // Before the program can tell its peer to send.
                 self.post_receives(q);
                 self.enqueue(q);
+                if is_over {
+                    self.lose(q, "the program closed the connection");
+                }
             }
         }
         Ok(())
