@@ -312,6 +312,10 @@ impl Relay {
         let Some(qp) = self.qps.get_mut(q) else {
             return false;
         };
+        if matches!(qp.connection, Connection::Ended | Connection::Lost { .. }) {
+            // The card would take them and never give them back.
+            return false;
+        }
         let epoch = qp.epoch;
         let Some(rq) = &mut qp.rq else { return false };
         let regions = match self.card.has_iova {
