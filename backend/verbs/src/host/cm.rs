@@ -1,10 +1,6 @@
 //! The host's connection manager, librdmacm: event channels and ids. Queue pairs are
 //! named by number and stay with their owner; librdmacm changes none of them.
 #![allow(unsafe_code)] // calls of the host's librdmacm
-#![allow(
-    dead_code,
-    reason = "the bridge to plain hosts takes what connecting iWARP does not"
-)]
 
 use super::library::{CmLibrary, Library};
 use super::sockaddr::{from_c, to_c};
@@ -18,19 +14,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// Most private data that any transport carries, in bytes; what is left of it for a
-/// REQ over InfiniBand or RoCE is 56, over iWARP nearly all.
-pub(crate) const MAX_PRIVATE: usize = 196;
-
-/// Which ids can meet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PortSpace {
-    /// Connections.
-    Tcp,
-    /// Datagram services.
-    Udp,
-}
 
 /// Private data of a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,23 +85,6 @@ pub(crate) struct ConnParam {
     pub(crate) srq: bool,
     /// Number of the queue pair; of one that librdmacm does not know.
     pub(crate) qpn: u32,
-}
-
-/// A datagram service.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct UdParam {
-    pub(crate) private: Private,
-    /// The way to it.
-    pub(crate) path: ibv_ah_attr,
-    pub(crate) qpn: u32,
-    pub(crate) qkey: u32,
-}
-
-/// What an event carries.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum CmParam {
-    Conn(ConnParam),
-    Ud(UdParam),
 }
 
 /// Kinds of events.
@@ -242,7 +208,7 @@ pub(crate) struct CmEvent {
     pub(crate) status: i32,
     /// Of a request: the id to accept or reject it by. Dropped, it is rejected.
     pub(crate) request: Option<CmId>,
-    pub(crate) param: CmParam,
+    pub(crate) param: ConnParam,
 }
 
 /// Tells of the events of ids. Never blocks.
@@ -316,10 +282,7 @@ impl EventChannel {
                 ticket: Ticket(id.context as usize),
                 status: raw.status,
                 request,
-                param: match id.ps {
-                    RDMA_PS_UDP | RDMA_PS_IPOIB => CmParam::Ud(ud(&raw.param.ud)),
-                    _ => CmParam::Conn(conn(&raw.param.conn)),
-                },
+                param: conn(&raw.param.conn),
             })
         };
         // SAFETY: just got, acknowledged once.
@@ -341,18 +304,6 @@ unsafe fn conn(raw: &rdma_conn_param) -> ConnParam {
         rnr_retry_count: raw.rnr_retry_count,
         srq: raw.srq != 0,
         qpn: raw.qp_num,
-    }
-}
-
-/// # Safety
-/// As [`conn`].
-unsafe fn ud(raw: &rdma_ud_param) -> UdParam {
-    UdParam {
-        // SAFETY: by contract.
-        private: unsafe { Private::copied(raw.private_data, raw.private_data_len) },
-        path: raw.ah_attr,
-        qpn: raw.qp_num,
-        qkey: raw.qkey,
     }
 }
 
@@ -383,19 +334,15 @@ pub(crate) struct CmId {
 unsafe impl Send for CmId {}
 
 impl CmId {
-    /// Creates one, with a ticket of its own.
-    pub(crate) fn new(channel: &Arc<EventChannel>, space: PortSpace) -> io::Result<Self> {
+    /// Creates one for connections, with a ticket of its own.
+    pub(crate) fn new(channel: &Arc<EventChannel>) -> io::Result<Self> {
         let ticket = Ticket::unused();
         let mut id = std::ptr::null_mut();
-        let space = match space {
-            PortSpace::Tcp => RDMA_PS_TCP,
-            PortSpace::Udp => RDMA_PS_UDP,
-        };
         let context = std::ptr::without_provenance_mut(ticket.0);
         Opened::begin()?;
         // SAFETY: a live channel, a variable of ours, a context that nobody follows.
         let made = check(unsafe {
-            (channel.library.rdma_create_id)(channel.ptr.as_ptr(), &mut id, context, space)
+            (channel.library.rdma_create_id)(channel.ptr.as_ptr(), &mut id, context, RDMA_PS_TCP)
         });
         let made = made.and_then(|()| NonNull::new(id).ok_or_else(io::Error::last_os_error));
         let ptr = made.inspect_err(|_| Opened::end(std::ptr::null_mut()))?;
@@ -474,12 +421,6 @@ impl CmId {
         check(unsafe { (self.library().rdma_connect)(self.ptr.as_ptr(), &mut raw) })
     }
 
-    /// Says after CONNECT_RESPONSE that the queue pair is ready.
-    pub(crate) fn establish(&self) -> io::Result<()> {
-        // SAFETY: a live id.
-        check(unsafe { (self.library().rdma_establish)(self.ptr.as_ptr()) })
-    }
-
     /// Accepts a request.
     pub(crate) fn accept(&self, param: &ConnParam) -> io::Result<()> {
         let mut raw = to_raw(param);
@@ -487,49 +428,11 @@ impl CmId {
         check(unsafe { (self.library().rdma_accept)(self.ptr.as_ptr(), &mut raw) })
     }
 
-    /// Accepts the request to a datagram service: `qkey` is the kernel's
-    /// (RDMA_UDP_QKEY), librdmacm takes no other.
-    pub(crate) fn accept_datagrams(&self, qpn: u32, private: Private) -> io::Result<()> {
-        self.accept(&ConnParam {
-            private,
-            qpn,
-            ..ConnParam::default()
-        })
-    }
-
     /// Refuses a request.
     pub(crate) fn reject(&self, private: &Private) -> io::Result<()> {
         let data = private.bytes.as_ptr().cast();
         // SAFETY: a live id; the data outlives the call.
         check(unsafe { (self.library().rdma_reject)(self.ptr.as_ptr(), data, private.len) })
-    }
-
-    /// Ends the connection, or answers that the peer did: DISCONNECTED.
-    pub(crate) fn disconnect(&self) -> io::Result<()> {
-        // SAFETY: a live id.
-        check(unsafe { (self.library().rdma_disconnect)(self.ptr.as_ptr()) })
-    }
-
-    /// What a queue pair of this connection is to be changed by to get to `state`
-    /// (INIT, RTR or RTS): the attributes and their mask.
-    pub(crate) fn qp_attr(&self, state: c_enum) -> io::Result<(ibv_qp_attr, u32)> {
-        let mut attr = ibv_qp_attr {
-            qp_state: state,
-            ..ibv_qp_attr::default()
-        };
-        let mut mask = 0;
-        // SAFETY: a live id, variables of ours.
-        check(unsafe {
-            (self.library().rdma_init_qp_attr)(self.ptr.as_ptr(), &mut attr, &mut mask)
-        })?;
-        Ok((attr, mask as u32))
-    }
-
-    /// The address of this side.
-    pub(crate) fn local(&self) -> Option<SocketAddr> {
-        // SAFETY: a live id; librdmacm writes it in the calls above and when it gets
-        // the event of a request, before anybody has the id.
-        from_c(unsafe { &(*self.ptr.as_ptr()).route.addr.src_storage })
     }
 
     /// The address of the other side.
@@ -553,16 +456,6 @@ impl CmId {
     /// Binds even if connections of an earlier listener still linger.
     pub(crate) fn set_reuse_address(&self) -> io::Result<()> {
         self.set_option(RDMA_OPTION_ID_REUSEADDR, 1i32)
-    }
-
-    /// An IPv6 id does not take the IPv4 port too.
-    pub(crate) fn set_only_family(&self) -> io::Result<()> {
-        self.set_option(RDMA_OPTION_ID_AFONLY, 1i32)
-    }
-
-    /// The local ACK timeout of the connection, 4.096 µs · 2^`timeout`.
-    pub(crate) fn set_ack_timeout(&self, timeout: u8) -> io::Result<()> {
-        self.set_option(RDMA_OPTION_ID_ACK_TIMEOUT, timeout)
     }
 
     fn set_option<T: Copy>(&self, name: c_enum, mut value: T) -> io::Result<()> {

@@ -92,12 +92,9 @@ library! {
     rdma_resolve_addr: fn(*mut rdma_cm_id, *mut libc::sockaddr, *mut libc::sockaddr, c_int) -> c_int;
     rdma_resolve_route: fn(*mut rdma_cm_id, c_int) -> c_int;
     rdma_connect: fn(*mut rdma_cm_id, *mut rdma_conn_param) -> c_int;
-    rdma_establish: fn(*mut rdma_cm_id) -> c_int;
     rdma_accept: fn(*mut rdma_cm_id, *mut rdma_conn_param) -> c_int;
     rdma_reject: fn(*mut rdma_cm_id, *const c_void, u8) -> c_int;
-    rdma_disconnect: fn(*mut rdma_cm_id) -> c_int;
     rdma_get_cm_event: fn(*mut rdma_event_channel, *mut *mut rdma_cm_event) -> c_int;
     rdma_ack_cm_event: fn(*mut rdma_cm_event) -> c_int;
     rdma_set_option: fn(*mut rdma_cm_id, c_int, c_int, *mut c_void, usize) -> c_int;
-    rdma_init_qp_attr: fn(*mut rdma_cm_id, *mut ibv_qp_attr, *mut c_int) -> c_int;
 }

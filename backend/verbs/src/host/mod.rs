@@ -11,11 +11,7 @@ mod queues;
 mod ucm;
 mod sockaddr;
 
-#[allow(unused_imports, reason = "as in cm")]
-pub(crate) use cm::{
-    CmEvent, CmId, CmKind, CmParam, ConnParam, EventChannel, PortSpace, Private, UdParam,
-    card_is_missing,
-};
+pub(crate) use cm::{CmEvent, CmId, CmKind, ConnParam, EventChannel, Private, card_is_missing};
 pub(crate) use context::{AsyncElement, Context, Ticket, cards};
 pub(crate) use memory::{Ah, Mr, Pd};
 pub(crate) use post::{BATCH, MAX_INLINE, MAX_SGE, Payload, ReceiveBatch, SendBatch, To, Wc};

@@ -1,13 +1,13 @@
 //! The address of an iWARP card: its GIDs have none.
 
 use crate::CardError;
-use crate::host::{CmId, EventChannel, PortSpace};
+use crate::host::{CmId, EventChannel};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// The card that an address of this host belongs to.
 fn card_of(channel: &Arc<EventChannel>, address: IpAddr) -> Option<String> {
-    let id = CmId::new(channel, PortSpace::Tcp).ok()?;
+    let id = CmId::new(channel).ok()?;
     id.bind(SocketAddr::new(address, 0)).ok()?;
     id.card().map(|(name, _)| name)
 }

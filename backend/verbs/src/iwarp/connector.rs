@@ -7,8 +7,7 @@ use super::words::{Hello, MAGIC, request};
 use crate::CardError;
 use crate::card::Card;
 use crate::host::{
-    CmEvent, CmId, CmKind, CmParam, ConnParam, EventChannel, PortSpace, Private, Qp, Ticket,
-    card_is_missing,
+    CmEvent, CmId, CmKind, ConnParam, EventChannel, Private, Qp, Ticket, card_is_missing,
 };
 use crate::network::MANAGEMENT_PORT;
 use crate::relay::Relay;
@@ -91,7 +90,7 @@ impl Connector {
     ) -> Result<Self, CardError> {
         let fails = |what| move |source| CardError::Host { what, source };
         let listening = "listen for other masqds (TCP port 4790 of this host's address)";
-        let listener = CmId::new(&channel, PortSpace::Tcp).map_err(fails(listening))?;
+        let listener = CmId::new(&channel).map_err(fails(listening))?;
         listener.set_reuse_address().map_err(fails(listening))?;
         listener
             .bind(SocketAddr::new(host, MANAGEMENT_PORT))
@@ -394,7 +393,7 @@ impl Worker {
             return Ok(());
         };
         drop(state);
-        let id = CmId::new(&self.channel, PortSpace::Tcp)?;
+        let id = CmId::new(&self.channel)?;
         let to = SocketAddr::new(peer.host, MANAGEMENT_PORT);
         id.resolve_addr(Some(SocketAddr::new(self.host, 0)), to, RESOLVE)?;
         self.keep(qpn, member, id);
@@ -475,9 +474,7 @@ impl Worker {
             return Err("the card is gone");
         }
         if let Some(id) = event.request {
-            if let CmParam::Conn(param) = event.param {
-                self.requested(id, param.private.as_slice());
-            }
+            self.requested(id, event.param.private.as_slice());
             return Ok(());
         }
         let Some(live) = self.ids.get(&event.ticket) else {
