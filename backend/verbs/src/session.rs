@@ -29,7 +29,8 @@ use std::time::Duration;
 /// is asked again.
 const SOON: Duration = Duration::from_millis(2);
 
-/// Room in a CQ of the card: the relay may be late, and what overflows there breaks it.
+/// Room in a CQ of an iWARP card. siw makes it as small as it is asked to, while others
+/// round up; the relay may be late, and what overflows there breaks the connection.
 const FEWEST_CQES: u32 = 64;
 
 /// Objects that are released at once.
@@ -279,7 +280,11 @@ impl Session for VerbsSession {
     fn create_cq(&mut self, cq: CqSpec) -> Result<()> {
         let (_, channel) = self.host()?;
         let ticket = Ticket::unused();
-        let host = host::Cq::new(&channel, cq.cqe.max(FEWEST_CQES), ticket);
+        let room = match self.card.link {
+            Link::Iwarp => cq.cqe.max(FEWEST_CQES),
+            _ => cq.cqe,
+        };
+        let host = host::Cq::new(&channel, room, ticket);
         let host = host.map_err(|e| refused("a completion queue", &e))?;
         self.call(move |relay, s| relay.insert_cq(s, cq, host, ticket))
     }
