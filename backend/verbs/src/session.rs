@@ -46,7 +46,7 @@ enum Pending {
 pub(crate) struct VerbsSession {
     pub(crate) card: Arc<Card>,
     /// What the kernel agreed with plain hosts.
-    agreed: Arc<Agreed>,
+    pub(crate) agreed: Arc<Agreed>,
     path: Arc<DataPath<Relay>>,
     /// Its number among the device's.
     path_number: usize,
@@ -85,6 +85,10 @@ impl VerbsSession {
             connector,
             joined: FxHashSet::default(),
         }
+    }
+
+    pub(crate) fn data_path(&self) -> Arc<DataPath<Relay>> {
+        Arc::clone(&self.path)
     }
 
     pub(crate) fn path_number(&self) -> usize {

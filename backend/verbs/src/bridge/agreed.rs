@@ -6,25 +6,45 @@ use masq_cm::CommId;
 use masq_verbs_abi::ibv_qp_attr;
 use rustc_hash::FxHashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-#[derive(Clone, Copy, Debug)]
+/// What became of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The kernel has connected the queue pair.
+    Connected,
+    /// The connection ended.
+    Ended,
+}
+
+/// Told to whoever has the queue pair.
+pub(crate) type Tell = Arc<dyn Fn(News) + Send + Sync>;
+
 struct Entry {
     /// The conversation.
     comm: CommId,
     /// This side's queue pair, if it is known yet.
     own: Option<u32>,
-    agreement: Agreement,
+    /// None of iWARP, whose queue pairs the kernel connects by itself.
+    agreement: Option<Agreement>,
+    is_connected: bool,
+    tell: Option<Tell>,
+}
+
+impl Entry {
+    fn is_of(&self, own: u32) -> bool {
+        self.own.is_none_or(|qpn| qpn == own)
+    }
 }
 
 /// What was agreed, by the peer's host and queue pair.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Agreed {
     entries: Mutex<FxHashMap<(IpAddr, u32), Entry>>,
 }
 
 impl Agreed {
-    fn lock(&self) -> std::sync::MutexGuard<'_, FxHashMap<(IpAddr, u32), Entry>> {
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<(IpAddr, u32), Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -32,25 +52,76 @@ impl Agreed {
     pub(super) fn insert(
         &self,
         comm: CommId,
-        host: IpAddr,
+        (host, remote_qpn): (IpAddr, u32),
         own: Option<u32>,
-        agreement: Agreement,
+        agreement: Option<Agreement>,
     ) {
         let entry = Entry {
             comm,
             own,
             agreement,
+            is_connected: false,
+            tell: None,
         };
-        self.lock().insert((host, agreement.remote_qpn), entry);
+        self.lock().insert((host, remote_qpn), entry);
+    }
+
+    /// This side's queue pair was named.
+    pub(super) fn name(&self, comm: CommId, host: IpAddr, remote_qpn: u32, own: u32) {
+        if let Some(entry) = self.lock().get_mut(&(host, remote_qpn))
+            && entry.comm == comm
+        {
+            entry.own = Some(own);
+        }
     }
 
     /// A conversation ended.
     pub(super) fn remove(&self, comm: CommId, host: IpAddr, remote_qpn: u32) {
         let mut entries = self.lock();
         let key = (host, remote_qpn);
-        if entries.get(&key).is_some_and(|entry| entry.comm == comm) {
-            entries.remove(&key);
+        let is_its = entries.get(&key).is_some_and(|entry| entry.comm == comm);
+        let removed = if is_its { entries.remove(&key) } else { None };
+        drop(entries);
+        if let Some(tell) = removed.and_then(|entry| entry.tell) {
+            tell(News::Ended);
         }
+    }
+
+    /// Both sides have confirmed.
+    pub(super) fn established(&self, comm: CommId, host: IpAddr, remote_qpn: u32) {
+        let mut entries = self.lock();
+        let entry = entries.get_mut(&(host, remote_qpn));
+        let tell = entry.filter(|entry| entry.comm == comm).and_then(|entry| {
+            entry.is_connected = true;
+            entry.tell.clone()
+        });
+        drop(entries);
+        if let Some(tell) = tell {
+            tell(News::Connected);
+        }
+    }
+
+    /// Whether the kernel has connected this queue pair to one of `host`.
+    pub(crate) fn has_connected(&self, own: u32) -> bool {
+        let entries = self.lock();
+        let mut all = entries.values();
+        all.any(|entry| entry.own == Some(own) && entry.is_connected)
+    }
+
+    /// Has somebody hear of the connection of queue pair `own`, if the kernel makes it.
+    pub(crate) fn join(&self, own: u32, host: IpAddr, remote_qpn: u32, tell: Tell) -> bool {
+        let mut entries = self.lock();
+        let entry = entries.get_mut(&(host, remote_qpn));
+        let Some(entry) = entry.filter(|entry| entry.is_of(own)) else {
+            return false;
+        };
+        entry.tell = Some(Arc::clone(&tell));
+        let is_connected = entry.is_connected;
+        drop(entries);
+        if is_connected {
+            tell(News::Connected);
+        }
+        true
     }
 
     /// Corrects what queue pair `own` is set to for a connection to `host`, if the kernel
@@ -58,11 +129,12 @@ impl Agreed {
     pub(crate) fn correct(&self, own: u32, host: IpAddr, wanted: &mut ibv_qp_attr) {
         let entries = self.lock();
         let entry = entries.get(&(host, wanted.dest_qp_num));
-        let Some(entry) = entry.filter(|entry| entry.own.is_none_or(|qpn| qpn == own)) else {
+        let entry = entry.filter(|entry| entry.is_of(own));
+        let Some(agreement) = entry.and_then(|entry| entry.agreement) else {
             return;
         };
-        wanted.rq_psn = entry.agreement.rq_psn & 0xff_ffff;
-        let mtu = u32::from(entry.agreement.mtu);
+        wanted.rq_psn = agreement.rq_psn & 0xff_ffff;
+        let mtu = u32::from(agreement.mtu);
         if mtu != 0 {
             wanted.path_mtu = wanted.path_mtu.min(mtu);
         }
@@ -80,13 +152,12 @@ mod tests {
 
     const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
 
-    fn agreement(remote_qpn: u32, rq_psn: u32, mtu: u8) -> Agreement {
-        Agreement {
-            remote_qpn,
+    fn agreement(rq_psn: u32, mtu: u8) -> Option<Agreement> {
+        Some(Agreement {
             rq_psn,
             mtu,
             ..Agreement::default()
-        }
+        })
     }
 
     fn wanted(dest_qp_num: u32) -> ibv_qp_attr {
@@ -107,7 +178,7 @@ mod tests {
     #[test]
     fn only_the_queue_pair_of_the_connection_is_corrected() {
         let agreed = Agreed::default();
-        agreed.insert(CommId(1), HOST, Some(17), agreement(33, 77, 3));
+        agreed.insert(CommId(1), (HOST, 33), Some(17), agreement(77, 3));
         assert_eq!(corrected(&agreed, 17, HOST, 33), (77, 3));
         for (own, host, dest) in [
             (18, HOST, 33),
@@ -117,18 +188,46 @@ mod tests {
             assert_eq!(corrected(&agreed, own, host, dest), (1, 5));
         }
         // Asked by the peer: this side's queue pair is named with the acceptance only.
-        agreed.insert(CommId(2), HOST, None, agreement(34, 78, 0));
+        agreed.insert(CommId(2), (HOST, 34), None, agreement(78, 0));
         assert_eq!(corrected(&agreed, 99, HOST, 34), (78, 5));
     }
 
     #[test]
     fn a_conversation_takes_nothing_of_a_later_one_along() {
         let agreed = Agreed::default();
-        agreed.insert(CommId(1), HOST, None, agreement(33, 77, 3));
-        agreed.insert(CommId(2), HOST, None, agreement(33, 78, 3));
+        agreed.insert(CommId(1), (HOST, 33), None, agreement(77, 3));
+        agreed.insert(CommId(2), (HOST, 33), None, agreement(78, 3));
         agreed.remove(CommId(1), HOST, 33);
         assert_eq!(corrected(&agreed, 17, HOST, 33).0, 78);
         agreed.remove(CommId(2), HOST, 33);
         assert!(agreed.is_empty());
+    }
+    #[test]
+    fn who_has_the_queue_pair_hears_of_its_connection_once_it_is_made() {
+        let agreed = Agreed::default();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let tell = |heard: &Arc<Mutex<Vec<News>>>| -> Tell {
+            let heard = Arc::clone(heard);
+            Arc::new(move |news| heard.lock().unwrap().push(news))
+        };
+        let news = || std::mem::take(&mut *heard.lock().unwrap());
+        assert!(!agreed.join(17, HOST, 33, tell(&heard)));
+        // The program's queue pair is in RTS before it accepts.
+        agreed.insert(CommId(1), (HOST, 33), None, None);
+        assert!(agreed.join(17, HOST, 33, tell(&heard)));
+        assert_eq!(news(), []);
+        agreed.name(CommId(1), HOST, 33, 17);
+        agreed.established(CommId(1), HOST, 33);
+        assert_eq!(news(), [News::Connected]);
+        assert!(agreed.has_connected(17));
+        agreed.remove(CommId(1), HOST, 33);
+        assert_eq!(news(), [News::Ended]);
+        // The kernel was first.
+        agreed.insert(CommId(2), (HOST, 34), Some(17), None);
+        agreed.established(CommId(2), HOST, 34);
+        assert!(agreed.has_connected(17) && !agreed.has_connected(18));
+        assert!(!agreed.join(18, HOST, 34, tell(&heard)));
+        assert!(agreed.join(17, HOST, 34, tell(&heard)));
+        assert_eq!(news(), [News::Connected]);
     }
 }

@@ -19,5 +19,5 @@ mod translate;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use agreed::Agreed;
+pub(crate) use agreed::{Agreed, News, Tell};
 pub(crate) use thread::Bridge;

@@ -1,9 +1,11 @@
 //! MODIFY_QP of an iWARP card's queue pairs.
 
 use super::connector::{Connector, Member};
+use super::place::Placement;
 use super::table::{Depths, End};
 use crate::attr::to_card;
-use crate::host::{Qp, refused};
+use crate::bridge::{News, Tell};
+use crate::host::{Qp, Ticket, refused};
 use crate::session::VerbsSession;
 use masq_device::{Destination, DeviceError, Handle, QpChange, Result};
 use masq_spec::verbs::{QpAttr, QpMask, State};
@@ -43,6 +45,12 @@ impl VerbsSession {
                 self.call(move |relay, s| relay.begin_reset(s, qp))?;
                 host.modify(wanted, mask.bits()).map_err(fails)?;
             }
+            // librdmacm says so once more when the kernel has connected it to a plain host.
+            State::Init if self.agreed.has_connected(qpn) => {
+                if mask.contains(QpMask::ACCESS_FLAGS) {
+                    host.modify(wanted, IBV_QP_ACCESS_FLAGS).map_err(fails)?;
+                }
+            }
             State::Init => host.modify(wanted, mask.bits()).map_err(fails)?,
             State::Rtr | State::Rts => {
                 let connector = connector.ok_or(DeviceError::Unsupported(
@@ -60,7 +68,10 @@ impl VerbsSession {
             }
             // What librdmacm does to an RNIC's to disconnect: the card closes the
             // connection, whose end then moves the queue pair to ERROR.
-            State::Sqd if connector.is_some_and(|c| c.is_connected(qpn)) => {
+            State::Sqd
+                if connector.is_some_and(|c| c.is_connected(qpn))
+                    || self.agreed.has_connected(qpn) =>
+            {
                 // Told first, so that the end is known to be the program's own.
                 self.call(move |relay, s| relay.modified(s, qp, mask, &attr, to))?;
                 host.modify(wanted, IBV_QP_STATE).map_err(fails)?;
@@ -119,6 +130,10 @@ impl VerbsSession {
             relay.modified(s, qp, mask, &attr, State::Rtr)?;
             relay.ticket_of(s, qp)
         })?;
+        if self.agreed.join(qpn, there, peer.qpn, self.teller(ticket)) {
+            self.joined.insert(qpn);
+            return Ok(State::Rtr);
+        }
         let member = Member {
             qp: Arc::clone(host),
             ticket,
@@ -132,6 +147,18 @@ impl VerbsSession {
         let place = self.place.unwrap_or_default();
         connector.join(member, place, peer, depths);
         Ok(State::Rtr)
+    }
+
+    /// Tells the data path of a connection with a plain host, which the kernel makes at
+    /// the agent's word.
+    fn teller(&self, ticket: Ticket) -> Tell {
+        let path = self.data_path();
+        Arc::new(move |news| {
+            let _ = path.call(move |relay| match news {
+                News::Connected => relay.connected(ticket, Placement::default()),
+                News::Ended => relay.disconnected(ticket, "the plain host, or the program"),
+            });
+        })
     }
 
     /// The card's queue pair of this number is in ERROR, or about to go.

@@ -125,6 +125,8 @@ impl<M: Manager> Desk<M> {
             (Message::Rep(rep), State::Asked) if !talk.datagram => {
                 let parameters = of_acceptance(&rep);
                 talk.agent = rep.local_comm;
+                let (host, remote) = (talk.host, talk.remote_qpn);
+                self.agreed.name(comm, host, remote, rep.qpn);
                 talk.said = Some(Message::Rep(rep));
                 let agent = (talk.host, talk.agent, false);
                 self.by_agent.insert(agent, comm);

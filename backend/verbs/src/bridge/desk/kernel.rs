@@ -41,6 +41,7 @@ impl<M: Manager> Desk<M> {
             (Event::Established, State::Asking) => self.accepted(now, comm, &told),
             (Event::Established, State::Accepted) => {
                 self.go_on(now, comm, State::Established, None);
+                self.established(comm);
                 let rtu = |names: Names| {
                     Message::Rtu(Rtu {
                         local_comm: names.local,
@@ -155,11 +156,12 @@ impl<M: Manager> Desk<M> {
     /// Notes what a queue pair is to be set to; the number by which the agent knows the
     /// host's queue pair. iWARP has neither.
     fn agree(&self, comm: CommId, host: IpAddr, own: Option<u32>, agreed: &Agreement) -> u32 {
-        if agreed.remote_qpn == 0 {
-            return comm.0 & 0xff_ffff;
-        }
-        self.agreed.insert(comm, host, own, *agreed);
-        agreed.remote_qpn
+        let (qpn, agreement) = match agreed.remote_qpn {
+            0 => (comm.0 & 0xff_ffff, None),
+            qpn => (qpn, Some(*agreed)),
+        };
+        self.agreed.insert(comm, (host, qpn), own, agreement);
+        qpn
     }
 
     fn resolve_route(&mut self, comm: CommId, id: u32) {
@@ -208,7 +210,17 @@ impl<M: Manager> Desk<M> {
             talk.remote_qpn = qpn;
         }
         self.go_on(now, comm, state, None);
+        if state == State::Established {
+            self.established(comm);
+        }
         self.tell(comm, |names| names.rep(&told.parameters, &agreed, qpn));
+    }
+
+    /// Who has the queue pair hears of it.
+    fn established(&self, comm: CommId) {
+        if let Some(talk) = self.talks.get(&comm) {
+            self.agreed.established(comm, talk.host, talk.remote_qpn);
+        }
     }
 
     /// A datagram service was named, or refused; there is no more to it.

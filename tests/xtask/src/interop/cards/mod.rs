@@ -52,7 +52,9 @@ pub(crate) enum Needs {
     Cm,
     /// A device of the kernel.
     Card,
-    /// Connected queue pairs with a host that runs no masqd.
+    /// Connections by rdma_cm with a host that runs no masqd.
+    PlainCm,
+    /// The same, and that host names memory of this one.
     Plain,
     /// The same by datagrams.
     PlainUd,
@@ -80,7 +82,9 @@ impl Card {
     pub(crate) fn has(self, needs: Needs) -> bool {
         match (self, needs) {
             (_, Needs::Nothing | Needs::Cm) => true,
-            // The kernel's and masq's own RoCE meet as well.
+            (_, Needs::PlainCm) => true,
+            // The kernel's and masq's own RoCE meet as well. Over siw memory has another
+            // address than its program says, which a plain host does not know.
             (card, Needs::Plain | Needs::PlainUd) => card != Self::Siw,
             (Self::Soft, needs) => needs != Needs::Card,
             (Self::Rxe, _) | (Self::Siw, Needs::Card | Needs::Rc) => true,
@@ -255,7 +259,8 @@ pub(super) fn run(
     }
     let starting = step("two guests, a masqd in each");
     let mut cards = Cards::start(kit, binaries, card, mtu, false)?;
-    let meets_plain = |s: &Scenario| matches!(s.needs(), Needs::Plain | Needs::PlainUd);
+    let meets_plain =
+        |s: &Scenario| matches!(s.needs(), Needs::Plain | Needs::PlainCm | Needs::PlainUd);
     if fitting.iter().any(meets_plain) {
         cards.boot_plain(kit)?;
     }

@@ -94,10 +94,10 @@ macro_rules! by_cm {
 
 /// perftest by rdma_cm with a host without masqd.
 macro_rules! plain_perftest_cm {
-    ($place:ident, $name:literal, $says:expr, $line:literal) => {
+    ($place:ident, $needs:ident, $name:literal, $says:expr, $line:literal) => {
         Pair {
             place: Place::$place,
-            needs: Needs::Plain,
+            needs: Needs::$needs,
             ..perftest_cm!($name, $says, $line)
         }
     };
@@ -138,14 +138,15 @@ pub(super) const PAIRS: &[Pair] = &[
     same!(Near, Ud, "near-ibv_ud_pingpong", PINGED, "ibv_ud_pingpong -g {gid} -s 1024 -n 200 -e -c"),
     same!(Near, Rc, "near-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -x {gid} -F -s 65536 -n 500"),
     same!(Near, Rc, "near-ib_read_bw", Says::Row(65536, 500), "ib_read_bw -x {gid} -F -e -s 65536 -n 500"),
-    by_cm!(FromPlain, Plain, "plain-rping", "rdma-ping-19", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -I {own} -C 20"),
+    by_cm!(FromPlain, PlainCm, "plain-rping", "rdma-ping-19", "rping -s -v -V -C 20", "rping -c -v -V -a {cm} -I {own} -C 20"),
     by_cm!(ToPlain, Plain, "to-plain-rping", "rdma-ping-19", "rping -s -v -V -a {cm} -C 20", "rping -c -v -V -a {cm} -C 20"),
-    by_cm!(FromPlain, Plain, "plain-ucmatose", "return status 0", "ucmatose -C 20", "ucmatose -s {cm} -b {own} -C 20"),
-    by_cm!(ToPlain, Plain, "to-plain-ucmatose", "return status 0", "ucmatose -b {cm} -C 20", "ucmatose -s {cm} -C 20"),
+    by_cm!(FromPlain, PlainCm, "plain-ucmatose", "return status 0", "ucmatose -C 20", "ucmatose -s {cm} -b {own} -C 20"),
+    by_cm!(ToPlain, PlainCm, "to-plain-ucmatose", "return status 0", "ucmatose -b {cm} -C 20", "ucmatose -s {cm} -C 20"),
     by_cm!(FromPlain, PlainUd, "plain-udaddy", "return status 0", "udaddy -C 20", "udaddy -s {cm} -b {own} -C 20"),
     by_cm!(ToPlain, PlainUd, "to-plain-udaddy", "return status 0", "udaddy -b {cm} -C 20", "udaddy -s {cm} -C 20"),
-    plain_perftest_cm!(FromPlain, "plain-cm-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -R -F -s 65536 -n 500"),
-    plain_perftest_cm!(ToPlain, "to-plain-cm-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -R -F -s 65536 -n 500"),
+    plain_perftest_cm!(FromPlain, Plain, "plain-cm-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -R -F -s 65536 -n 500"),
+    plain_perftest_cm!(FromPlain, Plain, "plain-cm-ib_send_bw", Says::Row(65536, 500), "ib_send_bw -R -F -s 65536 -n 500"),
+    plain_perftest_cm!(ToPlain, PlainCm, "to-plain-cm-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -R -F -s 65536 -n 500"),
     same!(OwnFromPlain, Plain, "plain-ibv_rc_pingpong", PINGED, "ibv_rc_pingpong -g {gid} -n 200 -e -c"),
     same!(OwnToPlain, Plain, "to-plain-ibv_rc_pingpong", PINGED, "ibv_rc_pingpong -g {gid} -n 200 -e -c"),
     same!(OwnFromPlain, Plain, "plain-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -x {gid} -F -s 65536 -n 500"),
@@ -217,7 +218,11 @@ impl<'c> Ends<'c> {
     /// A command line for one end.
     pub(super) fn fill(&self, end: &End<'_>, line: &str) -> anyhow::Result<String> {
         let blanks = Blanks {
-            gid: end.gid()?,
+            gid: if line.contains("{gid}") {
+                end.gid()?
+            } else {
+                String::new()
+            },
             server: self.server.host.address().to_owned(),
             cm: self.server.cm.to_owned(),
             own: end.cm.to_owned(),

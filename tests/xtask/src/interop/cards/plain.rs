@@ -32,10 +32,13 @@ pub(super) fn refused(cards: &Cards) -> anyhow::Result<()> {
         ..server
     };
     let host = cards.alpha.address();
-    // Listens, but no rule leads there: the host does not even hear of it.
-    let waiting = shut.serve("rping -s -p 7180", Ready::Cm)?;
-    is_refused(&client, &format!("rping -c -C 1 -a {host} -p 7180"))?;
-    drop(waiting);
+    // Listens, but no rule leads there: the host does not even hear of it. (Of siw rping is
+    // told so by rdma_connect itself, and then waits for ever.)
+    if cards.card != Card::Siw {
+        let waiting = shut.serve("rping -s -p 7180", Ready::Cm)?;
+        is_refused(&client, &format!("rping -c -C 1 -a {host} -p 7180"))?;
+        drop(waiting);
+    }
     // A service that one host may ask for, and another host.
     let (name, address) = OTHER;
     client
