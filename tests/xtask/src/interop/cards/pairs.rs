@@ -145,7 +145,7 @@ pub(super) const PAIRS: &[Pair] = &[
     by_cm!(FromPlain, PlainUd, "plain-udaddy", "return status 0", "udaddy -C 20", "udaddy -s {cm} -b {own} -C 20"),
     by_cm!(ToPlain, PlainUd, "to-plain-udaddy", "return status 0", "udaddy -b {cm} -C 20", "udaddy -s {cm} -C 20"),
     plain_perftest_cm!(FromPlain, Plain, "plain-cm-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -R -F -s 65536 -n 500"),
-    plain_perftest_cm!(FromPlain, Plain, "plain-cm-ib_send_bw", Says::Row(65536, 500), "ib_send_bw -R -F -s 65536 -n 500"),
+    plain_perftest_cm!(FromPlain, PlainCm, "plain-cm-ib_send_bw", Says::Row(65536, 500), "ib_send_bw -R -F -s 65536 -n 500"),
     plain_perftest_cm!(ToPlain, PlainCm, "to-plain-cm-ib_write_bw", Says::Row(65536, 500), "ib_write_bw -R -F -s 65536 -n 500"),
     same!(OwnFromPlain, Plain, "plain-ibv_rc_pingpong", PINGED, "ibv_rc_pingpong -g {gid} -n 200 -e -c"),
     same!(OwnToPlain, Plain, "to-plain-ibv_rc_pingpong", PINGED, "ibv_rc_pingpong -g {gid} -n 200 -e -c"),
