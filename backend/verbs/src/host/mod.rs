@@ -8,8 +8,8 @@ mod library;
 mod memory;
 mod post;
 mod queues;
-mod ucm;
 mod sockaddr;
+mod ucm;
 
 pub(crate) use cm::{CmEvent, CmId, CmKind, ConnParam, EventChannel, Private, card_is_missing};
 pub(crate) use context::{AsyncElement, Context, Ticket, cards};
