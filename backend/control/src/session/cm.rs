@@ -8,7 +8,8 @@ use masq_cm::{Agent, Channel, CmError, PortSpace, Target};
 use masq_policy::{Request, Verb};
 use masq_spec::verbs::{
     CM_NO_EVENT, CmAccept, CmAddress, CmBind, CmConnect, CmCreateId, CmEvent, CmJoin, CmNumber,
-    CmOption, CmQpAttrs, CmRaised, CmReject, CmResolve, CmTarget, MAX_OPTION, QpType, State,
+    CmOption, CmParam, CmQpAttrs, CmRaised, CmReject, CmResolve, CmTarget, MAX_OPTION, QpType,
+    State,
 };
 use std::net::IpAddr;
 use std::time::Instant;
@@ -168,9 +169,20 @@ impl Session {
             });
         }
         self.await_news(world, peer)?;
+        self.check_owner(world, &request.param)?;
         self.cm_raising(world, request.target, |agent, now, id| {
             agent.connect(now, id, &request.param)
         })
+    }
+
+    /// A card's kernel may connect the queue pair that a program names, whoever has it.
+    fn check_owner(&self, world: &World, param: &CmParam) -> Result<(), Refused> {
+        let is_checked = world.devices.get(self.on).separates_hosts();
+        let is_own = || world.owners.of((self.on, param.qpn)) == Some(&self.endpoint);
+        match is_checked || param.qpn == 0 || is_own() {
+            true => Ok(()),
+            false => Err(Refused::invalid("the queue pair is not this endpoint's")),
+        }
     }
 
     pub(super) fn cm_listen(&mut self, world: &mut World, request: &CmNumber) -> Reply {
@@ -182,6 +194,7 @@ impl Session {
 
     pub(super) fn cm_accept(&mut self, world: &mut World, request: &CmAccept) -> Reply {
         let param = (request.has_param != 0).then_some(&request.param);
+        param.map_or(Ok(()), |param| self.check_owner(world, param))?;
         self.cm_raising(world, request.target, |agent, now, id| {
             agent.accept(now, id, request.uid, param)
         })
