@@ -5,7 +5,7 @@ use super::agreed::Agreed;
 use super::desk::{Desk, Manager};
 use crate::host::{Agreement, Parameters, Told, USER_CM, UserCm};
 use crate::network::Waiting;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use masq_cm::{Message, PortSpace};
 use masq_device::{DeviceError, PublishedService, Result};
 use masq_wire::PKey;
@@ -13,20 +13,24 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What may wait for the thread.
 const MOST_WAITING: usize = 4096;
-/// Events of the kernel that are taken before others have their turn.
-const MOST_EVENTS: usize = 256;
+/// Messages, and events of the kernel, that are taken before others have their turn.
+const MOST_AT_ONCE: usize = 256;
 
-enum Command {
-    Say(IpAddr, PKey, Message),
-    Hosts(Vec<IpAddr>),
-    Services(Vec<PublishedService>),
-    Stop,
+/// For a plain host, of a partition.
+type Said = (IpAddr, PKey, Message);
+
+/// What the policy says, until the thread has heard it: the last word counts, and none is
+/// lost, whatever messages wait.
+#[derive(Default)]
+struct Settings {
+    hosts: Option<Vec<IpAddr>>,
+    services: Option<Vec<PublishedService>>,
 }
 
 /// What came of messages with plain hosts that went nowhere.
@@ -42,7 +46,8 @@ pub(crate) struct Counters {
 
 /// Leaves messages for the thread; it ends with this.
 pub(crate) struct Bridge {
-    queue: Sender<Command>,
+    queue: Option<Sender<Said>>,
+    settings: Arc<Mutex<Settings>>,
     wake: Arc<OwnedFd>,
     counters: Arc<Counters>,
 }
@@ -59,13 +64,15 @@ impl Bridge {
         let (queue, commands) = bounded(MOST_WAITING);
         let counters = Arc::<Counters>::default();
         let desk = Desk::new(HostCm::default(), host, agreed, Arc::clone(&counters));
-        let woken = Arc::clone(&wake);
+        let settings = Arc::<Mutex<Settings>>::default();
+        let (woken, heard) = (Arc::clone(&wake), Arc::clone(&settings));
         std::thread::Builder::new()
             .name("masq-rdma-cm".into())
             .stack_size(512 << 10)
-            .spawn(move || serve(desk, &commands, &woken, &waiting))?;
+            .spawn(move || serve(desk, &commands, &heard, &woken, &waiting))?;
         Ok(Self {
-            queue,
+            queue: Some(queue),
+            settings,
             wake,
             counters,
         })
@@ -77,23 +84,10 @@ impl Bridge {
 
     /// Says something to a plain host.
     pub(crate) fn say(&self, host: IpAddr, partition: PKey, message: Message) -> Result<()> {
-        self.leave(Command::Say(host, partition, message))
-    }
-
-    /// Talks with these hosts only.
-    pub(crate) fn set_hosts(&self, hosts: Vec<IpAddr>) {
-        self.insist(Command::Hosts(hosts));
-    }
-
-    /// Has the host listen for these services.
-    pub(crate) fn set_services(&self, services: Vec<PublishedService>) {
-        self.insist(Command::Services(services));
-    }
-
-    fn leave(&self, command: Command) -> Result<()> {
-        match self.queue.try_send(command) {
+        let queue = self.queue.as_ref().ok_or(DeviceError::Gone)?;
+        match queue.try_send((host, partition, message)) {
             Ok(()) => {
-                let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+                ring(&self.wake);
                 Ok(())
             }
             Err(TrySendError::Full(_)) => Err(DeviceError::Exhausted("room for messages")),
@@ -101,37 +95,70 @@ impl Bridge {
         }
     }
 
-    fn insist(&self, command: Command) {
-        if let Err(error) = self.leave(command) {
-            tracing::error!(%error, "plain hosts: a change of the policy was not heard");
-        }
+    /// Talks with these hosts only.
+    pub(crate) fn set_hosts(&self, hosts: Vec<IpAddr>) {
+        lock(&self.settings).hosts = Some(hosts);
+        ring(&self.wake);
+    }
+
+    /// Has the host listen for these services.
+    pub(crate) fn set_services(&self, services: Vec<PublishedService>) {
+        lock(&self.settings).services = Some(services);
+        ring(&self.wake);
     }
 }
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // Not waited for: the kernel ends the ids with the process at the latest.
-        let _ = self.leave(Command::Stop);
+        // Without a sender the thread ends. Not waited for: the kernel ends the ids with
+        // the process at the latest.
+        self.queue = None;
+        ring(&self.wake);
     }
 }
 
-fn serve(mut desk: Desk<HostCm>, commands: &Receiver<Command>, wake: &OwnedFd, waiting: &Waiting) {
+fn lock(settings: &Mutex<Settings>) -> MutexGuard<'_, Settings> {
+    settings.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ring(wake: &OwnedFd) {
+    // Full means that it is rung already.
+    let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
+}
+
+fn serve(
+    mut desk: Desk<HostCm>,
+    messages: &Receiver<Said>,
+    settings: &Mutex<Settings>,
+    wake: &OwnedFd,
+    waiting: &Waiting,
+) {
     loop {
         if let Err(error) = sleep(&desk, wake) {
             tracing::error!(%error, "plain hosts: poll");
             return;
         }
         let _ = rustix::io::read(wake, &mut [0; 8]);
-        while let Ok(command) = commands.try_recv() {
-            let now = Instant::now();
-            match command {
-                Command::Say(host, partition, message) => desk.say(now, host, partition, message),
-                Command::Hosts(hosts) => desk.set_hosts(&hosts),
-                Command::Services(services) => desk.set_services(now, services),
-                Command::Stop => return,
+        let Settings { hosts, services } = std::mem::take(&mut *lock(settings));
+        if let Some(hosts) = hosts {
+            desk.set_hosts(&hosts);
+        }
+        if let Some(services) = services {
+            desk.set_services(Instant::now(), services);
+        }
+        for _ in 0..MOST_AT_ONCE {
+            match messages.try_recv() {
+                Ok((host, partition, message)) => {
+                    desk.say(Instant::now(), host, partition, message);
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
             }
         }
-        for _ in 0..MOST_EVENTS {
+        if !messages.is_empty() {
+            ring(wake);
+        }
+        for _ in 0..MOST_AT_ONCE {
             match desk.manager.next() {
                 Ok(Some(told)) => desk.on_event(Instant::now(), told),
                 Ok(None) => break,

@@ -2,7 +2,7 @@
 //! that wait for another host are made on threads of their own.
 
 use super::place::Placement;
-use super::table::{Action, Depths, End, Stage, Stranger, Table};
+use super::table::{Action, Depths, End, MOST_CONNECTING, Stage, Stranger, Table};
 use super::words::{Hello, MAGIC, request};
 use crate::CardError;
 use crate::card::Card;
@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 const BACKLOG: u16 = 128;
 /// Hellos that wait for this thread; more are dropped, and said again.
 const MOST_HELLOS: usize = 1024;
+/// Events of the kernel that are taken before others have their turn.
+const MOST_EVENTS: usize = 256;
 /// For a neighbour to be found.
 const RESOLVE: Duration = Duration::from_secs(2);
 
@@ -120,6 +122,7 @@ impl Connector {
             paths,
             socket,
             gone,
+            calling: 0,
         };
         let thread = std::thread::Builder::new()
             .name("masq-connect".into())
@@ -246,6 +249,8 @@ struct Worker {
     paths: Vec<Arc<DataPath<Relay>>>,
     socket: Option<UdpSocket>,
     gone: Arc<OwnedFd>,
+    /// Calls that wait for another host, those of queue pairs that have left included.
+    calling: usize,
 }
 
 impl Worker {
@@ -419,6 +424,11 @@ impl Worker {
             return Ok(());
         };
         drop(state);
+        if self.calling >= MOST_CONNECTING {
+            let qpn = live.qpn;
+            self.try_again(qpn);
+            return Ok(());
+        }
         let param = param(names.own, depths, self.most_reads, &request(names));
         let Some(id) = live.id.take() else {
             return Ok(());
@@ -435,10 +445,13 @@ impl Worker {
         };
         let thread = std::thread::Builder::new().name("masq-connecting".into());
         let started = thread.stack_size(256 << 10).spawn(call);
-        started.map(drop).map_err(|_| "this host is out of threads")
+        started.map_err(|_| "this host is out of threads")?;
+        self.calling += 1;
+        Ok(())
     }
 
     fn called(&mut self, called: Called) {
+        self.calling = self.calling.saturating_sub(1);
         let Called { id, result, .. } = called;
         let Some(live) = self.ids.get_mut(&id.ticket()) else {
             // Its queue pair has left; both go here.
@@ -455,18 +468,20 @@ impl Worker {
         }
     }
 
-    /// What the kernel says; why this is the last of it.
+    /// What the kernel says, so much that others have their turn; why this is the last of
+    /// it.
     fn take_events(&mut self) -> Result<(), &'static str> {
-        loop {
+        for _ in 0..MOST_EVENTS {
             match self.channel.next() {
                 Ok(Some(event)) => self.take_event(event)?,
-                Ok(None) => return Ok(()),
+                Ok(None) => break,
                 Err(error) => {
                     tracing::error!(%error, "the kernel's connection manager");
                     return Err("the kernel's connection manager has failed");
                 }
             }
         }
+        Ok(())
     }
 
     fn take_event(&mut self, event: CmEvent) -> Result<(), &'static str> {
@@ -536,7 +551,8 @@ impl Worker {
         let (qpn, depths, member) = match accepted {
             Ok(accepted) => accepted,
             Err(why) => {
-                tracing::warn!(?from, ?why, rule = "isolation", "a connection is refused");
+                // Counted: a stranger must not fill the log.
+                tracing::debug!(?from, ?why, rule = "isolation", "a connection is refused");
                 let _ = id.reject(&Private::default());
                 return;
             }

@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// How long a passive side that is connected waits to hear that the other one is.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections that are being made at a time, in all and to one host.
-const MOST_CONNECTING: usize = 64;
+pub(super) const MOST_CONNECTING: usize = 64;
 const MOST_TO_HOST: usize = 16;
 
 /// A queue pair of a host.
@@ -294,7 +294,7 @@ impl<P> Table<P> {
     pub(crate) fn try_again(&mut self, qpn: u32, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&qpn) {
             entry.stage = Stage::Waiting;
-            entry.tries += 4;
+            entry.tries = entry.tries.saturating_add(4);
             (entry.since, entry.due) = (now, Some(now + pause(entry.tries)));
         }
     }
@@ -340,7 +340,7 @@ impl<P> Table<P> {
         let due = self.entries.iter_mut().filter(|(_, entry)| is_due(entry));
         let mut said = Vec::new();
         for (qpn, entry) in due {
-            entry.tries += 1;
+            entry.tries = entry.tries.saturating_add(1);
             entry.due = Some(now + pause(entry.tries));
             let waits_in_vain =
                 entry.stage == Stage::Met && now.duration_since(entry.since) > PATIENCE;
