@@ -247,9 +247,13 @@ impl Relay {
             let found = self.poll(index);
             busy |= found;
             if self.hot_cqs.looked(place, found) {
-                // Whatever comes now is told by the channel.
+                // Whatever comes now is told by the channel; what came before is more than
+                // one poll takes, perhaps.
                 self.arm(index);
-                busy |= self.poll(index);
+                if self.poll(index) {
+                    self.heat(index);
+                    busy = true;
+                }
             } else {
                 place += 1;
             }

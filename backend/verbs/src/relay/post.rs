@@ -109,7 +109,7 @@ impl Relay {
         }
         let more = self.sends.is_full();
         if taken > 0 {
-            self.serve_receivers();
+            self.serve_receivers(q);
         }
         let Some(qp) = self.qps.get_mut(q) else {
             return false;
@@ -148,14 +148,16 @@ impl Relay {
     /// Hands over what those of this host have posted to receive that a batch is for. Who
     /// posts a receive and then has a peer send may count on it; the card must not see the
     /// one before the other, whatever order the doorbells are looked at in.
-    fn serve_receivers(&mut self) {
+    fn serve_receivers(&mut self, sender: usize) {
+        let domain = self.qps.get(sender).map(|qp| qp.domain);
         let mut receivers = std::mem::take(&mut self.receivers);
         for qpn in receivers.drain(..) {
             let Some(q) = self.qpns.get(&qpn).copied() else {
                 continue;
             };
             let Some(qp) = self.qps.get(q) else { continue };
-            let takes = !matches!(qp.state, State::Reset | State::Err);
+            // A peer elsewhere may have the number of a stranger's queue pair here.
+            let takes = Some(qp.domain) == domain && !matches!(qp.state, State::Reset | State::Err);
             match (qp.srq, &qp.rq) {
                 (Some(r), _) if takes => drop(self.post_shared(r)),
                 (None, Some(rq)) if takes && rq.has_news() => drop(self.post_receives(q)),
@@ -191,7 +193,7 @@ impl Relay {
                 };
                 let qpn = wqe.compare_add as u32 & 0xff_ffff;
                 let is_there = self.may_address(qp, ah, qpn);
-                if ah.endpoint.is_some() && is_there && self.receivers.last() != Some(&qpn) {
+                if ah.endpoint.is_some() && is_there && !self.receivers.contains(&qpn) {
                     self.receivers.push(qpn);
                 }
                 Some(To {
