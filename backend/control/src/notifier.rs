@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
@@ -27,6 +27,11 @@ const BACKLOG: usize = 65_536;
 /// session that never reads must cost nearly nothing.
 const RETRY: Duration = Duration::from_millis(1);
 const RETRY_MOST: Duration = Duration::from_millis(32);
+/// Every so many signals the processor's time of one is taken.
+const SAMPLE: u32 = 4;
+/// A signal that costs more has too many waiters, which only a tenant that means harm has:
+/// its events are its own thread's from then on.
+const DEAR: Duration = Duration::from_millis(1);
 /// Interrupts a blocked write; its handler does nothing.
 pub(crate) const INTERRUPT: Signal = Signal::SIGUSR2;
 
@@ -72,6 +77,10 @@ pub(crate) struct Notifier {
     handle: Mutex<Option<JoinHandle<()>>>,
     queues: Mutex<HashMap<u32, Slot>>,
     control: Mutex<Option<Arc<File>>>,
+    /// Signals that were made at once.
+    signals: AtomicU32,
+    /// They are dear.
+    dear: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -92,6 +101,8 @@ impl Notifier {
             handle: Mutex::default(),
             queues: Mutex::default(),
             control: Mutex::default(),
+            signals: AtomicU32::new(0),
+            dear: AtomicBool::new(false),
         })
     }
 
@@ -185,9 +196,10 @@ impl Notifier {
             return;
         }
         // Not before what was there first.
-        let left = match (waiting, signaller()) {
-            (0, Some(signaller)) => self.deliver_now(signaller, item),
-            _ => Some(item),
+        let at_once = waiting == 0 && !self.dear.load(Ordering::Relaxed);
+        let left = match signaller().filter(|_| at_once) {
+            Some(signaller) => self.deliver_now(signaller, item),
+            None => Some(item),
         };
         let Some(item) = left else {
             self.waiting.fetch_sub(1, Ordering::Release);
@@ -231,8 +243,27 @@ impl Notifier {
             }
         };
         let call = call?;
-        let signalled = signaller.add_one(&call);
+        let signalled = self.sampled(|| signaller.add_one(&call));
         signalled.is_err().then_some(Item::Signal(call))
+    }
+
+    /// Does it, and looks now and then at what it costs: the kernel tells all waiters of an
+    /// eventfd in the time of who signals.
+    fn sampled<T>(&self, signal: impl FnOnce() -> T) -> T {
+        let count = self.signals.fetch_add(1, Ordering::Relaxed);
+        if !count.is_multiple_of(SAMPLE) {
+            return signal();
+        }
+        let before = processor_time();
+        let done = signal();
+        if processor_time().saturating_sub(before) > DEAR {
+            tracing::warn!(
+                session = self.label,
+                "its eventfd has too many waiters; its events are delivered by its own thread"
+            );
+            self.dear.store(true, Ordering::Relaxed);
+        }
+        done
     }
 
     fn start(self: &Arc<Self>) {
@@ -352,6 +383,12 @@ impl Notifier {
     }
 }
 
+/// What this thread has had of the processor.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Puts an event into its queue.
 fn hand_over(queue: Option<&mut EventQueue>, event: &Event) -> Handed {
     let Some(queue) = queue else {
@@ -406,4 +443,65 @@ pub(crate) fn install_interrupt() -> std::io::Result<()> {
     // SAFETY: the handler touches nothing.
     unsafe { sigaction(INTERRUPT, &action) }?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, epoll, eventfd};
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    /// Waiters that a process may have, and that cost more than [`DEAR`].
+    const WAITERS: usize = 60_000;
+
+    #[test]
+    fn who_has_too_many_waiters_is_signalled_by_its_own_thread() {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        let _ = setrlimit(Resource::Nofile, limit);
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let mut waiters = Vec::new();
+        for _ in 0..WAITERS {
+            let Ok(waiter) = fd.try_clone() else { break };
+            let data = epoll::EventData::new_u64(0);
+            let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            if epoll::add(&watch, &waiter, data, edge).is_err() {
+                break;
+            }
+            waiters.push(waiter);
+        }
+        if waiters.len() < WAITERS {
+            eprintln!("not tried: this host allows {} descriptors", waiters.len());
+            return;
+        }
+        let notifier = Notifier::new("test".into());
+        let call = Arc::new(File::from(fd));
+        notifier.set_control_call(Some(Arc::clone(&call)));
+        for _ in 0..2 * SAMPLE {
+            notifier.signal_control();
+        }
+        assert!(notifier.dear.load(Ordering::Relaxed));
+        while !notifier.stop() {
+            std::thread::sleep(RETRY);
+        }
+        let mut count = [0; 8];
+        rustix::io::read(&*call, &mut count).unwrap();
+        assert!(u64::from_ne_bytes(count) > u64::from(SAMPLE) / 2);
+    }
+
+    #[test]
+    fn an_ordinary_eventfd_is_signalled_at_once() {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let notifier = Notifier::new("test".into());
+        let call = Arc::new(File::from(fd));
+        notifier.set_control_call(Some(Arc::clone(&call)));
+        for _ in 0..3 {
+            notifier.signal_control();
+        }
+        let mut count = [0; 8];
+        rustix::io::read(&*call, &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 3);
+        assert!(lock(&notifier.handle).is_none(), "no thread was needed");
+    }
 }
