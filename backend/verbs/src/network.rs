@@ -29,6 +29,11 @@ const LEN: usize = MAGIC.len() + 2 + MAD_LEN;
 /// Arrivals that wait for the control side.
 const MOST_WAITING: usize = 1024;
 
+/// Of those that are not dropped lightly.
+const MOST_INSISTED: usize = 32 * MOST_WAITING;
+/// Datagrams for nobody that are read in one call.
+const MOST_SKIPPED: usize = 64;
+
 /// Questions of the data paths that wait for the control side.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -53,9 +58,12 @@ impl Waiting {
         }
     }
 
-    /// Not dropped, since nobody would say it again: whoever insists bounds it.
+    /// Of what nobody would say again; who asked and was not heard runs into a deadline.
     pub(crate) fn insist(&self, arrival: Arrival) {
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        if arrivals.len() >= MOST_INSISTED {
+            return;
+        }
         arrivals.push_back(arrival);
         let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
     }
@@ -186,7 +194,8 @@ impl Network for CardNetwork {
             return Some(arrival);
         }
         let mut datagram = [0; LEN + 1];
-        loop {
+        // Others have their turn; the descriptor stays readable.
+        for _ in 0..MOST_SKIPPED {
             let (len, from) = match self.socket.recv_from(&mut datagram) {
                 Ok(got) => got,
                 // An ICMP error of an earlier datagram; the next call goes on.
@@ -211,6 +220,7 @@ impl Network for CardNetwork {
                 mad,
             });
         }
+        None
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
