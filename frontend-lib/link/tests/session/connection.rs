@@ -121,7 +121,9 @@ impl VhostUserBackendReqHandlerMut for Connection {
         Ok(())
     }
     fn get_features(&mut self) -> Result<u64> {
-        Ok(Features::all().difference(Features::XRC).bits())
+        // It is no iWARP card: programs would treat it as one.
+        let left_out = Features::XRC | Features::IWARP;
+        Ok(Features::all().difference(left_out).bits())
     }
     fn set_features(&mut self, _features: u64) -> Result<()> {
         Ok(())
