@@ -201,6 +201,8 @@ impl Server {
         epoll::add(&epoll, &wake, Token::Wake.data(), flags)
             .map_err(|e| host("epoll")(e.into()))?;
         crate::notifier::install_interrupt().map_err(host("install a signal handler"))?;
+        // Now, so that what masqd holds later is its tenants'.
+        let _ = crate::eventfd::signaller();
         let (sender, messages) = channel();
         let handle = ServerHandle {
             messages: sender,
