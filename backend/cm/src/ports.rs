@@ -133,10 +133,11 @@ impl Ports {
         }
     }
 
-    /// Who listens where for requests to an address.
-    pub(crate) fn served_at(&self, ip: IpAddr) -> impl Iterator<Item = (PortSpace, u16, u32)> {
-        let ports = self.held.keys().copied();
-        ports.filter_map(move |(space, port)| Some((space, port, self.listener(space, port, ip)?)))
+    /// Where somebody listens.
+    pub(crate) fn served(&self) -> impl Iterator<Item = (PortSpace, u16)> {
+        let served = self.held.iter();
+        let served = served.filter(|(_, holders)| holders.iter().any(|holder| holder.listening));
+        served.map(|(service, _)| *service)
     }
 
     /// Who listens for a destination: an exact address before a wildcard.

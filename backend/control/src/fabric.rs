@@ -10,7 +10,7 @@ use crate::notifier::Notifier;
 use crate::refusal::Refused;
 use crate::world::World;
 use masq_cm::{Agent, Channel, Config, Message, Output, Peer, PortSpace, Sender, View};
-use masq_policy::{EndpointId, Service, VirtualAddress};
+use masq_policy::{EndpointId, Service, TenantName, VirtualAddress};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ const MOST_MESSAGES: u32 = 8 << 20;
 /// Ids that end in one turn, when their channel or their session does: a millisecond's work.
 pub(crate) const MOST_ENDED: usize = 256;
 
+/// What an endpoint listens for, or did.
+pub(crate) type ServiceOf = (EndpointId, PortSpace, u16);
+
 /// An agent and what is kept for it.
 struct Member {
     agent: Agent,
@@ -30,8 +33,6 @@ struct Member {
     on: DeviceId,
     /// Ids that its endpoint's quota was charged with.
     charged: u64,
-    /// What it listened for when that was last looked at.
-    listening: u64,
     /// When it wants to be woken, as noted in [`Fabric::times`].
     timeout: Option<Instant>,
 }
@@ -46,8 +47,9 @@ pub(crate) struct Fabric {
     /// The channel whose command is being served, and the events raised on it:
     /// its program counts them itself.
     serving: Option<(Channel, u32)>,
-    /// Whether what is listened for may have changed, or who may ask for it.
-    relistened: bool,
+    /// Services for which an endpoint may have begun or ceased to listen, or of which others
+    /// may ask again whether they may.
+    relistened: BTreeSet<ServiceOf>,
     /// Sessions that have ended, and ids of theirs that have not yet.
     leaving: VecDeque<(EndpointId, u64)>,
 }
@@ -111,24 +113,34 @@ impl Fabric {
         member.is_some_and(|m| m.agent.listens(asked.port_space, asked.port, to))
     }
 
-    /// What an endpoint listens for at an address.
-    pub(crate) fn services_at(
+    /// What serves those who ask for a service at an endpoint's address.
+    pub(crate) fn service_at(
         &self,
-        id: &EndpointId,
+        (id, space, port): &ServiceOf,
         to: IpAddr,
-    ) -> Vec<(PortSpace, u16, masq_spec::verbs::QpType)> {
-        let member = self.members.get(id);
-        member.map_or_else(Vec::new, |m| m.agent.services_at(to))
+    ) -> Option<masq_spec::verbs::QpType> {
+        self.members.get(id)?.agent.service_at(*space, *port, to)
     }
 
-    /// Notes that others may ask for what is listened for.
-    pub(crate) fn note_relistened(&mut self) {
-        self.relistened = true;
+    /// Notes that others may ask for what a tenant's endpoints listen for; all tenants', if
+    /// none is named.
+    pub(crate) fn note_relistened(&mut self, tenant: Option<&TenantName>) {
+        let members = self.members.iter();
+        for (id, member) in members.filter(|(id, _)| tenant.is_none_or(|t| t == id.tenant())) {
+            let services = member.agent.services();
+            let services = services.map(|(space, port)| (id.clone(), space, port));
+            self.relistened.extend(services);
+        }
     }
 
-    /// Whether what is listened for may have changed since the last call.
-    pub(crate) fn take_relistened(&mut self) -> bool {
-        std::mem::take(&mut self.relistened)
+    /// A service that has to be looked at again.
+    pub(crate) fn take_relistened(&mut self) -> Option<ServiceOf> {
+        self.relistened.pop_first()
+    }
+
+    /// Whether services have to be looked at again.
+    pub(crate) fn has_relistened(&self) -> bool {
+        !self.relistened.is_empty()
     }
 
     /// The conversations that have this name, with the address of their peers. Each
@@ -273,7 +285,9 @@ impl World {
             .collect();
         for id in moved {
             if let Some(member) = self.fabric.members.remove(&id) {
-                self.fabric.relistened = true;
+                let services = member.agent.services();
+                let services = services.map(|(space, port)| (id.clone(), space, port));
+                self.fabric.relistened.extend(services);
                 self.ledger.refund(&id, Kind::CmIds, member.charged);
                 if let Some(time) = member.timeout {
                     self.fabric.times.remove(&(time, id));
@@ -320,7 +334,6 @@ impl World {
                 address,
                 on,
                 charged: 0,
-                listening: 0,
                 timeout: None,
             };
             self.fabric.members.insert(id.clone(), member);
@@ -428,9 +441,8 @@ impl World {
         let Some(member) = self.fabric.members.get_mut(id) else {
             return;
         };
-        let listening = member.agent.listening_epoch();
-        if std::mem::replace(&mut member.listening, listening) != listening {
-            self.fabric.relistened = true;
+        while let Some((space, port)) = member.agent.relistened() {
+            self.fabric.relistened.insert((id.clone(), space, port));
         }
         let (now, before) = (member.agent.len() as u64, member.charged);
         if now < before {

@@ -196,6 +196,7 @@ pub(crate) struct FakeDevice {
     name: &'static str,
     pub(crate) attributes: DeviceAttr,
     kind: DataPathKind,
+    features: Features,
     pub(crate) network: Option<Arc<FakeNetwork>>,
 }
 
@@ -214,6 +215,7 @@ impl FakeDevice {
                 ..zerocopy::FromZeros::new_zeroed()
             },
             kind: DataPathKind::DirectCopy,
+            features: Features::all(),
             network: None,
         }
     }
@@ -245,7 +247,7 @@ impl Device for FakeDevice {
         self.attributes
     }
     fn features(&self) -> Features {
-        Features::all()
+        self.features
     }
     fn data_path(&self) -> DataPathKind {
         self.kind

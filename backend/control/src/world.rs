@@ -5,8 +5,8 @@ use crate::fabric::Fabric;
 use crate::gid::GidTable;
 use crate::ledger::{Kind, Ledger};
 use crate::refusal::{Refusals, Refused};
-use crate::underlay::{Owners, Proofs, UnderlayCounters};
-use masq_device::{Destination, Device, DomainKey, EndpointKey, PublishedService};
+use crate::underlay::{Owners, Proofs, Publication, UnderlayCounters};
+use masq_device::{Destination, Device, DomainKey, EndpointKey};
 use masq_directory::{Directory, LocalHost, View};
 use masq_policy::{
     Endpoint, EndpointId, Home, Policy, Request, RuleRef, Tenant, TenantName, Verdict,
@@ -64,8 +64,7 @@ pub(crate) struct World {
     /// What other hosts say.
     pub(crate) view: View,
     pub(crate) underlay: HashMap<DeviceId, UnderlayCounters>,
-    /// What each device was told that plain hosts may ask for.
-    pub(crate) published: HashMap<DeviceId, Vec<PublishedService>>,
+    pub(crate) publication: Publication,
     pub(crate) owners: Owners,
     /// Whose queue pairs of other hosts are.
     pub(crate) proofs: Proofs,
@@ -100,7 +99,7 @@ impl World {
             refusals: Refusals::default(),
             fabric: Fabric::default(),
             underlay: HashMap::new(),
-            published: HashMap::new(),
+            publication: Publication::default(),
             owners: Owners::default(),
             proofs: Proofs::default(),
             domains: HashMap::new(),
@@ -256,7 +255,7 @@ impl World {
         self.left.clear();
         self.others = other_gids(&policy);
         self.policy = Arc::new(policy);
-        self.fabric.note_relistened();
+        self.note_relistened(None);
         self.name_strangers();
     }
 
@@ -290,7 +289,7 @@ impl World {
         change: impl FnOnce(&mut Policy) -> T,
     ) -> T {
         let result = change(Arc::make_mut(&mut self.policy));
-        self.fabric.note_relistened();
+        self.note_relistened(Some(tenant));
         if let Some(changed) = self.policy.tenant(tenant.as_str()) {
             self.others.insert(tenant.clone(), gids_of(changed));
         }

@@ -27,9 +27,9 @@ impl Agent {
         if id.phase != Phase::Bound {
             return Err(CmError::Invalid);
         }
-        self.ports
-            .listen(id.port_space, id.source.port(), target.id)?;
-        self.listening += 1;
+        let service = (id.port_space, id.source.port());
+        self.ports.listen(service.0, service.1, target.id)?;
+        self.relistened.insert(service);
         let id = self.id_mut(target)?;
         id.reuse = false;
         id.phase = Phase::Listening;

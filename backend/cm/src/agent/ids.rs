@@ -99,7 +99,7 @@ impl Agent {
         };
         ended.reported = id.reported;
         if id.phase == Phase::Listening {
-            self.listening += 1;
+            self.relistened.insert((id.port_space, id.source.port()));
         }
         if id.holds_port {
             self.ports.release(id.port_space, id.source.port(), number);

@@ -52,8 +52,8 @@ pub struct Agent {
     memberships: FxHashMap<u32, Membership>,
     last_membership: u32,
     ports: Ports,
-    /// How often what is listened for has changed.
-    listening: u64,
+    /// Ports that somebody listens at, or did, since they were last asked for.
+    relistened: BTreeSet<(PortSpace, u16)>,
     conversations: FxHashMap<CommId, Box<Conversation>>,
 
     orphans: usize,
@@ -79,7 +79,7 @@ impl Agent {
             memberships: FxHashMap::default(),
             last_membership: 0,
             ports: Ports::new(0),
-            listening: 0,
+            relistened: BTreeSet::new(),
             conversations: FxHashMap::default(),
 
             orphans: 0,

@@ -43,19 +43,21 @@ impl Agent {
         })
     }
 
-    /// A number that is another one whenever what is listened for has changed.
-    pub const fn listening_epoch(&self) -> u64 {
-        self.listening
+    /// A service for which somebody has begun or ceased to listen since it was last named
+    /// here.
+    pub fn relistened(&mut self) -> Option<(PortSpace, u16)> {
+        self.relistened.pop_first()
     }
 
-    /// Services that somebody listens for at one of its addresses, in order.
-    pub fn services_at(&self, ip: IpAddr) -> Vec<(PortSpace, u16, QpType)> {
-        let served = self.ports.served_at(ip);
-        let mut services: Vec<_> = served
-            .filter_map(|(space, port, id)| Some((space, port, self.ids.get(&id)?.qp_type)))
-            .collect();
-        services.sort_unstable_by_key(|(space, port, _)| (*space, *port));
-        services
+    /// Services that somebody listens for, in no order.
+    pub fn services(&self) -> impl Iterator<Item = (PortSpace, u16)> + '_ {
+        self.ports.served()
+    }
+
+    /// What serves those who ask for a service at one of its addresses.
+    pub fn service_at(&self, space: PortSpace, port: u16, ip: IpAddr) -> Option<QpType> {
+        let id = self.ports.listener(space, port, ip)?;
+        Some(self.ids.get(&id)?.qp_type)
     }
 
     /// How many ids a session has, those that arrived included.

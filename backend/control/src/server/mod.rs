@@ -299,7 +299,7 @@ impl Server {
                 self.world.on_cm_time(Instant::now());
             }
             self.world.end_some_ids();
-            self.world.publish_services();
+            self.world.publish_services(Instant::now());
             if self.last_tick.elapsed() >= SHORT_TICK {
                 self.tick();
             }
@@ -338,10 +338,15 @@ impl Server {
         } else {
             TICK
         };
-        let wait = match self.world.fabric.next_timeout() {
-            Some(time) => wait.min(time.saturating_duration_since(Instant::now())),
-            None => wait,
-        };
+        let now = Instant::now();
+        let times = [
+            self.world.fabric.next_timeout(),
+            self.world.next_publication(now),
+        ];
+        let times = times.into_iter().flatten();
+        let wait = times.fold(wait, |wait, time| {
+            wait.min(time.saturating_duration_since(now))
+        });
         Timespec {
             tv_sec: wait.as_secs() as i64,
             tv_nsec: i64::from(wait.subsec_nanos()),

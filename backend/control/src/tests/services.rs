@@ -5,6 +5,7 @@ use masq_cm::{Channel, PortSpace, Target};
 use masq_directory::{Embedded, LocalHost};
 use masq_spec::verbs::{CmAddress, CmParam, QpType};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 use zerocopy::FromZeros;
 
 const OUTSIDE: &str = "
@@ -32,7 +33,12 @@ const BLUE: PKey = PKey(0x8001);
 const CH: Channel = Channel { owner: 1, queue: 1 };
 
 fn outside() -> (World, Arc<FakeNetwork>) {
-    let device = FakeDevice::connected("card");
+    outside_of(Features::all() - Features::IWARP)
+}
+
+fn outside_of(features: Features) -> (World, Arc<FakeNetwork>) {
+    let mut device = FakeDevice::connected("card");
+    device.features = features;
     let network = device.network.clone().unwrap();
     let policy = Policy::parse("p", OUTSIDE).unwrap();
     let this = LocalHost::find(&policy, Some("alpha")).unwrap();
@@ -62,6 +68,12 @@ fn listen(world: &mut World, endpoint: &str, space: PortSpace, port: u16) -> Tar
     world.with_agent(&id(endpoint), listen).unwrap()
 }
 
+/// Publishes after a rest.
+fn publish(world: &mut World) {
+    let now = Instant::now();
+    world.publish_services(world.next_publication(now).unwrap_or(now));
+}
+
 fn published(port: u16) -> Told {
     Told::Services(vec![PublishedService {
         port_space: PortSpace::Tcp.raw(),
@@ -78,18 +90,18 @@ fn only_what_a_rule_lets_a_plain_host_ask_for_is_published() {
     listen(&mut world, "blue/a", PortSpace::Udp, 7174);
     listen(&mut world, "blue/b", PortSpace::Tcp, 7174);
     listen(&mut world, "red/a", PortSpace::Tcp, 7174);
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), []);
     let listener = listen(&mut world, "blue/a", PortSpace::Tcp, 7174);
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), [published(7174)]);
     // Said once.
     listen(&mut world, "blue/a", PortSpace::Tcp, 7176);
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), []);
     let end = |agent: &mut masq_cm::Agent, now| agent.destroy_id(now, listener).map(drop);
     world.with_agent(&id("blue/a"), end).unwrap().unwrap();
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), [Told::Services(Vec::new())]);
 }
 
@@ -97,15 +109,15 @@ fn only_what_a_rule_lets_a_plain_host_ask_for_is_published() {
 fn a_policy_publishes_and_takes_back() {
     let (mut world, network) = outside();
     listen(&mut world, "blue/a", PortSpace::Tcp, 7175);
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), []);
     let strangers = || Told::Strangers(vec![FILER, OTHER]);
     let other = OUTSIDE.replace("rdma_cm/tcp/7174", "rdma_cm/tcp/7175");
     world.set_policy(Policy::parse("p", &other).unwrap());
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), [strangers(), published(7175)]);
     world.set_policy(Policy::parse("p", OUTSIDE).unwrap());
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), [strangers(), Told::Services(Vec::new())]);
 }
 
@@ -115,11 +127,65 @@ fn a_session_that_ends_takes_its_services_along() {
     let notifier = Notifier::new("test".into());
     world.fabric.enter(1, &notifier);
     listen(&mut world, "blue/a", PortSpace::Tcp, 7174);
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), [published(7174)]);
     world.leave_fabric(&id("blue/a"), 1);
-    world.publish_services();
+    publish(&mut world);
     assert_eq!(network.told(), [Told::Services(Vec::new())]);
+}
+
+/// However often a tenant listens, the devices are told of so many services in a second.
+#[test]
+fn a_tenant_that_listens_thousands_of_times_costs_each_time_the_same() {
+    const TIMES: u16 = 4000;
+    let (mut world, network) = outside();
+    let all = OUTSIDE.replace("service: rdma_cm/tcp/7174, ", "");
+    world.set_policy(Policy::parse("p", &all).unwrap());
+    publish(&mut world);
+    network.told();
+    let (began, mut told) = (Instant::now(), 0);
+    let mut now = began;
+    for n in 0..TIMES {
+        listen(&mut world, "blue/a", PortSpace::Tcp, 2000 + n);
+        now += Duration::from_micros(20);
+        world.publish_services(now);
+        for said in network.told() {
+            let Told::Services(services) = said else {
+                panic!("{said:?}");
+            };
+            told += services.len() as u128;
+        }
+    }
+    let rest = Duration::from_micros(10);
+    let may = (now - began).as_nanos() / rest.as_nanos() + u128::from(TIMES);
+    assert!(told <= may, "told of {told} services, {may} are enough");
+    // All are there in the end.
+    let end = world.next_publication(now).unwrap();
+    world.publish_services(end);
+    let said = network.told();
+    assert!(matches!(&said[..], [Told::Services(all)] if all.len() == usize::from(TIMES)));
+    assert_eq!(world.next_publication(end), None);
+}
+
+#[test]
+fn a_port_below_1024_is_published_by_roce_and_not_by_iwarp() {
+    for (features, expected) in [
+        (Features::all() - Features::IWARP, vec![published(443)]),
+        (Features::all(), vec![]),
+    ] {
+        let (mut world, network) = outside_of(features);
+        let policy = OUTSIDE.replace("rdma_cm/tcp/7174", "rdma_cm/tcp/443");
+        world.set_policy(Policy::parse("p", &policy).unwrap());
+        network.told();
+        listen(&mut world, "blue/a", PortSpace::Tcp, 443);
+        publish(&mut world);
+        assert_eq!(network.told(), expected, "{features:?}");
+        let refusals = world.refusals.latest(&id("blue/a"));
+        let noted = refusals
+            .iter()
+            .filter(|r| r.verb == "cm_publish" && r.errno == 1);
+        assert_eq!(noted.count(), usize::from(expected.is_empty()));
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ use whose::Whose;
 
 pub(crate) use owners::Owners;
 pub(crate) use proof::Proofs;
+pub(crate) use services::Publication;
 
 /// What came of datagrams from other hosts that were not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
