@@ -394,7 +394,7 @@ fn hand_over(queue: Option<&mut EventQueue>, event: &Event) -> Handed {
     let Some(queue) = queue else {
         return Handed::NoQueue;
     };
-    match queue.vring.take() {
+    match queue.vring.take_room() {
         Ok(None) => Handed::Full,
         Ok(Some(chain)) => match queue.vring.answer(&chain, event.as_bytes()) {
             Ok(()) => Handed::Over(Arc::clone(&queue.call)),
@@ -446,62 +446,4 @@ pub(crate) fn install_interrupt() -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::event::{EventfdFlags, epoll, eventfd};
-    use rustix::process::{Resource, getrlimit, setrlimit};
-
-    /// Waiters that a process may have, and that cost more than [`DEAR`].
-    const WAITERS: usize = 60_000;
-
-    #[test]
-    fn who_has_too_many_waiters_is_signalled_by_its_own_thread() {
-        let mut limit = getrlimit(Resource::Nofile);
-        limit.current = limit.maximum;
-        let _ = setrlimit(Resource::Nofile, limit);
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-        let watch = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let mut waiters = Vec::new();
-        for _ in 0..WAITERS {
-            let Ok(waiter) = fd.try_clone() else { break };
-            let data = epoll::EventData::new_u64(0);
-            let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-            if epoll::add(&watch, &waiter, data, edge).is_err() {
-                break;
-            }
-            waiters.push(waiter);
-        }
-        if waiters.len() < WAITERS {
-            eprintln!("not tried: this host allows {} descriptors", waiters.len());
-            return;
-        }
-        let notifier = Notifier::new("test".into());
-        let call = Arc::new(File::from(fd));
-        notifier.set_control_call(Some(Arc::clone(&call)));
-        for _ in 0..2 * SAMPLE {
-            notifier.signal_control();
-        }
-        assert!(notifier.dear.load(Ordering::Relaxed));
-        while !notifier.stop() {
-            std::thread::sleep(RETRY);
-        }
-        let mut count = [0; 8];
-        rustix::io::read(&*call, &mut count).unwrap();
-        assert!(u64::from_ne_bytes(count) > u64::from(SAMPLE) / 2);
-    }
-
-    #[test]
-    fn an_ordinary_eventfd_is_signalled_at_once() {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-        let notifier = Notifier::new("test".into());
-        let call = Arc::new(File::from(fd));
-        notifier.set_control_call(Some(Arc::clone(&call)));
-        for _ in 0..3 {
-            notifier.signal_control();
-        }
-        let mut count = [0; 8];
-        rustix::io::read(&*call, &mut count).unwrap();
-        assert_eq!(u64::from_ne_bytes(count), 3);
-        assert!(lock(&notifier.handle).is_none(), "no thread was needed");
-    }
-}
+mod tests;

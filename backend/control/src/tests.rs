@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex};
 use vhost::vhost_user::BackendReqHandler;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+mod delivery;
 mod devices;
 mod places;
 mod services;

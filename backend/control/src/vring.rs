@@ -81,10 +81,30 @@ pub(crate) struct Vring {
 }
 
 /// A piece of a chain.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Buffer {
     addr: GuestAddress,
     len: usize,
+}
+
+/// Where a response goes.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    buffers: [Buffer; MAX_CHAIN],
+    count: usize,
+}
+
+impl Room {
+    fn push(&mut self, buffer: Buffer) -> Result<(), RingError> {
+        let free = self.buffers.get_mut(self.count).ok_or(RingError::Chain)?;
+        *free = buffer;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn buffers(&self) -> &[Buffer] {
+        self.buffers.get(..self.count).unwrap_or_default()
+    }
 }
 
 /// A chain that was taken: the head to give back, the request, and where the
@@ -92,7 +112,7 @@ struct Buffer {
 pub(crate) struct Chain {
     head: u16,
     pub(crate) request: Vec<u8>,
-    response: Vec<Buffer>,
+    response: Room,
 }
 
 impl Vring {
@@ -184,8 +204,20 @@ impl Vring {
         }
     }
 
-    /// Takes the next chain: its descriptors and its request are copied once.
+    /// Takes the next chain of a queue for commands: its descriptors and its request are
+    /// copied once.
     pub(crate) fn take(&mut self) -> Result<Option<Chain>, RingError> {
+        self.take_up_to(MAX_COMMAND_LEN)
+    }
+
+    /// Takes the next chain of a queue for events, which has no request. Allocates nothing:
+    /// it is the data path that has an event.
+    pub(crate) fn take_room(&mut self) -> Result<Option<Chain>, RingError> {
+        self.take_up_to(0)
+    }
+
+    /// Takes the next chain, with a request of at most so many bytes.
+    fn take_up_to(&mut self, longest: usize) -> Result<Option<Chain>, RingError> {
         let index = self
             .queue
             .avail_idx(&self.memory, Ordering::Acquire)
@@ -202,16 +234,16 @@ impl Vring {
             .pop_descriptor_chain(&self.memory)
             .ok_or(RingError::Chain)?
             .head_index();
-        self.walk(head).map(Some)
+        self.walk(head, longest).map(Some)
     }
 
-    fn walk(&self, head: u16) -> Result<Chain, RingError> {
+    fn walk(&self, head: u16, longest: usize) -> Result<Chain, RingError> {
         let mut chain = Chain {
             head,
             request: Vec::new(),
-            response: Vec::new(),
+            response: Room::default(),
         };
-        let (mut index, mut room) = (head, MAX_COMMAND_LEN);
+        let (mut index, mut room) = (head, longest);
         for _ in 0..MAX_CHAIN {
             if index >= self.queue.size() {
                 return Err(RingError::Chain);
@@ -234,9 +266,9 @@ impl Vring {
                 return Err(RingError::Chain);
             }
             if flags & WRITE != 0 {
-                chain.response.push(Buffer { addr, len });
-            } else if !chain.response.is_empty() || len > room {
-                // Readable descriptors come first and hold one request.
+                chain.response.push(Buffer { addr, len })?;
+            } else if !chain.response.buffers().is_empty() || len > room || longest == 0 {
+                // Readable descriptors come first and hold one request, if there is any.
                 return Err(RingError::Chain);
             } else {
                 room -= len;
@@ -259,7 +291,7 @@ impl Vring {
     /// chain back.
     pub(crate) fn answer(&mut self, chain: &Chain, response: &[u8]) -> Result<(), RingError> {
         let mut rest = response;
-        for buffer in &chain.response {
+        for buffer in chain.response.buffers() {
             let (now, later) = rest.split_at(rest.len().min(buffer.len));
             self.memory
                 .write_slice(now, buffer.addr)
