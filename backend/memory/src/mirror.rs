@@ -1,67 +1,14 @@
 //! Memory of a process mapped once more at addresses that follow from its own: for
 //! cards that find memory by where it is mapped, and not by an address they are told.
-#![allow(unsafe_code)] // mmap, mremap, munmap
+#![allow(unsafe_code)] // an address that is sent between threads
 
 use crate::region::MappedSegment;
-use crate::{MemoryError, Region, Window};
+use crate::reserve::Pages;
+use crate::{MemoryError, Region, Reserve, Window};
 use masq_spec::device::PAGE_SIZE;
-use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap_anonymous, mremap_fixed, munmap};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
-
-/// Pages at an address that was asked for; unmapped on drop.
-#[derive(Debug)]
-struct Pages {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: an address range without thread affinity; only raw pointers come out.
-unsafe impl Send for Pages {}
-// SAFETY: as above.
-unsafe impl Sync for Pages {}
-
-impl Pages {
-    /// Reserves a range where nothing is mapped.
-    fn reserve(at: u64, len: u64) -> Result<Self, MemoryError> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
-        let place = std::ptr::without_provenance_mut(at as usize);
-        // SAFETY: a fresh mapping where nothing is.
-        let base = unsafe { mmap_anonymous(place, len as usize, ProtFlags::empty(), flags) };
-        let base = base.map_err(MemoryError::host("map memory at a chosen address"))?;
-        let base = NonNull::new(base.cast()).ok_or(MemoryError::BadRange { addr: at, len })?;
-        let len = len as usize;
-        Ok(Self { base, len })
-    }
-
-    /// Maps pages of a window there.
-    fn map(window: &Window, from: u64, len: u64, at: u64) -> Result<Self, MemoryError> {
-        let source = window.pointer(from, len);
-        let source = source.ok_or(MemoryError::BadRange { addr: from, len })?;
-        let pages = Self::reserve(at, len)?;
-        // SAFETY: the source is a shared mapping, of which an old size of 0 makes a
-        // second one; the target was reserved above and belongs to nobody else.
-        let mapped = unsafe {
-            let (to, flags) = (pages.base.as_ptr().cast(), MremapFlags::MAYMOVE);
-            mremap_fixed(source.as_ptr().cast(), 0, len as usize, flags, to)
-        };
-        mapped.map_err(MemoryError::host("map memory at a chosen address"))?;
-        Ok(pages)
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        // SAFETY: the range is its own.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
-    }
-}
-
-/// Whether this process may have memory at `address`, and has none.
-pub fn is_free_address(address: u64) -> bool {
-    Pages::reserve(address, PAGE_SIZE).is_ok()
-}
 
 struct Range {
     end: u64,
@@ -72,8 +19,8 @@ struct Range {
 
 /// What is mapped of one process. A page is mapped once, however many regions have
 /// it.
-#[derive(Default)]
 pub struct Mirror {
+    reserve: Arc<Reserve>,
     ranges: BTreeMap<u64, Range>,
 }
 
@@ -97,13 +44,21 @@ impl Mirrored {
 }
 
 impl Mirror {
+    /// One that maps nothing yet, and will at these addresses only.
+    pub fn new(reserve: &Arc<Reserve>) -> Self {
+        Self {
+            reserve: Arc::clone(reserve),
+            ranges: BTreeMap::new(),
+        }
+    }
+
     /// Maps a region in one piece, its first byte at `address`.
     ///
     /// # Errors
     /// [`MemoryError::Scattered`]: a part is no window, or begins amid a page;
     /// [`MemoryError::BadRange`]: `address` is not in its page where the first byte is in
-    /// its own, or other memory of the process is there; [`MemoryError::Host`]: other
-    /// memory of this process is there, or it is no address.
+    /// its own, is not reserved, or is in use for something else; [`MemoryError::Host`]: no
+    /// more mappings.
     pub fn map(&mut self, region: &Region, address: u64) -> Result<Mirrored, MemoryError> {
         let (len, page) = (region.len(), PAGE_SIZE);
         let bad = || MemoryError::BadRange { addr: address, len };
@@ -169,7 +124,7 @@ impl Mirror {
             let above = self.ranges.range(next..).next();
             let until = above.map_or(end, |(start, _)| end.min(*start));
             let from = source + (next - at);
-            let pages = Arc::new(Pages::map(window, from, until - next, next)?);
+            let pages = Arc::new(Pages::map(&self.reserve, window, from, until - next, next)?);
             let range = Range {
                 end: until,
                 source: from,
@@ -191,8 +146,21 @@ mod tests {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
     const PAGES: u64 = 8;
-    /// Where nothing is in a test's process.
+    /// Where nothing is in a test's process; each test has its own.
     const FREE: u64 = 1 << 45;
+    const RESERVED: u64 = 0x10_0000;
+
+    /// What is reserved, and its first address.
+    fn reserve(test: u64) -> (Arc<Reserve>, u64) {
+        let at = FREE + test * 2 * RESERVED;
+        let reserve = Reserve::new(std::slice::from_ref(&(at..at + RESERVED)));
+        (reserve.unwrap(), at)
+    }
+
+    /// Whether something else of this process could be at an address.
+    fn is_free(at: u64) -> bool {
+        Reserve::new(std::slice::from_ref(&(at..at + PAGE_SIZE))).is_ok()
+    }
 
     fn file() -> SharedFile {
         let fd = memfd_create("mirror", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
@@ -223,10 +191,10 @@ mod tests {
 
     #[test]
     fn regions_that_share_pages_share_their_mapping() {
-        let (file, mut mirror) = (file(), Mirror::default());
+        let (reserve, at) = reserve(0);
+        let (file, mut mirror) = (file(), Mirror::new(&reserve));
         let one = region(&file, 0x1010, 0x20, 0x1010);
         let two = region(&file, 0xff0, 0x2000, 0xff0);
-        let at = FREE + 0x10_0000;
         let first = mirror.map(&one, at + 0x1010).unwrap();
         let second = mirror.map(&two, at + 0xff0).unwrap();
         assert_eq!(second.first().as_ptr() as u64, at + 0xff0);
@@ -238,23 +206,53 @@ mod tests {
         drop(second);
         assert_eq!(first_byte(&first), 7, "what one region has stays");
         drop(first);
-        assert!(is_free_address(at + 0x1000) && is_free_address(at));
+        // Nothing else gets there meanwhile, and regions do again.
+        assert!(!is_free(at + 0x1000) && !is_free(at));
+        mirror.map(&two, at + 0xff0).unwrap();
+        drop((mirror, reserve));
+        assert!(is_free(at + 0x1000) && is_free(at));
     }
 
     #[test]
     fn other_memory_is_not_mapped_over() {
-        let (file, mut mirror) = (file(), Mirror::default());
-        let at = FREE + 0x20_0000;
+        let (reserve, at) = reserve(1);
+        let (file, mut mirror) = (file(), Mirror::new(&reserve));
         let _kept = mirror.map(&region(&file, 0x1000, 0x1000, 0x1000), at + 0x1000);
         // The same address, and elsewhere in the file.
         let other = region(&file, 0x1000, 0x1000, 0x3000);
         assert!(mirror.map(&other, at + 0x1000).is_err());
         // Of another process.
-        let mut stranger = Mirror::default();
+        let mut stranger = Mirror::new(&reserve);
         let same = region(&file, 0x1000, 0x1000, 0x1000);
         assert!(stranger.map(&same, at + 0x1000).is_err());
         assert!(mirror.map(&same, at + 0x1001).is_err(), "amid a page");
         assert!(mirror.map(&same, u64::MAX - 0xfff).is_err());
         assert!(mirror.map(&same, at + 0x1000).is_ok());
+    }
+
+    /// A tenant chooses addresses: it gets at none that is not kept for it.
+    #[test]
+    fn nothing_is_mapped_beside_what_is_reserved() {
+        let (reserve, at) = reserve(2);
+        let (file, mut mirror) = (file(), Mirror::new(&reserve));
+        let page = region(&file, 0, PAGE_SIZE, 0);
+        let two = region(&file, 0, 2 * PAGE_SIZE, 0);
+        let end = at + RESERVED;
+        assert!(is_free(at - PAGE_SIZE) && is_free(end) && is_free(FREE / 2));
+        for (what, region, address) in [
+            ("before", &page, at - PAGE_SIZE),
+            ("behind", &page, end),
+            ("across the beginning", &two, at - PAGE_SIZE),
+            ("across the end", &two, end - PAGE_SIZE),
+            ("elsewhere", &page, FREE / 2),
+        ] {
+            let refused = mirror.map(region, address);
+            assert!(
+                matches!(refused, Err(MemoryError::BadRange { .. })),
+                "{what}"
+            );
+        }
+        mirror.map(&page, at).unwrap();
+        mirror.map(&page, end - PAGE_SIZE).unwrap();
     }
 }

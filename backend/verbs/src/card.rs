@@ -2,7 +2,7 @@
 
 use crate::CardError;
 use crate::host::{Channel, Context, Cq, Pd, Qp, QpShape, Srq, Ticket};
-use crate::iwarp::has_iova;
+use crate::iwarp::{has_iova, reserve};
 use masq_spec::device::Features;
 use masq_spec::verbs::{DeviceAttr, Gid};
 use masq_verbs_abi::*;
@@ -86,6 +86,10 @@ impl Card {
                 (0, gid)
             }
         };
+        if !has_iova(attr.vendor_id) {
+            // Now, while these addresses are free.
+            reserve();
+        }
         let probe = Probe::of(context, &attr).map_err(fails("try what the card can do"))?;
         Ok(Self {
             name: name.into(),

@@ -6,7 +6,7 @@ use crate::attr::{LIVE, path, to_card};
 use crate::bridge::Agreed;
 use crate::card::{Card, Link};
 use crate::host::{self, Channel, Context, QpShape, Ticket, refused};
-use crate::iwarp::{Connector, Placement};
+use crate::iwarp::{Connector, Placement, reserve};
 use crate::relay::{Ah, Headers, Mr, NewQp, Relay};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use masq_datapath::DataPath;
@@ -55,7 +55,7 @@ pub(crate) struct VerbsSession {
     pending: Option<Pending>,
     /// On a card that goes by where memory is mapped: where that is, if peers may reach it.
     pub(crate) place: Option<Placement>,
-    mirror: Mirror,
+    mirror: Option<Mirror>,
     /// Of an iWARP card.
     pub(crate) connector: Option<Arc<Connector>>,
     /// Numbers of the queue pairs that it was told of.
@@ -81,7 +81,7 @@ impl VerbsSession {
             kick,
             pending: None,
             place,
-            mirror: Mirror::default(),
+            mirror: reserve().filter(|_| place.is_some()).map(Mirror::new),
             connector,
             joined: FxHashSet::default(),
         }
@@ -139,10 +139,13 @@ impl VerbsSession {
 
     /// Maps a region where peers' masqds take it to be.
     fn mirrored(&mut self, region: Region, at: u64) -> Result<(NonNull<u8>, Mapped)> {
-        let mirrored = self.mirror.map(&region, at).map_err(|error| match error {
+        let mirror = self.mirror.as_mut();
+        let mirror = mirror.ok_or(DeviceError::Exhausted("addresses for this card"))?;
+        let mirrored = mirror.map(&region, at).map_err(|error| match error {
             MemoryError::Scattered => {
                 DeviceError::Unsupported("memory of which a part cannot be shared with the card")
             }
+            MemoryError::Host { .. } => DeviceError::Exhausted("mappings"),
             _ => DeviceError::Exhausted("room at such addresses for this card"),
         })?;
         let mapped = Mapped {

@@ -309,7 +309,7 @@ impl Host {
         let at: CmAddress = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 7174).into();
         self.agent.bind(listener, at).unwrap();
         self.agent.listen(listener, 0).unwrap();
-        assert_eq!(self.agent.services_at(VIRTUAL).len(), 1);
+        assert_eq!(self.agent.services().count(), 1);
         self.desk.set_services(self.now, vec![service(space)]);
         let id = self.request(space, PLAIN, 0x22);
         let (event, whole) = self.event().unwrap();

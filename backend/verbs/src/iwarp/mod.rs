@@ -12,4 +12,4 @@ mod words;
 
 pub(crate) use address::own_address;
 pub(crate) use connector::Connector;
-pub(crate) use place::{Placement, has_iova};
+pub(crate) use place::{Placement, has_iova, reserve};

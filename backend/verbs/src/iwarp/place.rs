@@ -1,13 +1,25 @@
 //! Where a card has memory. Most find it by the address that they are told with it
 //! (the iova); siw goes by where it is mapped. There a tenant's own address may be taken,
 //! by another tenant or by masqd itself. So what peers may reach is mapped where its
-//! owner has it plus a number of the session's own, which peers' masqds are told; and
-//! everything else anywhere, because masqd itself translates what its tenants name.
+//! owner has it plus a number of the session's own, which peers' masqds are told, at
+//! addresses that masqd keeps for that alone; and everything else anywhere, because masqd
+//! itself translates what its tenants name.
+
+use masq_memory::Reserve;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 /// What siw says it is (`vendor_id`).
 const SIW: u32 = 0x62_6d74;
 /// How many bits addresses of processes have.
-const BITS: [u8; 2] = [47, 39];
+const BITS: [u8; 3] = [39, 47, 48];
+/// Where what peers may reach is mapped, in 32nds of all addresses. Programs have their
+/// memory in the lowest 16th, about one third up (if their stack is unlimited), about two
+/// thirds up, and in the highest 16th; with any shift it lies here. masqd has its own in the
+/// same places, and nothing here.
+const RESERVED: [Range<u64>; 3] = [1..8, 13..17, 22..30];
+/// The least and the most that is added, likewise.
+const SHIFTS: Range<u64> = 3..5;
 /// Shifts are multiples of this.
 const GRANULE: u64 = 2 << 20;
 
@@ -25,11 +37,9 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// One for a new session, by chance. Programs and masqd have their memory at the
-    /// bottom, about two thirds up and at the top; shifted it is in between.
+    /// One for a new session, by chance.
     pub(crate) fn draw() -> Self {
-        let is_there = |bits: &u8| masq_memory::is_free_address(1 << (bits - 2));
-        let bits = BITS.into_iter().find(is_there).unwrap_or(BITS[1]);
+        let bits = bits();
         let mut random = [0; 8];
         if getrandom::fill(&mut random).is_err() {
             random = std::process::id()
@@ -38,8 +48,8 @@ impl Placement {
                 .try_into()
                 .unwrap_or_default();
         }
-        let sixteenth = 1u64 << (bits - 4);
-        let shift = sixteenth + u64::from_ne_bytes(random) % (2 * sixteenth);
+        let (least, most) = (part(SHIFTS.start, bits), part(SHIFTS.end, bits));
+        let shift = least + u64::from_ne_bytes(random) % (most - least);
         Self {
             bits,
             shift: shift & !(GRANULE - 1),
@@ -53,6 +63,35 @@ impl Placement {
         }
         address.wrapping_add(self.shift) & ((1 << self.bits) - 1)
     }
+}
+
+/// So many 32nds of all addresses.
+fn part(of_32: u64, bits: u8) -> u64 {
+    of_32 << (bits - 5)
+}
+
+/// How many bits the addresses of this process have: its stack is at their top.
+fn bits() -> u8 {
+    let here = 0u8;
+    let top = (&raw const here).addr() as u64;
+    let fits = |bits: &&u8| top >> **bits == 0;
+    BITS.iter().find(fits).copied().unwrap_or(BITS[2])
+}
+
+/// The addresses that are kept for what peers may reach, from the first call on; `None` if
+/// they could not be had.
+pub(crate) fn reserve() -> Option<&'static Arc<Reserve>> {
+    static RESERVE: OnceLock<Option<Arc<Reserve>>> = OnceLock::new();
+    let reserved = || {
+        let bits = bits();
+        let ranges = RESERVED.map(|range| part(range.start, bits)..part(range.end, bits));
+        Reserve::new(&ranges)
+            .inspect_err(|error| {
+                tracing::error!(%error, "peers cannot reach memory over cards that go by where it is");
+            })
+            .ok()
+    };
+    RESERVE.get_or_init(reserved).as_ref()
 }
 
 #[cfg(test)]
@@ -80,17 +119,37 @@ mod tests {
     }
 
     #[test]
-    fn sessions_lie_apart_and_away_from_where_processes_have_memory() {
+    fn what_programs_have_lies_where_masqd_keeps_room_for_it() {
         let (one, two) = (Placement::draw(), Placement::draw());
         assert_ne!(one.shift, two.shift);
-        let top = 1u64 << one.bits;
-        for usual in [0x40_0000, top / 3 * 2, top - (1 << 20)] {
-            let at = one.of(usual);
-            let part = at / (top / 16);
+        let (top, reserve) = (1u64 << one.bits, reserve().unwrap());
+        let heap = Box::new(0u8);
+        let own = [
+            (&raw const *heap).addr() as u64,
+            "a constant".as_ptr().addr() as u64,
+            (&raw const top).addr() as u64,
+        ];
+        for address in own {
             assert!(
-                (1..=3).contains(&part) || (11..=13).contains(&part),
-                "{part}"
+                !reserve.contains(address),
+                "{address:#x} is this process's own"
             );
+        }
+        for _ in 0..100 {
+            let place = Placement::draw();
+            let usual = [
+                0x1_0000,
+                0x40_0000,
+                top / 3,
+                top / 3 * 2,
+                top / 32 * 22,
+                top / 16 * 15,
+                top - 4096,
+            ];
+            for address in usual.into_iter().chain(own) {
+                let at = place.of(address);
+                assert!(reserve.contains(at), "{address:#x} is at {at:#x}");
+            }
         }
     }
 }
