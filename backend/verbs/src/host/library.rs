@@ -40,6 +40,19 @@ macro_rules! library {
                 )*
                 Ok(Arc::new(Self { $($name,)* _loaded: loaded }))
             }
+
+            /// One of which nothing may be called.
+            #[cfg(test)]
+            #[allow(dead_code)] // of one library only
+            pub(super) fn aborting() -> Arc<Self> {
+                $(
+                    unsafe extern "C" fn $name($(_: $arg),*) $(-> $out)? {
+                        std::process::abort()
+                    }
+                )*
+                let loaded = libloading::os::unix::Library::this().into();
+                Arc::new(Self { $($name,)* _loaded: loaded })
+            }
         }
     };
 }

@@ -11,6 +11,9 @@ mod queues;
 mod sockaddr;
 mod ucm;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub(crate) use cm::{CmEvent, CmId, CmKind, ConnParam, EventChannel, Private, card_is_missing};
 pub(crate) use context::{AsyncElement, Context, Ticket, cards};
 pub(crate) use memory::{Ah, Mr, Pd};

@@ -298,3 +298,42 @@ impl Drop for Qp {
         released("queue pair", code);
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::mem::zeroed;
+
+    fn leaked<T>(of: T) -> NonNull<T> {
+        NonNull::from(Box::leak(Box::new(of)))
+    }
+
+    /// Queues of a card without hardware.
+    pub(crate) fn fake(
+        context: &Arc<Context>,
+        pd: &Arc<Pd>,
+        qpn: u32,
+    ) -> (Arc<Channel>, Arc<Cq>, Arc<Qp>) {
+        let channel = Arc::new(Channel {
+            context: Arc::clone(context),
+            // SAFETY: integers and pointers.
+            ptr: leaked(unsafe { zeroed() }),
+        });
+        let cq = Arc::new(Cq {
+            channel: Arc::clone(&channel),
+            // SAFETY: integers and pointers.
+            ptr: leaked(unsafe { zeroed() }),
+        });
+        // SAFETY: integers and pointers.
+        let mut raw: ibv_qp = unsafe { zeroed() };
+        raw.qp_num = qpn;
+        let qp = Arc::new(Qp {
+            pd: Arc::clone(pd),
+            ptr: leaked(raw),
+            _send_cq: Arc::clone(&cq),
+            _recv_cq: Arc::clone(&cq),
+            _srq: None,
+        });
+        (channel, cq, qp)
+    }
+}

@@ -19,6 +19,8 @@ mod headers;
 mod objects;
 mod post;
 mod receives;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use control::NewQp;
 pub(crate) use headers::Headers;

@@ -1,0 +1,254 @@
+//! The data path allocates nothing.
+#![allow(unsafe_code)] // a global allocator
+
+use super::*;
+use crate::card::Link;
+use crate::host::tests::FakeCard;
+use masq_device::{CqSpec, DomainKey, EndpointKey, EventSink, Grants, QpSpec, SessionSpec};
+use masq_memory::{DoorbellPage, MappedRing, SharedFile};
+use masq_spec::device::Features;
+use masq_spec::queue::{
+    ARM_ANY, Cqe, HDR_CQ_CONSUMER, RecvWqe, SendFlags, SendOpcode, SendWqe, Sge, WcStatus, ring_len,
+};
+use masq_spec::verbs::{QpAttr, QpCaps, QpMask, QpType, Ring, State};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
+use zerocopy::{FromZeros, IntoBytes};
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts the allocations of each thread.
+struct Counting;
+
+// SAFETY: all is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SLOTS: u32 = 256;
+const STRIDE: u32 = 128;
+const CQ: u32 = 1;
+const QP: u32 = 2;
+/// Messages in a round: several batches, and several polls.
+const MESSAGES: u32 = 100;
+
+#[derive(Default)]
+struct Events(AtomicU32);
+
+impl EventSink for Events {
+    fn completion(&self, _: u32, _: Handle) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn asynchronous(&self, event: AsyncEvent, _: u32) {
+        panic!("{event:?}");
+    }
+}
+
+fn ring(stride: u32) -> MappedRing {
+    let fd = memfd_create("ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&fd, ring_len(SLOTS, stride).next_multiple_of(4096)).unwrap();
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&fd, seals).unwrap();
+    let (addr, slots) = (0, SLOTS);
+    let ring = Ring {
+        addr,
+        slots,
+        stride,
+    };
+    MappedRing::map(&SharedFile::check(fd).unwrap(), ring).unwrap()
+}
+
+fn counter() -> Arc<OwnedFd> {
+    Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap())
+}
+
+/// A program with one connected queue pair on a card.
+struct Program {
+    relay: Relay,
+    doorbell: Arc<DoorbellPage>,
+    events: Arc<Events>,
+    sq: MappedRing,
+    rq: MappedRing,
+    cq: MappedRing,
+    /// Messages so far.
+    sent: u32,
+    /// Completions that it has polled.
+    polled: u32,
+}
+
+impl Program {
+    fn new() -> Self {
+        let fake = FakeCard::new();
+        let card = Card {
+            name: "fake0".into(),
+            port: 1,
+            link: Link::Ethernet,
+            gid: [0; 16],
+            gid_index: 0,
+            mtu: 3,
+            most_retries: 7,
+            attributes: FromZeros::new_zeroed(),
+            features: Features::empty(),
+            has_iova: true,
+            node: None,
+        };
+        let host = Host {
+            context: Arc::clone(&fake.context),
+            channel: Arc::clone(&fake.channel),
+            removal: None,
+            gone: counter(),
+        };
+        let waiting = Arc::new(crate::network::Waiting::new().unwrap());
+        let mut relay = Relay::new(Arc::new(card), host, waiting);
+        let (doorbell, events) = (Arc::new(DoorbellPage::new().unwrap()), Arc::default());
+        let session = SessionSpec {
+            label: "blue/a#1".into(),
+            domain: DomainKey(1),
+            partition: None,
+            endpoint: EndpointKey(1),
+            gid: [0; 16],
+            grants: Grants::ALL,
+            doorbell: Arc::clone(&doorbell),
+            kick: counter(),
+            events: Arc::clone(&events) as Arc<dyn EventSink>,
+            remote: None,
+        };
+        let s = relay.open(session).unwrap();
+        let (sq, rq, cq) = (ring(STRIDE), ring(64), ring(64));
+        let queue = CqSpec {
+            handle: CQ,
+            ring: cq.clone(),
+            cqe: SLOTS,
+            event_queue: Some(2),
+            timestamps: false,
+            ignore_overrun: false,
+        };
+        relay
+            .insert_cq(s, queue, Arc::clone(&fake.cq), Ticket::unused())
+            .unwrap();
+        let pair = QpSpec {
+            handle: QP,
+            pd: 1,
+            qp_type: QpType::Rc,
+            send_cq: CQ,
+            recv_cq: CQ,
+            srq: None,
+            sq_sig_all: false,
+            caps: QpCaps {
+                max_send_wr: SLOTS,
+                max_recv_wr: SLOTS,
+                max_send_sge: 2,
+                max_recv_sge: 1,
+                ..QpCaps::default()
+            },
+            sq: sq.clone(),
+            rq: Some(rq.clone()),
+        };
+        let new = NewQp {
+            host: Arc::clone(&fake.qp),
+            headers: None,
+            ticket: Ticket::unused(),
+        };
+        relay.insert_qp(s, pair, new).unwrap();
+        for state in [State::Init, State::Rtr, State::Rts] {
+            let attr = QpAttr::default();
+            relay.modified(s, QP, QpMask::STATE, &attr, state).unwrap();
+        }
+        Self {
+            relay,
+            doorbell,
+            events,
+            sq,
+            rq,
+            cq,
+            sent: 0,
+            polled: 0,
+        }
+    }
+
+    /// Posts messages to itself and receives for them, every second signalled.
+    fn post(&mut self) {
+        let sge = Sge {
+            addr: 0x1000,
+            length: 8,
+            lkey: 1,
+        };
+        for index in self.sent..self.sent + MESSAGES {
+            let receive = RecvWqe {
+                stamp: 0,
+                num_sge: 1,
+                wr_id: u64::from(index),
+            };
+            let mut slot = [0; 32];
+            slot[..16].copy_from_slice(receive.as_bytes());
+            slot[16..].copy_from_slice(sge.as_bytes());
+            self.rq.publish(index, &slot);
+            let signalled = match index % 2 {
+                0 => SendFlags::empty(),
+                _ => SendFlags::SIGNALED,
+            };
+            let send = SendWqe {
+                opcode: SendOpcode::Send as u8,
+                flags: signalled.bits(),
+                num_sge: 1,
+                wr_id: u64::from(index),
+                ..SendWqe::default()
+            };
+            let mut slot = [0; 80];
+            slot[..64].copy_from_slice(send.as_bytes());
+            slot[64..].copy_from_slice(sge.as_bytes());
+            self.sq.publish(index, &slot);
+        }
+        self.sent += MESSAGES;
+        self.doorbell.ring(0);
+    }
+
+    /// Takes completions; how many there were.
+    fn poll(&mut self) -> u32 {
+        let first = self.polled;
+        while self.cq.is_published(self.polled) {
+            let mut cqe = Cqe::default();
+            self.cq.read(self.polled, 0, cqe.as_mut_bytes());
+            assert_eq!(cqe.status, WcStatus::Success as u8);
+            self.polled += 1;
+        }
+        // Polled, and armed anew: an arm word is another one each time.
+        self.cq
+            .begin_cq(0, self.polled, (self.polled << 2) | ARM_ANY);
+        assert_eq!(self.cq.load_header(HDR_CQ_CONSUMER), self.polled);
+        self.polled - first
+    }
+}
+
+#[test]
+fn requests_and_completions_pass_without_an_allocation() {
+    let mut program = Program::new();
+    let mut counts = Vec::new();
+    for _ in 0..50 {
+        program.post();
+        let before = COUNT.with(Cell::get);
+        for _ in 0..20 {
+            program.relay.turn(1);
+        }
+        counts.push(COUNT.with(Cell::get) - before);
+        assert_eq!(program.poll(), MESSAGES + MESSAGES / 2);
+    }
+    assert!(program.events.0.load(Ordering::Relaxed) >= 49);
+    assert_eq!(counts[5..].iter().sum::<u64>(), 0, "{counts:?}");
+}
