@@ -2,11 +2,14 @@
 //! order is Linux's: link-local v1 and v2, then each address v1 and v2. IPv4
 //! addresses come first, so that index 3 is always the RoCEv2 GID of the first.
 
-use masq_policy::{EndpointId, VirtualAddress};
+use masq_policy::{EndpointId, MAX_ADDRESSES, VirtualAddress};
 use masq_spec::verbs::{Gid, GidEntry, GidType};
 
 /// Length of the table; indexes behind the last address are empty.
 pub(crate) const TABLE_LEN: u32 = 16;
+
+// The policy allows just as many addresses as there is room for.
+const _: () = assert!(TABLE_LEN as usize == 2 * (1 + MAX_ADDRESSES));
 
 /// The GIDs of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +29,14 @@ impl GidTable {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
         let h = hash.to_be_bytes();
-        let room = (TABLE_LEN as usize - 2) / 2;
         // EUI-64 of MAC 02:h1:…, its universal/local bit inverted (RFC 4291).
         Self {
             eui64: [0x00, h[1], h[2], 0xff, 0xfe, h[3], h[4], h[5]],
-            addresses: addresses.iter().take(room).map(|a| a.gid()).collect(),
+            addresses: addresses
+                .iter()
+                .take(MAX_ADDRESSES)
+                .map(|a| a.gid())
+                .collect(),
         }
     }
 

@@ -360,6 +360,19 @@ fn world() -> World {
     )
 }
 
+/// One of several hosts.
+fn world_on(host: &str, policy: &str, devices: Devices) -> World {
+    let policy = Policy::parse("p", policy).unwrap();
+    let this = masq_directory::LocalHost::find(&policy, Some(host)).unwrap();
+    World::new(
+        Arc::new(policy),
+        devices,
+        DeviceIdentity::default(),
+        this,
+        Box::new(masq_directory::Embedded),
+    )
+}
+
 fn session() -> Session {
     session_of("blue/a")
 }

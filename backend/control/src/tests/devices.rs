@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::devices::DevicesError;
-use masq_directory::{Embedded, LocalHost};
+use masq_directory::LocalHost;
 use masq_spec::command::ResponseHeader;
 use masq_wire::Qpn;
 
@@ -37,20 +37,11 @@ struct Two {
 
 fn two(soft: FakeDevice, mut card: FakeDevice) -> Two {
     card.attributes.max_sge = 2;
-    let policy = Policy::parse("p", TWO).unwrap();
-    let this = LocalHost::find(&policy, Some("alpha")).unwrap();
     let networks = [soft.network.clone(), card.network.clone()];
     let mut devices = Devices::new(Arc::new(soft));
     devices.add(Arc::new(card)).unwrap();
-    let identity = DeviceIdentity::default();
     let [soft, card] = networks;
-    let world = World::new(
-        Arc::new(policy),
-        devices,
-        identity,
-        this,
-        Box::new(Embedded),
-    );
+    let world = world_on("alpha", TWO, devices);
     Two { world, soft, card }
 }
 

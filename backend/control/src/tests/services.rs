@@ -2,7 +2,6 @@
 
 use super::*;
 use masq_cm::{Channel, PortSpace, Target};
-use masq_directory::{Embedded, LocalHost};
 use masq_spec::verbs::{CmAddress, CmParam, QpType};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -40,15 +39,7 @@ fn outside_of(features: Features) -> (World, Arc<FakeNetwork>) {
     let mut device = FakeDevice::connected("card");
     device.features = features;
     let network = device.network.clone().unwrap();
-    let policy = Policy::parse("p", OUTSIDE).unwrap();
-    let this = LocalHost::find(&policy, Some("alpha")).unwrap();
-    let world = World::new(
-        Arc::new(policy),
-        Devices::new(Arc::new(device)),
-        DeviceIdentity::default(),
-        this,
-        Box::new(Embedded),
-    );
+    let world = world_on("alpha", OUTSIDE, Devices::new(Arc::new(device)));
     (world, network)
 }
 
