@@ -1,9 +1,8 @@
 //! The thread that has the kernel connect queue pairs. It alone has the ids; calls
 //! that wait for another host are made on threads of their own.
 
-use super::place::Placement;
-use super::table::{Action, Depths, End, MOST_CONNECTING, Stage, Stranger, Table};
-use super::words::{Hello, MAGIC, request};
+use super::table::{Action, Depths, End, MOST_CONNECTING, Own, Stage, Stranger, Table};
+use super::words::{Hello, MAGIC};
 use crate::CardError;
 use crate::card::Card;
 use crate::host::{
@@ -141,10 +140,9 @@ impl Connector {
     }
 
     /// Has a queue pair connected; it is in RTR.
-    pub(crate) fn join(&self, member: Member, place: Placement, peer: End, depths: Depths) {
+    pub(crate) fn join(&self, own: Own, member: Member, peer: End, depths: Depths) {
         let mut state = self.shared.lock();
         if !state.is_over {
-            let own = (member.qp.qpn(), place);
             state.table.join(own, peer, depths, member, Instant::now());
             self.shared.wake();
         }
@@ -205,6 +203,10 @@ impl Connector {
         let Some(hello) = Hello::decode(datagram) else {
             return false;
         };
+        if from == self.host {
+            // Queue pairs of one host hear of each other without datagrams.
+            return false;
+        }
         let mut state = self.shared.lock();
         if state.hellos.len() < MOST_HELLOS {
             state.hellos.push_back((from, hello));
@@ -394,7 +396,7 @@ impl Worker {
     fn resolve(&mut self, qpn: u32) -> io::Result<()> {
         let state = self.shared.lock();
         let member = state.table.payload(qpn).map(|member| member.ticket);
-        let Some((member, (peer, ..))) = member.zip(state.table.request(qpn)) else {
+        let Some((member, (peer, _))) = member.zip(state.table.peer(qpn)) else {
             return Ok(());
         };
         drop(state);
@@ -420,7 +422,9 @@ impl Worker {
         let state = self.shared.lock();
         let member = state.table.payload(live.qpn);
         let qp = member.map(|member| Arc::clone(&member.qp));
-        let Some((qp, (_, names, depths))) = qp.zip(state.table.request(live.qpn)) else {
+        let request = state.table.request(live.qpn);
+        let known = qp.zip(request).zip(state.table.peer(live.qpn));
+        let Some(((qp, request), (_, depths))) = known else {
             return Ok(());
         };
         drop(state);
@@ -429,7 +433,7 @@ impl Worker {
             self.try_again(qpn);
             return Ok(());
         }
-        let param = param(names.own, depths, self.most_reads, &request(names));
+        let param = param(live.qpn, depths, self.most_reads, &request.encode());
         let Some(id) = live.id.take() else {
             return Ok(());
         };

@@ -2,7 +2,8 @@
 
 use super::connector::{Connector, Member};
 use super::place::Placement;
-use super::table::{Depths, End};
+use super::table::{Depths, End, Own};
+use super::words::Nonce;
 use crate::attr::to_card;
 use crate::bridge::{News, Tell};
 use crate::host::{Qp, Ticket, refused};
@@ -125,6 +126,11 @@ impl VerbsSession {
                 "a queue pair connected to itself over an iWARP card",
             ));
         }
+        let own = Own {
+            qpn,
+            place: self.place.unwrap_or_default(),
+            nonce: Nonce::draw().map_err(|_| DeviceError::Exhausted("randomness"))?,
+        };
         let path = self.path_number();
         let ticket = self.call(move |relay, s| {
             relay.modified(s, qp, mask, &attr, State::Rtr)?;
@@ -144,8 +150,7 @@ impl VerbsSession {
             served: attr.max_dest_rd_atomic,
         };
         self.joined.insert(qpn);
-        let place = self.place.unwrap_or_default();
-        connector.join(member, place, peer, depths);
+        connector.join(own, member, peer, depths);
         Ok(State::Rtr)
     }
 

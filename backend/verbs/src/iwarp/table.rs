@@ -7,9 +7,13 @@
 //! cost a queue pair (siw moves it to ERROR), so none is made before the other side
 //! is ready. The passive side may send only when it has heard that the active side is
 //! connected (RFC 5044, 7.1.2; siw takes early data for a broken reply).
+//!
+//! Each side has a nonce. What does not repeat it changes nothing: it is answered, as
+//! often as it asks, so that the true peer learns it; whoever speaks from the peer's
+//! address and does not receive there never does.
 
 use super::place::Placement;
-use super::words::{Hello, Names, requested};
+use super::words::{Hello, Names, Nonce, Request};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -36,6 +40,16 @@ impl End {
     pub(crate) fn is_active(self, peer: Self) -> bool {
         self < peer
     }
+}
+
+/// A queue pair of this host that is to be connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Own {
+    pub(crate) qpn: u32,
+    /// Where the card has what peers may reach.
+    pub(crate) place: Placement,
+    /// What the peer has to repeat.
+    pub(crate) nonce: Nonce,
 }
 
 /// READs that may be under way.
@@ -85,6 +99,7 @@ pub(crate) enum Stranger {
 }
 
 struct Entry<P> {
+    own: Own,
     peer: End,
     depths: Depths,
     stage: Stage,
@@ -96,11 +111,59 @@ struct Entry<P> {
     since: Instant,
     /// The active side is connected.
     heard: bool,
-    /// Where this side's card has what peers may reach, and where the peer's has, as
-    /// far as it has said.
-    place: Placement,
-    peers_place: Placement,
+    /// The peer's nonce, and where its card has what may be reached there: of who has
+    /// repeated this side's nonce.
+    told: Option<(Nonce, Placement)>,
     payload: P,
+}
+
+impl<P> Entry<P> {
+    fn names(&self) -> Names {
+        Names {
+            own: self.own.qpn,
+            peer: self.peer.qpn,
+            place: self.own.place,
+        }
+    }
+
+    fn peers_nonce(&self) -> Option<Nonce> {
+        self.told.map(|(nonce, _)| nonce)
+    }
+
+    fn go(&mut self, load: &mut Load, stage: Stage, (now, due): (Instant, Option<Instant>)) {
+        load.moved(self.peer.host, self.stage, stage);
+        (self.stage, self.since, self.due) = (stage, now, due);
+    }
+}
+
+/// How many connections are being made, in all and to each host.
+#[derive(Default)]
+struct Load {
+    all: usize,
+    to_host: FxHashMap<IpAddr, usize>,
+}
+
+impl Load {
+    fn has_room(&self, host: IpAddr) -> bool {
+        let to_host = self.to_host.get(&host).copied().unwrap_or_default();
+        self.all < MOST_CONNECTING && to_host < MOST_TO_HOST
+    }
+
+    fn moved(&mut self, host: IpAddr, from: Stage, to: Stage) {
+        let counts = |stage| stage == Stage::Connecting;
+        if counts(to) && !counts(from) {
+            self.all += 1;
+            *self.to_host.entry(host).or_default() += 1;
+        } else if counts(from) && !counts(to) {
+            self.all -= 1;
+            if let Some(count) = self.to_host.get_mut(&host) {
+                *count -= 1;
+                if *count == 0 {
+                    self.to_host.remove(&host);
+                }
+            }
+        }
+    }
 }
 
 /// Queue pairs of one card that are connected, or are to be. `P` is what goes with
@@ -108,8 +171,9 @@ struct Entry<P> {
 pub(crate) struct Table<P> {
     host: IpAddr,
     entries: FxHashMap<u32, Entry<P>>,
+    load: Load,
     pub(crate) actions: VecDeque<Action>,
-    /// Hellos that no queue pair expects.
+    /// Hellos that no queue pair expects, or that repeat a wrong nonce.
     pub(crate) unexpected: u64,
 }
 
@@ -118,6 +182,7 @@ impl<P> Table<P> {
         Self {
             host,
             entries: FxHashMap::default(),
+            load: Load::default(),
             actions: VecDeque::new(),
             unexpected: 0,
         }
@@ -132,18 +197,13 @@ impl<P> Table<P> {
     }
 
     /// A queue pair is in RTR.
-    pub(crate) fn join(
-        &mut self,
-        (qpn, place): (u32, Placement),
-        peer: End,
-        depths: Depths,
-        payload: P,
-        now: Instant,
-    ) {
-        let asks = self.is_active(qpn, peer);
+    pub(crate) fn join(&mut self, own: Own, peer: End, depths: Depths, payload: P, now: Instant) {
+        let asks = self.is_active(own.qpn, peer);
+        self.leave(own.qpn);
         self.entries.insert(
-            qpn,
+            own.qpn,
             Entry {
+                own,
                 peer,
                 depths,
                 stage: Stage::Waiting,
@@ -151,12 +211,11 @@ impl<P> Table<P> {
                 due: asks.then_some(now + FIRST),
                 since: now,
                 heard: false,
-                place,
-                peers_place: Placement::default(),
+                told: None,
                 payload,
             },
         );
-        self.say(qpn, asks);
+        self.say(own.qpn, asks);
     }
 
     /// It may have more READs under way. Too late, once it is being connected.
@@ -169,12 +228,15 @@ impl<P> Table<P> {
     /// Forgets a queue pair.
     pub(crate) fn leave(&mut self, qpn: u32) -> Option<(Stage, P)> {
         let entry = self.entries.remove(&qpn)?;
+        self.load
+            .moved(entry.peer.host, entry.stage, Stage::Waiting);
         Some((entry.stage, entry.payload))
     }
 
     /// Forgets all.
     pub(crate) fn leave_all(&mut self) -> Vec<(u32, P)> {
         self.actions.clear();
+        self.load = Load::default();
         let all = self.entries.drain();
         all.map(|(qpn, entry)| (qpn, entry.payload)).collect()
     }
@@ -189,39 +251,48 @@ impl<P> Table<P> {
 
     /// Where the peer's card has what may be reached there.
     pub(crate) fn peers_place(&self, qpn: u32) -> Placement {
-        self.entries
-            .get(&qpn)
-            .map_or_else(Placement::default, |entry| entry.peers_place)
+        let told = self.entries.get(&qpn).and_then(|entry| entry.told);
+        told.map_or_else(Placement::default, |(_, place)| place)
     }
 
-    /// What a request of this queue pair is made with.
-    pub(crate) fn request(&self, qpn: u32) -> Option<(End, Names, Depths)> {
+    /// Whom a queue pair is to be connected to, and with what READs.
+    pub(crate) fn peer(&self, qpn: u32) -> Option<(End, Depths)> {
         let entry = self.entries.get(&qpn)?;
-        let names = Names {
-            own: qpn,
-            peer: entry.peer.qpn,
-            place: entry.place,
-        };
-        Some((entry.peer, names, entry.depths))
+        Some((entry.peer, entry.depths))
+    }
+
+    /// What a request of this queue pair says; none before its peer has repeated its
+    /// nonce.
+    pub(crate) fn request(&self, qpn: u32) -> Option<Request> {
+        let entry = self.entries.get(&qpn)?;
+        Some(Request {
+            names: entry.names(),
+            nonce: entry.own.nonce,
+            echo: entry.peers_nonce()?,
+        })
     }
 
     fn say(&mut self, qpn: u32, asks: bool) {
+        let entry = self.entries.get(&qpn);
+        let echo = entry.and_then(Entry::peers_nonce);
+        self.say_to(qpn, asks, echo);
+    }
+
+    fn say_to(&mut self, qpn: u32, asks: bool, echo: Option<Nonce>) {
         let Some(entry) = self.entries.get(&qpn) else {
             return;
         };
         let hello = Hello {
-            names: Names {
-                own: qpn,
-                peer: entry.peer.qpn,
-                place: entry.place,
-            },
+            names: entry.names(),
+            nonce: entry.own.nonce,
+            echo,
             connected: entry.stage == Stage::Connected,
             asks,
         };
         self.actions.push_back(Action::Say(entry.peer.host, hello));
     }
 
-    /// The other side said hello.
+    /// The other side said hello, or somebody in its name.
     pub(crate) fn heard(&mut self, from: IpAddr, hello: Hello, now: Instant) {
         let qpn = hello.names.peer;
         let peer = End {
@@ -229,18 +300,31 @@ impl<P> Table<P> {
             qpn: hello.names.own,
         };
         let active = self.is_active(qpn, peer);
-        let (connecting, to_host) = self.connecting(from);
         let Some(entry) = self.entries.get_mut(&qpn).filter(|e| e.peer == peer) else {
             self.unexpected += 1;
             return;
         };
-        entry.peers_place = hello.names.place;
+        let is_waiting = entry.stage == Stage::Waiting;
+        if hello.echo != Some(entry.own.nonce) {
+            // Nothing is kept of it: the true peer learns the nonce from the answer.
+            self.unexpected += u64::from(hello.echo.is_some());
+            let asks = active && is_waiting;
+            if hello.asks || asks {
+                self.say_to(qpn, asks, Some(hello.nonce));
+            }
+            return;
+        }
+        if is_waiting {
+            entry.told = Some((hello.nonce, hello.names.place));
+        } else if entry.peers_nonce() != Some(hello.nonce) {
+            // Of what the peer's queue pair was before.
+            return;
+        }
         match (active, entry.stage) {
             (true, Stage::Waiting) => {
                 // With too much under way it is asked again.
-                if connecting < MOST_CONNECTING && to_host < MOST_TO_HOST {
-                    entry.stage = Stage::Connecting;
-                    (entry.since, entry.due) = (now, None);
+                if self.load.has_room(from) {
+                    entry.go(&mut self.load, Stage::Connecting, (now, None));
                     self.actions.push_back(Action::Connect(qpn));
                 }
                 return;
@@ -258,15 +342,6 @@ impl<P> Table<P> {
         }
     }
 
-    /// How many are being made, in all and to one host.
-    fn connecting(&self, host: IpAddr) -> (usize, usize) {
-        let all = self.entries.values();
-        let connecting = all.filter(|entry| entry.stage == Stage::Connecting);
-        connecting.fold((0, 0), |(all, there), entry| {
-            (all + 1, there + usize::from(entry.peer.host == host))
-        })
-    }
-
     /// A request came; the queue pair that expects it, and its depths.
     pub(crate) fn requested(
         &mut self,
@@ -274,28 +349,30 @@ impl<P> Table<P> {
         private: &[u8],
         now: Instant,
     ) -> Result<(u32, Depths), Stranger> {
-        let names = requested(private).ok_or(Stranger::Malformed)?;
-        let qpn = names.peer;
+        let request = Request::decode(private).ok_or(Stranger::Malformed)?;
+        let qpn = request.names.peer;
         let peer = End {
             host: from,
-            qpn: names.own,
+            qpn: request.names.own,
         };
         let active = self.is_active(qpn, peer);
         let entry = self.entries.get_mut(&qpn);
-        let expects = |e: &&mut Entry<P>| e.peer == peer && e.stage == Stage::Waiting && !active;
+        let expects = |e: &&mut Entry<P>| {
+            let is_its = e.peer == peer && e.own.nonce == request.echo;
+            is_its && e.stage == Stage::Waiting && !active
+        };
         let entry = entry.filter(expects).ok_or(Stranger::Unexpected)?;
-        entry.stage = Stage::Accepted;
-        entry.peers_place = names.place;
-        (entry.since, entry.due) = (now, None);
+        entry.told = Some((request.nonce, request.names.place));
+        entry.go(&mut self.load, Stage::Accepted, (now, None));
         Ok((qpn, entry.depths))
     }
 
     /// A request did not reach the other side, which costs nothing.
     pub(crate) fn try_again(&mut self, qpn: u32, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&qpn) {
-            entry.stage = Stage::Waiting;
             entry.tries = entry.tries.saturating_add(4);
-            (entry.since, entry.due) = (now, Some(now + pause(entry.tries)));
+            let due = now + pause(entry.tries);
+            entry.go(&mut self.load, Stage::Waiting, (now, Some(due)));
         }
     }
 
@@ -311,9 +388,9 @@ impl<P> Table<P> {
             }
             Stage::Accepted if entry.heard => self.connected(qpn, now),
             Stage::Accepted => {
-                entry.stage = Stage::Met;
                 entry.tries = 0;
-                (entry.since, entry.due) = (now, Some(now + FIRST));
+                let due = now + FIRST;
+                entry.go(&mut self.load, Stage::Met, (now, Some(due)));
             }
             Stage::Waiting | Stage::Met | Stage::Connected => {}
         }
@@ -321,8 +398,7 @@ impl<P> Table<P> {
 
     fn connected(&mut self, qpn: u32, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&qpn) {
-            entry.stage = Stage::Connected;
-            (entry.since, entry.due) = (now, None);
+            entry.go(&mut self.load, Stage::Connected, (now, None));
             self.actions.push_back(Action::Tell(qpn));
         }
     }
