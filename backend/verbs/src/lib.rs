@@ -9,6 +9,7 @@
 
 mod attr;
 mod bridge;
+mod calls;
 mod card;
 mod device;
 mod error;

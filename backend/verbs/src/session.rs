@@ -373,8 +373,12 @@ impl Session for VerbsSession {
         };
         let (send, recv) = (&parts.send_cq, &parts.recv_cq);
         let host = host::Qp::new(&pd, send, recv, parts.srq.as_ref(), &shape);
+        let host = host.map_err(|e| refused("a queue pair", &e))?;
+        if self.card.link == Link::Iwarp {
+            self.agreed.pairs.insert(&host);
+        }
         let new = NewQp {
-            host: host.map_err(|e| refused("a queue pair", &e))?,
+            host,
             headers,
             ticket: shape.ticket,
         };

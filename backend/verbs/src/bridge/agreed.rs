@@ -1,6 +1,7 @@
 //! Connections with plain hosts that the kernel's connection manager made: it chose this
 //! side's first PSN, so a queue pair is to be set to that, not to the agent's.
 
+use super::pairs::Pairs;
 use crate::host::Agreement;
 use masq_cm::CommId;
 use masq_verbs_abi::ibv_qp_attr;
@@ -40,6 +41,8 @@ impl Entry {
 /// What was agreed, by the peer's host and queue pair.
 #[derive(Default)]
 pub(crate) struct Agreed {
+    /// Of an iWARP card.
+    pub(crate) pairs: Pairs,
     entries: Mutex<FxHashMap<(IpAddr, u32), Entry>>,
 }
 

@@ -13,6 +13,7 @@
 
 mod agreed;
 mod desk;
+mod pairs;
 mod thread;
 mod translate;
 

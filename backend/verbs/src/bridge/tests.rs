@@ -1,9 +1,9 @@
 //! Real agents against a kernel that is played.
 
 use super::agreed::Agreed;
-use super::desk::{Desk, Manager};
+use super::desk::{Desk, MOST_CALLS, MOST_OF_TENANT, Manager, Returned};
 use super::thread::Counters;
-use crate::host::{Agreement, Parameters, Told};
+use crate::host::{Agreement, Parameters, Qp, Told};
 use masq_cm::{
     Agent, Channel, CommId, Config, Event, Mad, Message, Output, Peer, PortSpace, Private, Reason,
     Rej, Req, Rtu, SidrStatus, Target,
@@ -16,8 +16,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -48,6 +48,11 @@ struct Kernel {
     peers: BTreeMap<u32, SocketAddr>,
     agreement: Agreement,
     fails: Option<i32>,
+    /// Calls that may wait do, as those to hosts that drop everything.
+    blocks: bool,
+    /// Calls under way, and those that have returned.
+    calls: Vec<(u32, Returned)>,
+    returned: Vec<(u32, Returned)>,
     /// The words of refusals.
     refused: Vec<Vec<u8>>,
 }
@@ -61,6 +66,17 @@ impl Kernel {
         }
         known.push(did);
         Ok(())
+    }
+
+    fn call(&mut self, id: u32, result: Returned) {
+        assert!(
+            self.calls.iter().all(|(other, _)| *other != id),
+            "two calls with id {id} at a time"
+        );
+        match self.blocks {
+            true => self.calls.push((id, result)),
+            false => self.returned.push((id, result)),
+        }
     }
 
     /// An id that a request made.
@@ -79,6 +95,10 @@ impl Manager for Kernel {
         Ok(self.last)
     }
     fn destroy(&mut self, id: u32) {
+        assert!(
+            self.calls.iter().all(|(other, _)| *other != id),
+            "the end of id {id} would wait for its call"
+        );
         assert!(self.ids.remove(&id).is_some(), "id {id} ends twice");
     }
     fn bind(&mut self, id: u32, address: SocketAddr) -> io::Result<()> {
@@ -93,8 +113,15 @@ impl Manager for Kernel {
     fn resolve_route(&mut self, id: u32) -> io::Result<()> {
         self.did(id, Did::ResolveRoute)
     }
-    fn connect(&mut self, id: u32, parameters: &Parameters) -> io::Result<()> {
-        self.did(id, Did::Connect(parameters.clone()))
+    fn connect(&mut self, id: u32, parameters: Parameters, _: Option<Arc<Qp>>) {
+        let result = self.did(id, Did::Connect(parameters));
+        self.call(id, Returned::Connected(result));
+    }
+    fn end(&mut self, id: u32) {
+        self.call(id, Returned::Ended);
+        if !self.blocks {
+            self.ids.remove(&id);
+        }
     }
     fn accept(&mut self, id: u32, parameters: Option<&Parameters>) -> io::Result<()> {
         let did = parameters.map_or(Did::Confirm, |p| Did::Accept(p.clone()));
@@ -195,6 +222,10 @@ impl Host {
     fn settle(&mut self) {
         loop {
             let mut quiet = true;
+            while let Some((id, what)) = self.desk.manager.returned.pop() {
+                quiet = false;
+                self.desk.returned(id, what);
+            }
             while let Some(output) = self.agent.output() {
                 if let Output::Send { to, mut message } = output {
                     quiet = false;
@@ -360,7 +391,36 @@ impl Host {
     }
 
     fn has_nothing(&self) -> bool {
-        self.desk.len().0 == 0 && self.agreed.is_empty()
+        self.desk.len().0 == 0 && self.desk.ending() == 0 && self.agreed.is_empty()
+    }
+
+    /// Calls that waited return.
+    fn release(&mut self) {
+        self.desk.manager.blocks = false;
+        for (id, what) in std::mem::take(&mut self.desk.manager.calls) {
+            if matches!(what, Returned::Ended) {
+                self.desk.manager.ids.remove(&id);
+            }
+            self.desk.manager.returned.push((id, what));
+        }
+        self.settle();
+    }
+
+    /// A request of an agent's, whose way is found at once; the kernel's id.
+    fn ask_for(&mut self, partition: PKey, comm: u32) -> u32 {
+        let req = message(0, comm, 0);
+        self.desk.say(self.now, PLAIN, partition, req);
+        let id = self.desk.manager.last;
+        for event in [Event::AddressResolved, Event::RouteResolved] {
+            let told = told(id, event, 0, Parameters::default());
+            self.desk.on_event(self.now, told);
+        }
+        id
+    }
+
+    fn is_connecting(&self, id: u32) -> bool {
+        let did = self.desk.manager.ids.get(&id);
+        did.is_some_and(|did| did.iter().any(|d| matches!(d, Did::Connect(_))))
     }
 }
 
@@ -667,6 +727,91 @@ fn nobody_waits_for_ever_for_an_end() {
     assert!(host.has_nothing() && host.desk.manager.ids.is_empty());
 }
 
+#[test]
+fn a_host_that_does_not_answer_one_tenant_holds_up_no_other() {
+    let mut host = Host::new();
+    host.desk.manager.blocks = true;
+    let most = u32::try_from(MOST_OF_TENANT).unwrap();
+    let slow: Vec<u32> = (1..=most + 4)
+        .map(|comm| host.ask_for(PARTITION, comm))
+        .collect();
+    let calls = |host: &Host| slow.iter().filter(|id| host.is_connecting(**id)).count();
+    assert_eq!(calls(&host), MOST_OF_TENANT);
+    // Another tenant's requests are not behind them, nor what has no need to wait.
+    let other = host.ask_for(PKey(0x8002), 1000);
+    assert!(host.is_connecting(other));
+    let services = vec![service(PortSpace::Tcp)];
+    host.desk.set_services(host.now, services);
+    assert_eq!(host.desk.len().1, 1);
+    for tenant in 3..60 {
+        host.ask_for(PKey(0x8000 + tenant), 2000 + u32::from(tenant));
+    }
+    assert_eq!(host.desk.manager.calls.len(), MOST_CALLS);
+    // When the calls return, those that wait have their turn.
+    host.desk.manager.blocks = false;
+    for (id, what) in std::mem::take(&mut host.desk.manager.calls) {
+        host.desk.returned(id, what);
+    }
+    assert_eq!(calls(&host), slow.len());
+    assert!(host.desk.is_consistent());
+}
+
+#[test]
+fn an_id_ends_when_its_call_has_returned_and_others_need_not_wait() {
+    let mut host = Host::new();
+    host.desk.manager.blocks = true;
+    let most = u32::try_from(MOST_OF_TENANT).unwrap();
+    for comm in 1..=most + 4 {
+        host.ask_for(PARTITION, comm);
+    }
+    host.desk.set_hosts(&[]);
+    assert_eq!(host.desk.len().0, 0);
+    // Those whose turn it was not are gone; the kernel holds the others.
+    assert_eq!(host.desk.manager.ids.len(), MOST_OF_TENANT);
+    assert_eq!(host.desk.ending(), MOST_OF_TENANT);
+    host.release();
+    assert!(host.has_nothing() && host.desk.manager.ids.is_empty());
+
+    // Returned, and not answered: the kernel would wait for the answer.
+    let id = host.ask_for(PARTITION, 77);
+    host.settle();
+    host.desk.manager.blocks = true;
+    host.desk.set_hosts(&[]);
+    assert!(host.desk.manager.ids.contains_key(&id));
+    assert_eq!((host.desk.len().0, host.desk.ending()), (0, 1));
+    host.release();
+    assert!(host.has_nothing() && host.desk.manager.ids.is_empty());
+}
+
+/// Its number may have become another tenant's.
+#[test]
+fn a_queue_pair_that_is_gone_is_not_connected() {
+    let mut host = Host::new();
+    host.agreed.pairs.insert_as(0x11, Weak::new());
+    let (_, id) = host.ask(PortSpace::Tcp);
+    host.happens(id, Event::AddressResolved, 0, Parameters::default());
+    host.happens(id, Event::RouteResolved, 0, Parameters::default());
+    assert!(!host.is_connecting(id));
+    assert_eq!(host.hears(), Some((Event::Unreachable, -110)));
+    assert!(host.has_nothing() && host.desk.manager.ids.is_empty());
+}
+
+#[test]
+fn a_call_that_fails_is_told_as_what_it_was() {
+    for (error, heard) in [
+        (libc::ECONNREFUSED, (Event::Rejected, 8)),
+        (libc::ETIMEDOUT, (Event::Unreachable, -110)),
+    ] {
+        let mut host = Host::new();
+        let (_, id) = host.ask(PortSpace::Tcp);
+        host.happens(id, Event::AddressResolved, 0, Parameters::default());
+        host.desk.manager.fails = Some(error);
+        host.happens(id, Event::RouteResolved, 0, Parameters::default());
+        assert_eq!(host.hears(), Some(heard));
+        assert!(host.has_nothing() && host.desk.manager.ids.is_empty());
+    }
+}
+
 /// What may happen, in any order.
 #[derive(Clone, Debug)]
 enum Step {
@@ -676,6 +821,8 @@ enum Step {
     Services(bool),
     Later(u8),
     Fail(bool),
+    Block(bool),
+    Return(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -687,6 +834,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Services),
         1 => (0u8..100).prop_map(Step::Later),
         1 => any::<bool>().prop_map(Step::Fail),
+        1 => any::<bool>().prop_map(Step::Block),
+        2 => any::<u8>().prop_map(Step::Return),
     ]
 }
 
@@ -799,14 +948,30 @@ proptest! {
                 Step::Fail(fails) => {
                     host.desk.manager.fails = fails.then_some(libc::ENOMEM);
                 }
+                Step::Block(blocks) => host.desk.manager.blocks = blocks,
+                Step::Return(nth) => {
+                    let count = host.desk.manager.calls.len();
+                    if count > 0 {
+                        let (id, what) = host.desk.manager.calls.remove(usize::from(nth) % count);
+                        if matches!(what, Returned::Ended) {
+                            host.desk.manager.ids.remove(&id);
+                        }
+                        host.desk.returned(id, what);
+                    }
+                }
+            }
+            while let Some((id, what)) = host.desk.manager.returned.pop() {
+                host.desk.returned(id, what);
             }
             while host.desk.heard().is_some() {}
             prop_assert!(host.desk.is_consistent());
             let (talks, listeners) = host.desk.len();
-            prop_assert_eq!(host.desk.manager.ids.len(), talks + listeners);
+            let ending = host.desk.ending();
+            prop_assert_eq!(host.desk.manager.ids.len(), talks + listeners + ending);
         }
         host.desk.set_services(host.now, Vec::new());
         host.desk.set_hosts(&[]);
+        host.release();
         prop_assert!(host.desk.manager.ids.is_empty());
         prop_assert!(host.has_nothing());
     }

@@ -2,8 +2,9 @@
 //! something leaves a message and goes on: the kernel may take its time.
 
 use super::agreed::Agreed;
-use super::desk::{Desk, Manager};
-use crate::host::{Agreement, Parameters, Told, USER_CM, UserCm};
+use super::desk::{Desk, Manager, Returned};
+use crate::calls::Calls;
+use crate::host::{Agreement, Parameters, Qp, Told, USER_CM, UserCm};
 use crate::network::Waiting;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use masq_cm::{Message, PortSpace};
@@ -63,7 +64,8 @@ impl Bridge {
         let wake = Arc::new(eventfd(0, flags)?);
         let (queue, commands) = bounded(MOST_WAITING);
         let counters = Arc::<Counters>::default();
-        let desk = Desk::new(HostCm::default(), host, agreed, Arc::clone(&counters));
+        let manager = HostCm::new(Arc::clone(&wake));
+        let desk = Desk::new(manager, host, agreed, Arc::clone(&counters));
         let settings = Arc::<Mutex<Settings>>::default();
         let (woken, heard) = (Arc::clone(&wake), Arc::clone(&settings));
         std::thread::Builder::new()
@@ -171,6 +173,9 @@ fn serve(
             }
         }
         desk.on_time(Instant::now());
+        while let Some((id, what)) = desk.manager.returned() {
+            desk.returned(id, what);
+        }
         while let Some(arrival) = desk.heard() {
             waiting.insist(arrival);
         }
@@ -188,7 +193,7 @@ fn sleep(desk: &Desk<HostCm>, wake: &OwnedFd) -> io::Result<()> {
     });
     let mut fds = vec![PollFd::new(wake, PollFlags::IN)];
     if let Some(channel) = &desk.manager.channel {
-        fds.push(PollFd::new(channel, PollFlags::IN));
+        fds.push(PollFd::new(channel.as_ref(), PollFlags::IN));
     }
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -197,18 +202,32 @@ fn sleep(desk: &Desk<HostCm>, wake: &OwnedFd) -> io::Result<()> {
 }
 
 /// The kernel's connection manager, opened when it is first needed.
-#[derive(Default)]
 pub(super) struct HostCm {
-    channel: Option<UserCm>,
+    channel: Option<Arc<UserCm>>,
+    calls: Calls<(u32, Returned)>,
+    /// Calls that no thread could be had for.
+    at_once: Vec<(u32, Returned)>,
+    wake: Arc<OwnedFd>,
     /// Whether it was said that it cannot be.
     complained: bool,
 }
 
 impl HostCm {
-    fn opened(&mut self) -> io::Result<&UserCm> {
+    /// `wake`: rung when a call has returned.
+    fn new(wake: Arc<OwnedFd>) -> Self {
+        Self {
+            channel: None,
+            calls: Calls::new(Arc::clone(&wake)),
+            at_once: Vec::new(),
+            wake,
+            complained: false,
+        }
+    }
+
+    fn opened(&mut self) -> io::Result<&Arc<UserCm>> {
         if self.channel.is_none() {
             match UserCm::open() {
-                Ok(channel) => self.channel = Some(channel),
+                Ok(channel) => self.channel = Some(Arc::new(channel)),
                 Err(error) => {
                     if !std::mem::replace(&mut self.complained, true) {
                         tracing::warn!(
@@ -224,17 +243,25 @@ impl HostCm {
         self.known()
     }
 
-    fn known(&self) -> io::Result<&UserCm> {
+    fn known(&self) -> io::Result<&Arc<UserCm>> {
         let channel = self.channel.as_ref();
         channel.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
     fn next(&self) -> io::Result<Option<Told>> {
-        self.channel.as_ref().map_or(Ok(None), UserCm::next)
+        let channel = self.channel.as_ref();
+        channel.map_or(Ok(None), |channel| channel.next())
     }
 
+    fn returned(&mut self) -> Option<(u32, Returned)> {
+        self.at_once.pop().or_else(|| self.calls.returned())
+    }
+
+    /// What is under way keeps the channel until it has returned, to nobody.
     fn close(&mut self) {
         self.channel = None;
+        self.at_once.clear();
+        self.calls = Calls::new(Arc::clone(&self.wake));
     }
 }
 
@@ -261,8 +288,32 @@ impl Manager for HostCm {
     fn resolve_route(&mut self, id: u32) -> io::Result<()> {
         self.known()?.resolve_route(id)
     }
-    fn connect(&mut self, id: u32, parameters: &Parameters) -> io::Result<()> {
-        self.known()?.connect(id, parameters)
+    fn connect(&mut self, id: u32, parameters: Parameters, pair: Option<Arc<Qp>>) {
+        let begun = self.known().cloned().and_then(|channel| {
+            let call = move || {
+                let result = channel.connect(id, &parameters);
+                // Its release would have waited for the call.
+                drop(pair);
+                (id, Returned::Connected(result))
+            };
+            self.calls.start(call)
+        });
+        if let Err(error) = begun {
+            self.at_once.push((id, Returned::Connected(Err(error))));
+        }
+    }
+    fn end(&mut self, id: u32) {
+        let begun = self.known().cloned().and_then(|channel| {
+            self.calls.start(move || {
+                // Gone already, if there is an error.
+                let _ = channel.destroy(id);
+                (id, Returned::Ended)
+            })
+        });
+        if begun.is_err() {
+            self.destroy(id);
+            self.at_once.push((id, Returned::Ended));
+        }
     }
     fn accept(&mut self, id: u32, parameters: Option<&Parameters>) -> io::Result<()> {
         self.known()?.accept(id, parameters)

@@ -4,6 +4,7 @@
 use super::table::{Action, Depths, End, MOST_CONNECTING, Own, Stage, Stranger, Table};
 use super::words::{Hello, MAGIC};
 use crate::CardError;
+use crate::calls::Calls;
 use crate::card::Card;
 use crate::host::{
     CmEvent, CmId, CmKind, ConnParam, EventChannel, Private, Qp, Ticket, card_is_missing,
@@ -43,14 +44,13 @@ pub(crate) struct Member {
 struct Called {
     id: CmId,
     /// Kept until the id is gone: the kernel would make its release wait.
-    _qp: Arc<Qp>,
+    qp: Arc<Qp>,
     result: io::Result<()>,
 }
 
 struct State {
     table: Table<Member>,
     hellos: VecDeque<(IpAddr, Hello)>,
-    called: Vec<Called>,
     /// Queue pairs whose ids are to be released.
     left: Vec<(Ticket, Option<Arc<Qp>>)>,
     /// The card was taken away, or the thread has ended.
@@ -59,7 +59,7 @@ struct State {
 
 struct Shared {
     state: Mutex<State>,
-    wake: OwnedFd,
+    wake: Arc<OwnedFd>,
 }
 
 impl Shared {
@@ -99,11 +99,12 @@ impl Connector {
         listener.listen(BACKLOG).map_err(fails(listening))?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = eventfd(0, flags).map_err(|e| fails("make a descriptor")(e.into()))?;
+        let wake = Arc::new(wake);
+        let calls = Calls::new(Arc::clone(&wake));
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 table: Table::new(host),
                 hellos: VecDeque::new(),
-                called: Vec::new(),
                 left: Vec::new(),
                 is_over: false,
             }),
@@ -121,7 +122,7 @@ impl Connector {
             paths,
             socket,
             gone,
-            calling: 0,
+            calls,
         };
         let thread = std::thread::Builder::new()
             .name("masq-connect".into())
@@ -251,8 +252,8 @@ struct Worker {
     paths: Vec<Arc<DataPath<Relay>>>,
     socket: Option<UdpSocket>,
     gone: Arc<OwnedFd>,
-    /// Calls that wait for another host, those of queue pairs that have left included.
-    calling: usize,
+    /// To connect, and to end what was not answered; of queue pairs that have left too.
+    calls: Calls<Option<Called>>,
 }
 
 impl Worker {
@@ -263,10 +264,7 @@ impl Worker {
             if state.is_over {
                 break;
             }
-            let (left, called) = (
-                std::mem::take(&mut state.left),
-                std::mem::take(&mut state.called),
-            );
+            let left = std::mem::take(&mut state.left);
             let (now, hellos) = (Instant::now(), std::mem::take(&mut state.hellos));
             for (from, hello) in hellos {
                 state.table.heard(from, hello, now);
@@ -274,11 +272,12 @@ impl Worker {
             state.table.tick(now);
             drop(state);
             for (member, qp) in left {
-                self.release(member);
-                drop(qp);
+                self.end_id(member, qp);
             }
-            for called in called {
-                self.called(called);
+            while let Some(called) = self.calls.returned() {
+                if let Some(called) = called {
+                    self.called(called);
+                }
             }
             let is_gone = rustix::io::read(&self.gone, &mut [0; 8]).is_ok();
             if is_gone {
@@ -325,6 +324,25 @@ impl Worker {
     fn release(&mut self, member: Ticket) {
         if let Some(ticket) = self.by_member.remove(&member) {
             self.ids.remove(&ticket);
+        }
+    }
+
+    /// As [`Self::release`], of one that is not connected yet: the kernel may wait for the
+    /// peer's answer, and so do the id and its queue pair.
+    fn end_id(&mut self, member: Ticket, qp: Option<Arc<Qp>>) {
+        let id = self.by_member.remove(&member);
+        let live = id.and_then(|id| self.ids.remove(&id));
+        let Some((Some(id), qp)) = live.map(|live| live.id).zip(qp) else {
+            return;
+        };
+        let end = move || {
+            drop(id);
+            drop(qp);
+            None
+        };
+        if let Err(error) = self.calls.start(end) {
+            // They have ended here.
+            tracing::debug!(%error, "an id of the kernel was waited for");
         }
     }
 
@@ -428,7 +446,7 @@ impl Worker {
             return Ok(());
         };
         drop(state);
-        if self.calling >= MOST_CONNECTING {
+        if self.calls.under_way() >= MOST_CONNECTING {
             let qpn = live.qpn;
             self.try_again(qpn);
             return Ok(());
@@ -437,28 +455,23 @@ impl Worker {
         let Some(id) = live.id.take() else {
             return Ok(());
         };
-        let shared = Arc::clone(&self.shared);
         let call = move || {
             let result = id.connect(&param);
-            shared.lock().called.push(Called {
-                id,
-                _qp: qp,
-                result,
-            });
-            shared.wake();
+            Some(Called { id, qp, result })
         };
-        let thread = std::thread::Builder::new().name("masq-connecting".into());
-        let started = thread.stack_size(256 << 10).spawn(call);
-        started.map_err(|_| "this host is out of threads")?;
-        self.calling += 1;
-        Ok(())
+        let started = self.calls.start(call);
+        started.map_err(|_| "this host is out of threads")
     }
 
     fn called(&mut self, called: Called) {
-        self.calling = self.calling.saturating_sub(1);
-        let Called { id, result, .. } = called;
+        let Called { id, qp, result } = called;
         let Some(live) = self.ids.get_mut(&id.ticket()) else {
-            // Its queue pair has left; both go here.
+            // Its queue pair has left; both go, the id first.
+            let _ = self.calls.start(move || {
+                drop(id);
+                drop(qp);
+                None
+            });
             return;
         };
         let qpn = live.qpn;
@@ -576,16 +589,14 @@ impl Worker {
         let mut state = self.shared.lock();
         state.is_over = true;
         let members = state.table.leave_all();
-        let (left, called) = (
-            std::mem::take(&mut state.left),
-            std::mem::take(&mut state.called),
-        );
+        let left = std::mem::take(&mut state.left);
         drop(state);
         tracing::warn!(card = self.card, why, "queue pairs are connected no more");
         for (_, member) in &members {
             self.lost(member, why);
         }
-        drop((self.ids, self.listener, called));
+        // What returns later is dropped where it does.
+        drop((self.ids, self.listener, self.calls));
         drop((members, left));
     }
 }

@@ -77,6 +77,10 @@ impl<M: Manager> Desk<M> {
         if let Some(&comm) = self.by_agent.get(&(host, agent, datagram)) {
             return self.tell_again(comm);
         }
+        let pair = match &message {
+            Message::Req(req) => self.agreed.pairs.get(req.qpn),
+            _ => None,
+        };
         let talk = Talk {
             id: 0,
             host,
@@ -85,6 +89,7 @@ impl<M: Manager> Desk<M> {
             datagram,
             state: State::Asking,
             remote_qpn: 0,
+            pair,
             said: None,
             told: None,
             deadline: Some(now + PATIENCE),

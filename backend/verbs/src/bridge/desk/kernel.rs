@@ -1,11 +1,13 @@
 //! What the kernel tells of plain hosts.
 
-use super::super::translate::{Asking, Names, of_request};
+use super::super::translate::{Asking, Names};
+use super::turns::Job;
 use super::{AGAIN, Desk, FAREWELL, MOST, MOST_REQUESTS, Manager, PATIENCE, State, Talk, drep};
 use crate::host::{Agreement, Parameters, Told};
 use masq_cm::{CommId, Event, Message, PortSpace, Private, Rtu, SidrStatus};
 use masq_device::PublishedService;
 use masq_wire::PKey;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -33,12 +35,12 @@ impl<M: Manager> Desk<M> {
         match (told.event, state) {
             (Event::AddressResolved, State::Asking) => self.resolve_route(comm, told.id),
             (Event::RouteResolved, State::Asking) => self.connect(comm, told.id),
-            (Event::ConnectResponse, State::Asking) => self.accepted(now, comm, &told),
+            (Event::ConnectResponse, State::Calling) => self.accepted(now, comm, &told),
             // A datagram service was named; or iWARP, which confirms by itself.
-            (Event::Established, State::Asking) if datagram => {
+            (Event::Established, State::Calling) if datagram => {
                 self.named(comm, SidrStatus::VALID, &told.parameters);
             }
-            (Event::Established, State::Asking) => self.accepted(now, comm, &told),
+            (Event::Established, State::Calling) => self.accepted(now, comm, &told),
             (Event::Established, State::Accepted) => {
                 self.go_on(now, comm, State::Established, None);
                 self.established(comm);
@@ -51,16 +53,20 @@ impl<M: Manager> Desk<M> {
                 };
                 self.tell(comm, rtu);
             }
-            (Event::Unreachable, State::Asking) if datagram && told.status > 0 => {
+            (Event::Unreachable, State::Calling) if datagram && told.status > 0 => {
                 let status = SidrStatus(told.status.min(255) as u8);
                 self.named(comm, status, &told.parameters);
             }
             (
                 Event::AddressError | Event::RouteError | Event::ConnectError | Event::Unreachable,
-                State::Asking | State::Accepted,
+                State::Asking | State::Calling | State::Accepted,
             ) => self.lost(comm),
             (Event::Rejected | Event::ConnectError | Event::Unreachable, state) => match state {
-                State::Asking | State::Asked | State::Accepted | State::Answered => {
+                State::Asking
+                | State::Calling
+                | State::Asked
+                | State::Accepted
+                | State::Answered => {
                     self.refused(comm, told.status, &told.parameters);
                 }
                 _ => self.left(now, comm),
@@ -73,7 +79,7 @@ impl<M: Manager> Desk<M> {
                 self.end(comm);
             }
             (Event::Disconnected, _) => self.left(now, comm),
-            (Event::DeviceRemoval, State::Asking) => self.lost(comm),
+            (Event::DeviceRemoval, State::Asking | State::Calling) => self.lost(comm),
             (Event::DeviceRemoval, _) => {
                 self.left(now, comm);
                 self.end(comm);
@@ -127,6 +133,7 @@ impl<M: Manager> Desk<M> {
             datagram,
             state: State::Asked,
             remote_qpn: 0,
+            pair: None,
             said: None,
             told: None,
             deadline: Some(now + PATIENCE),
@@ -170,21 +177,33 @@ impl<M: Manager> Desk<M> {
         }
     }
 
+    /// The way is known: connects, when it is its turn.
     fn connect(&mut self, comm: CommId, id: u32) {
-        let said = self.talks.get(&comm).and_then(|talk| talk.said.as_ref());
-        let Some(parameters) = said.and_then(of_request) else {
+        if let Some(talk) = self.talks.get_mut(&comm) {
+            talk.state = State::Calling;
+            self.turns.wish(talk.partition, id, Job::Connect(comm));
+            self.begin_calls();
+        }
+    }
+
+    /// The call to connect has failed.
+    pub(super) fn not_connected(&mut self, id: u32, error: &io::Error) {
+        let Some(&comm) = self.by_id.get(&id) else {
             return;
         };
-        if let Err(error) = self.manager.connect(id, &parameters) {
-            tracing::debug!(%error, "the host's connection manager does not connect");
-            match error.raw_os_error() {
-                // iWARP hears at once that nobody listens.
-                Some(libc::ECONNREFUSED) => {
-                    let reason = i32::from(masq_cm::Reason::INVALID_SERVICE_ID.0);
-                    self.refused(comm, reason, &Parameters::default());
-                }
-                _ => self.lost(comm),
+        match self.talks.get_mut(&comm) {
+            // Nothing is under way any more.
+            Some(talk) if talk.state == State::Calling => talk.state = State::Asking,
+            _ => return,
+        }
+        tracing::debug!(%error, "the host's connection manager does not connect");
+        match error.raw_os_error() {
+            // iWARP hears at once that nobody listens.
+            Some(libc::ECONNREFUSED) => {
+                let reason = i32::from(masq_cm::Reason::INVALID_SERVICE_ID.0);
+                self.refused(comm, reason, &Parameters::default());
             }
+            _ => self.lost(comm),
         }
     }
 

@@ -4,19 +4,23 @@
 mod agents;
 mod kernel;
 mod listen;
+mod turns;
 
+use self::turns::{Job, Turns};
+#[cfg(test)]
+pub(super) use self::turns::{MOST_CALLS, MOST_OF_TENANT};
 use super::agreed::Agreed;
 use super::thread::Counters;
-use super::translate::Names;
-use crate::host::{Agreement, Parameters};
+use super::translate::{Names, of_request};
+use crate::host::{Agreement, Parameters, Qp};
 use masq_cm::{CommId, Mad, Message, PortSpace, Private, Rtu};
 use masq_device::{Arrival, PublishedService};
 use masq_wire::PKey;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Conversations with all plain hosts.
@@ -41,7 +45,11 @@ pub(super) trait Manager {
     fn listen(&mut self, id: u32, backlog: u32) -> io::Result<()>;
     fn resolve_address(&mut self, id: u32, from: IpAddr, to: SocketAddr) -> io::Result<()>;
     fn resolve_route(&mut self, id: u32) -> io::Result<()>;
-    fn connect(&mut self, id: u32, parameters: &Parameters) -> io::Result<()>;
+    /// Begins to connect, which may wait for the host: [`Desk::returned`] hears of it.
+    /// `pair`: the queue pair, if the kernel connects it; kept until then.
+    fn connect(&mut self, id: u32, parameters: Parameters, pair: Option<Arc<Qp>>);
+    /// As [`Self::destroy`], of an id whose host has yet to answer; this waits too.
+    fn end(&mut self, id: u32);
     fn accept(&mut self, id: u32, parameters: Option<&Parameters>) -> io::Result<()>;
     fn reject(&mut self, id: u32, private: &[u8]) -> io::Result<()>;
     fn disconnect(&mut self, id: u32) -> io::Result<()>;
@@ -49,11 +57,20 @@ pub(super) trait Manager {
     fn agreement(&mut self, id: u32) -> io::Result<Agreement>;
 }
 
+/// A call that has returned.
+#[derive(Debug)]
+pub(super) enum Returned {
+    Connected(io::Result<()>),
+    Ended,
+}
+
 /// Where a conversation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The way to the host is looked for, then its answer awaited.
+    /// The way to the host is looked for.
     Asking,
+    /// The kernel connects, when it is its turn; the host has yet to answer.
+    Calling,
     /// The host accepted; the agent has yet to confirm.
     Answered,
     /// The host asked; the agent has yet to answer.
@@ -79,6 +96,8 @@ struct Talk {
     state: State,
     /// The host's queue pair, or what stands for it.
     remote_qpn: u32,
+    /// The queue pair that the kernel is to connect.
+    pair: Option<Weak<Qp>>,
     /// The agent's request or acceptance.
     said: Option<Message>,
     /// What the agent is told again if it asks again.
@@ -109,6 +128,9 @@ pub(super) struct Desk<M> {
     /// Requests that wait for an answer.
     asked: FxHashMap<IpAddr, usize>,
     deadlines: BTreeSet<(Instant, CommId)>,
+    turns: Turns,
+    /// Ids to end when a call returns: their conversations have ended.
+    ending: FxHashSet<u32>,
     services: Vec<PublishedService>,
     listeners: BTreeMap<(PortSpace, u16), Listener>,
     heard: VecDeque<Arrival>,
@@ -132,6 +154,8 @@ impl<M: Manager> Desk<M> {
             by_agent: FxHashMap::default(),
             asked: FxHashMap::default(),
             deadlines: BTreeSet::new(),
+            turns: Turns::default(),
+            ending: FxHashSet::default(),
             services: Vec::new(),
             listeners: BTreeMap::new(),
             heard: VecDeque::new(),
@@ -292,7 +316,56 @@ impl<M: Manager> Desk<M> {
             self.no_longer_asked(talk.host);
         }
         self.agreed.remove(comm, talk.host, talk.remote_qpn);
-        self.manager.destroy(talk.id);
+        if self.turns.is_under_way(talk.id) {
+            self.ending.insert(talk.id);
+        } else if talk.state == State::Calling && !self.turns.withdraw(talk.id) {
+            self.turns.wish(talk.partition, talk.id, Job::End);
+            self.begin_calls();
+        } else {
+            self.manager.destroy(talk.id);
+        }
+    }
+
+    /// Begins what may begin.
+    fn begin_calls(&mut self) {
+        while let Some((id, job)) = self.turns.next() {
+            let Job::Connect(comm) = job else {
+                self.manager.end(id);
+                continue;
+            };
+            let talk = self.talks.get(&comm);
+            let said = talk.and_then(|talk| talk.said.as_ref());
+            let pair = talk.and_then(|talk| talk.pair.as_ref());
+            let pair = pair.map(Weak::upgrade);
+            match (said.and_then(of_request), pair) {
+                (Some(parameters), None) => self.manager.connect(id, parameters, None),
+                (Some(parameters), Some(pair @ Some(_))) => {
+                    self.manager.connect(id, parameters, pair);
+                }
+                // It is gone; its number may be another's.
+                (_, Some(None)) | (None, _) => {
+                    self.turns.returned(id);
+                    self.not_connected(id, &io::Error::from_raw_os_error(libc::ENOENT));
+                }
+            }
+        }
+    }
+
+    /// A call has returned.
+    pub(super) fn returned(&mut self, id: u32, what: Returned) {
+        let Some(tenant) = self.turns.returned(id) else {
+            return;
+        };
+        let has_ended = self.ending.remove(&id);
+        match what {
+            Returned::Connected(Ok(())) if has_ended => {
+                self.turns.wish(tenant, id, Job::End);
+            }
+            Returned::Connected(Err(_)) if has_ended => self.manager.destroy(id),
+            Returned::Connected(Err(error)) => self.not_connected(id, &error),
+            Returned::Connected(Ok(())) | Returned::Ended => {}
+        }
+        self.begin_calls();
     }
 
     /// The kernel's manager is gone, with all ids.
@@ -301,6 +374,8 @@ impl<M: Manager> Desk<M> {
         for comm in talks {
             self.end(comm);
         }
+        self.turns = Turns::default();
+        self.ending.clear();
         for listener in self.listeners.values_mut() {
             listener.id = None;
             listener.try_again = Some(now + AGAIN);
@@ -314,6 +389,12 @@ impl<M: Manager> Desk<M> {
         (self.talks.len(), listening.count())
     }
 
+    /// Ids that are ended when they can be.
+    #[cfg(test)]
+    pub(super) fn ending(&self) -> usize {
+        self.ending.len() + self.turns.ends()
+    }
+
     /// Whether all indexes tell of the same conversations.
     #[cfg(test)]
     pub(super) fn is_consistent(&self) -> bool {
@@ -323,6 +404,7 @@ impl<M: Manager> Desk<M> {
             && self.by_agent.len() <= self.talks.len()
             && self.asked.values().sum::<usize>() == asked.count()
             && self.deadlines.len() == timed.count()
+            && self.turns.is_consistent()
     }
 }
 
