@@ -29,7 +29,6 @@ struct Entry {
     /// None of iWARP, whose queue pairs the kernel connects by itself.
     agreement: Option<Agreement>,
     is_connected: bool,
-    tell: Option<Tell>,
 }
 
 impl Entry {
@@ -38,17 +37,40 @@ impl Entry {
     }
 }
 
+/// A queue pair of this side, whose owner believes in a connection.
+struct Joined {
+    /// The peer's host and queue pair.
+    key: (IpAddr, u32),
+    tell: Tell,
+}
+
+#[derive(Default)]
+struct State {
+    entries: FxHashMap<(IpAddr, u32), Entry>,
+    /// By their numbers. The peer's number is no secret, so anybody may join it; only the
+    /// one that the program names when it accepts is told.
+    joined: FxHashMap<u32, Joined>,
+}
+
+impl State {
+    /// Whom to tell of a connection.
+    fn teller(&self, key: (IpAddr, u32), own: Option<u32>) -> Option<Tell> {
+        let joined = self.joined.get(&own?)?;
+        (joined.key == key).then(|| Arc::clone(&joined.tell))
+    }
+}
+
 /// What was agreed, by the peer's host and queue pair.
 #[derive(Default)]
 pub(crate) struct Agreed {
     /// Of an iWARP card.
     pub(crate) pairs: Pairs,
-    entries: Mutex<FxHashMap<(IpAddr, u32), Entry>>,
+    state: Mutex<State>,
 }
 
 impl Agreed {
-    fn lock(&self) -> MutexGuard<'_, FxHashMap<(IpAddr, u32), Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A queue pair of `host` can be in one connection only: the last counts.
@@ -64,14 +86,13 @@ impl Agreed {
             own,
             agreement,
             is_connected: false,
-            tell: None,
         };
-        self.lock().insert((host, remote_qpn), entry);
+        self.lock().entries.insert((host, remote_qpn), entry);
     }
 
     /// This side's queue pair was named.
     pub(super) fn name(&self, comm: CommId, host: IpAddr, remote_qpn: u32, own: u32) {
-        if let Some(entry) = self.lock().get_mut(&(host, remote_qpn))
+        if let Some(entry) = self.lock().entries.get_mut(&(host, remote_qpn))
             && entry.comm == comm
         {
             entry.own = Some(own);
@@ -80,25 +101,35 @@ impl Agreed {
 
     /// A conversation ended.
     pub(super) fn remove(&self, comm: CommId, host: IpAddr, remote_qpn: u32) {
-        let mut entries = self.lock();
+        let mut state = self.lock();
         let key = (host, remote_qpn);
-        let is_its = entries.get(&key).is_some_and(|entry| entry.comm == comm);
-        let removed = if is_its { entries.remove(&key) } else { None };
-        drop(entries);
-        if let Some(tell) = removed.and_then(|entry| entry.tell) {
+        let is_its = |entry: &Entry| entry.comm == comm;
+        if !state.entries.get(&key).is_some_and(is_its) {
+            return;
+        }
+        let own = state.entries.remove(&key).and_then(|entry| entry.own);
+        // Of one that was never accepted whoever has joined it hears.
+        let ended = state
+            .joined
+            .extract_if(|qpn, joined| joined.key == key && own.is_none_or(|own| own == *qpn));
+        let ended: Vec<Tell> = ended.map(|(_, joined)| joined.tell).collect();
+        drop(state);
+        for tell in ended {
             tell(News::Ended);
         }
     }
 
     /// Both sides have confirmed.
     pub(super) fn established(&self, comm: CommId, host: IpAddr, remote_qpn: u32) {
-        let mut entries = self.lock();
-        let entry = entries.get_mut(&(host, remote_qpn));
-        let tell = entry.filter(|entry| entry.comm == comm).and_then(|entry| {
+        let mut state = self.lock();
+        let key = (host, remote_qpn);
+        let entry = state.entries.get_mut(&key);
+        let own = entry.filter(|entry| entry.comm == comm).and_then(|entry| {
             entry.is_connected = true;
-            entry.tell.clone()
+            entry.own
         });
-        drop(entries);
+        let tell = state.teller(key, own);
+        drop(state);
         if let Some(tell) = tell {
             tell(News::Connected);
         }
@@ -106,32 +137,39 @@ impl Agreed {
 
     /// Whether the kernel has connected this queue pair to one of `host`.
     pub(crate) fn has_connected(&self, own: u32) -> bool {
-        let entries = self.lock();
-        let mut all = entries.values();
+        let state = self.lock();
+        let mut all = state.entries.values();
         all.any(|entry| entry.own == Some(own) && entry.is_connected)
     }
 
     /// Has somebody hear of the connection of queue pair `own`, if the kernel makes it.
     pub(crate) fn join(&self, own: u32, host: IpAddr, remote_qpn: u32, tell: Tell) -> bool {
-        let mut entries = self.lock();
-        let entry = entries.get_mut(&(host, remote_qpn));
+        let mut state = self.lock();
+        let key = (host, remote_qpn);
+        let entry = state.entries.get(&key);
         let Some(entry) = entry.filter(|entry| entry.is_of(own)) else {
             return false;
         };
-        entry.tell = Some(Arc::clone(&tell));
-        let is_connected = entry.is_connected;
-        drop(entries);
+        let is_connected = entry.is_connected && entry.own == Some(own);
+        let told = Arc::clone(&tell);
+        state.joined.insert(own, Joined { key, tell: told });
+        drop(state);
         if is_connected {
             tell(News::Connected);
         }
         true
     }
 
+    /// Queue pair `own` is in ERROR, or about to go.
+    pub(crate) fn leave(&self, own: u32) {
+        self.lock().joined.remove(&own);
+    }
+
     /// Corrects what queue pair `own` is set to for a connection to `host`, if the kernel
     /// made it.
     pub(crate) fn correct(&self, own: u32, host: IpAddr, wanted: &mut ibv_qp_attr) {
-        let entries = self.lock();
-        let entry = entries.get(&(host, wanted.dest_qp_num));
+        let state = self.lock();
+        let entry = state.entries.get(&(host, wanted.dest_qp_num));
         let entry = entry.filter(|entry| entry.is_of(own));
         let Some(agreement) = entry.and_then(|entry| entry.agreement) else {
             return;
@@ -145,7 +183,7 @@ impl Agreed {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().entries.is_empty()
     }
 }
 
@@ -205,6 +243,41 @@ mod tests {
         agreed.remove(CommId(2), HOST, 33);
         assert!(agreed.is_empty());
     }
+
+    /// Its number is no secret.
+    #[test]
+    fn who_joins_anothers_connection_hears_nothing_and_keeps_nothing_from_it() {
+        let agreed = Agreed::default();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let tell = |qpn: u32| -> Tell {
+            let heard = Arc::clone(&heard);
+            Arc::new(move |news| heard.lock().unwrap().push((qpn, news)))
+        };
+        let news = || std::mem::take(&mut *heard.lock().unwrap());
+        agreed.insert(CommId(1), (HOST, 33), None, None);
+        assert!(agreed.join(17, HOST, 33, tell(17)));
+        assert!(agreed.join(66, HOST, 33, tell(66)));
+        agreed.name(CommId(1), HOST, 33, 17);
+        agreed.established(CommId(1), HOST, 33);
+        assert_eq!(news(), [(17, News::Connected)]);
+        assert!(!agreed.join(66, HOST, 33, tell(66)));
+        agreed.remove(CommId(1), HOST, 33);
+        assert_eq!(news(), [(17, News::Ended)]);
+        agreed.leave(66);
+        assert!(agreed.lock().joined.is_empty());
+        // One that is not accepted ends for all who wait for it.
+        agreed.insert(CommId(2), (HOST, 34), None, None);
+        assert!(agreed.join(17, HOST, 34, tell(17)));
+        agreed.remove(CommId(2), HOST, 34);
+        assert_eq!(news(), [(17, News::Ended)]);
+        // One that has left hears no more.
+        agreed.insert(CommId(3), (HOST, 35), Some(17), None);
+        assert!(agreed.join(17, HOST, 35, tell(17)));
+        agreed.leave(17);
+        agreed.established(CommId(3), HOST, 35);
+        assert_eq!(news(), []);
+    }
+
     #[test]
     fn who_has_the_queue_pair_hears_of_its_connection_once_it_is_made() {
         let agreed = Agreed::default();

@@ -168,6 +168,7 @@ impl VerbsSession {
 
     /// The card's queue pair of this number is in ERROR, or about to go.
     pub(crate) fn leave(&mut self, qpn: u32) {
+        self.agreed.leave(qpn);
         if let Some(connector) = &self.connector {
             connector.leave(qpn);
         }
