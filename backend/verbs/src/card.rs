@@ -35,6 +35,8 @@ pub(crate) struct Card {
     pub(crate) name: String,
     pub(crate) port: u8,
     pub(crate) link: Link,
+    /// In network order.
+    pub(crate) node_guid: u64,
     /// Its own GID, the source of all that it sends.
     pub(crate) gid: Gid,
     pub(crate) gid_index: u8,
@@ -95,6 +97,7 @@ impl Card {
             name: name.into(),
             port,
             link,
+            node_guid: attr.node_guid,
             gid,
             gid_index,
             mtu: port_attr.active_mtu,

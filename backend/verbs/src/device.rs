@@ -2,7 +2,7 @@
 
 use crate::bridge::Agreed;
 use crate::card::{Card, Link, address_of};
-use crate::host::{Channel, Context, EventChannel};
+use crate::host::{Channel, Context, USER_CM, UserCm};
 use crate::iwarp::{Connector, own_address};
 use crate::network::{CardNetwork, MANAGEMENT_PORT, Waiting};
 use crate::relay::{Host, Relay};
@@ -131,15 +131,19 @@ fn connector(
     socket: Option<&UdpSocket>,
     gone: Arc<OwnedFd>,
 ) -> std::result::Result<Option<Arc<Connector>>, CardError> {
-    let channel = match EventChannel::new() {
-        Ok(channel) => channel,
+    let channel = match UserCm::open() {
+        Ok(channel) => Arc::new(channel),
         Err(error) => {
             let card = &card.name;
-            tracing::warn!(card, %error, "queue pairs of this card cannot be connected");
+            tracing::warn!(
+                card, %error,
+                "{USER_CM} does not open: queue pairs of this card cannot be connected; load the \
+                 module rdma_ucm, and let masqd read and write it"
+            );
             return Ok(None);
         }
     };
-    let own = own_address(&channel, &card.name, host)?;
+    let own = own_address(&channel, card, host)?;
     let socket = socket.map(UdpSocket::try_clone).transpose();
     let socket = socket.map_err(|source| CardError::Host {
         what: "make a descriptor",

@@ -1,5 +1,5 @@
 //! The binary interface of `libibverbs.so.1`, as types and constants; no logic. What
-//! of librdmacm's is needed to call it lies here too.
+//! librdmacm says to the kernel lies here too ([`ucm`]).
 //!
 //! Names, field order and values are those of `<infiniband/verbs.h>`, so that a
 //! reader can go from one to the other; structures have the newest known size
@@ -16,7 +16,6 @@
 )]
 
 mod attr;
-mod cm;
 mod consts;
 mod context;
 mod kern;
@@ -25,7 +24,6 @@ pub mod ucm;
 mod work;
 
 pub use attr::*;
-pub use cm::*;
 pub use consts::*;
 pub use context::*;
 pub use kern::*;

@@ -1,5 +1,5 @@
-//! The host's `libibverbs.so.1` and `librdmacm.so.1`, loaded when the first card is
-//! opened: a machine without rdma-core builds and runs masqd all the same.
+//! The host's `libibverbs.so.1`, loaded when the first card is opened: a machine without
+//! rdma-core builds and runs masqd all the same.
 #![allow(unsafe_code)] // symbols of a shared library
 
 use crate::CardError;
@@ -91,23 +91,4 @@ library! {
     ibv_destroy_qp: fn(*mut ibv_qp) -> c_int;
     ibv_create_ah: fn(*mut ibv_pd, *mut ibv_ah_attr) -> *mut ibv_ah;
     ibv_destroy_ah: fn(*mut ibv_ah) -> c_int;
-}
-
-library! {
-    /// What is called of librdmacm, by the names of its manual pages.
-    CmLibrary = "librdmacm.so.1", "librdmacm1";
-    rdma_create_event_channel: fn() -> *mut rdma_event_channel;
-    rdma_destroy_event_channel: fn(*mut rdma_event_channel);
-    rdma_create_id: fn(*mut rdma_event_channel, *mut *mut rdma_cm_id, *mut c_void, c_enum) -> c_int;
-    rdma_destroy_id: fn(*mut rdma_cm_id) -> c_int;
-    rdma_bind_addr: fn(*mut rdma_cm_id, *mut libc::sockaddr) -> c_int;
-    rdma_listen: fn(*mut rdma_cm_id, c_int) -> c_int;
-    rdma_resolve_addr: fn(*mut rdma_cm_id, *mut libc::sockaddr, *mut libc::sockaddr, c_int) -> c_int;
-    rdma_resolve_route: fn(*mut rdma_cm_id, c_int) -> c_int;
-    rdma_connect: fn(*mut rdma_cm_id, *mut rdma_conn_param) -> c_int;
-    rdma_accept: fn(*mut rdma_cm_id, *mut rdma_conn_param) -> c_int;
-    rdma_reject: fn(*mut rdma_cm_id, *const c_void, u8) -> c_int;
-    rdma_get_cm_event: fn(*mut rdma_event_channel, *mut *mut rdma_cm_event) -> c_int;
-    rdma_ack_cm_event: fn(*mut rdma_cm_event) -> c_int;
-    rdma_set_option: fn(*mut rdma_cm_id, c_int, c_int, *mut c_void, usize) -> c_int;
 }

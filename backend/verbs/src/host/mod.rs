@@ -2,24 +2,21 @@
 //! released when it is dropped, so whatever order a session ends in, the card sees
 //! the right one.
 
-mod cm;
 mod context;
 mod library;
 mod memory;
 mod post;
 mod queues;
-mod sockaddr;
 mod ucm;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use cm::{CmEvent, CmId, CmKind, ConnParam, EventChannel, Private, card_is_missing};
 pub(crate) use context::{AsyncElement, Context, Ticket, cards};
 pub(crate) use memory::{Ah, Mr, Pd};
 pub(crate) use post::{BATCH, MAX_INLINE, MAX_SGE, Payload, ReceiveBatch, SendBatch, To, Wc};
 pub(crate) use queues::{Channel, Cq, Qp, QpShape, Srq};
-pub(crate) use ucm::{Agreement, Parameters, Told, USER_CM, UserCm};
+pub(crate) use ucm::{Agreement, CmId, Parameters, Told, USER_CM, UserCm};
 
 use masq_device::DeviceError;
 use std::io;

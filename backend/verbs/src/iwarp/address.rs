@@ -1,25 +1,27 @@
 //! The address of an iWARP card: its GIDs have none.
 
 use crate::CardError;
-use crate::host::{CmId, EventChannel};
+use crate::card::Card;
+use crate::host::{CmId, UserCm};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// The card that an address of this host belongs to.
-fn card_of(channel: &Arc<EventChannel>, address: IpAddr) -> Option<String> {
-    let id = CmId::new(channel).ok()?;
+/// The card that an address of this host belongs to, by its GUID.
+fn card_of(channel: &Arc<UserCm>, address: IpAddr) -> Option<u64> {
+    let id = CmId::new(channel, 0).ok()?;
     id.bind(SocketAddr::new(address, 0)).ok()?;
-    id.card().map(|(name, _)| name)
+    id.card().ok().filter(|guid| *guid != 0)
 }
 
 /// The address that a card connects from: `host`, if it has it, or else its first of
 /// IPv4.
 pub(crate) fn own_address(
-    channel: &Arc<EventChannel>,
-    name: &str,
+    channel: &Arc<UserCm>,
+    card: &Card,
     host: Option<IpAddr>,
 ) -> Result<IpAddr, CardError> {
-    let is_own = |address: &IpAddr| card_of(channel, *address).is_some_and(|card| card == name);
+    let name = &card.name;
+    let is_own = |address: &IpAddr| card_of(channel, *address) == Some(card.node_guid);
     let fails = |source: nix::errno::Errno| CardError::Host {
         what: "list this host's addresses",
         source: source.into(),
@@ -35,13 +37,13 @@ pub(crate) fn own_address(
     match host {
         Some(host) if is_own(&host) => Ok(host),
         Some(address) => Err(CardError::NoAddress {
-            name: name.into(),
+            name: name.clone(),
             address,
             addresses: own()?,
         }),
         None => own()?
             .into_iter()
             .next()
-            .ok_or_else(|| CardError::NoAddresses { name: name.into() }),
+            .ok_or_else(|| CardError::NoAddresses { name: name.clone() }),
     }
 }

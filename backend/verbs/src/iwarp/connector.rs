@@ -6,11 +6,10 @@ use super::words::{Hello, MAGIC};
 use crate::CardError;
 use crate::calls::Calls;
 use crate::card::Card;
-use crate::host::{
-    CmEvent, CmId, CmKind, ConnParam, EventChannel, Private, Qp, Ticket, card_is_missing,
-};
+use crate::host::{CmId, Parameters, Qp, Ticket, Told, UserCm};
 use crate::network::MANAGEMENT_PORT;
 use crate::relay::Relay;
+use masq_cm::Event;
 use masq_datapath::DataPath;
 use masq_verbs_abi::{IBV_QP_STATE, IBV_QPS_ERR, ibv_qp_attr};
 use rustc_hash::FxHashMap;
@@ -21,16 +20,14 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Requests that the kernel holds for this thread.
-const BACKLOG: u16 = 128;
+const BACKLOG: u32 = 128;
 /// Hellos that wait for this thread; more are dropped, and said again.
 const MOST_HELLOS: usize = 1024;
 /// Events of the kernel that are taken before others have their turn.
 const MOST_EVENTS: usize = 256;
-/// For a neighbour to be found.
-const RESOLVE: Duration = Duration::from_secs(2);
 
 /// A queue pair that is to be connected.
 pub(crate) struct Member {
@@ -83,7 +80,7 @@ impl Connector {
     /// Starts the thread. `socket`: for hellos to other hosts; `gone`: readable when the
     /// card is gone.
     pub(crate) fn start(
-        channel: Arc<EventChannel>,
+        channel: Arc<UserCm>,
         card: &Card,
         host: IpAddr,
         paths: Vec<Arc<DataPath<Relay>>>,
@@ -91,7 +88,7 @@ impl Connector {
     ) -> Result<Self, CardError> {
         let fails = |what| move |source| CardError::Host { what, source };
         let listening = "listen for other masqds (TCP port 4790 of this host's address)";
-        let listener = CmId::new(&channel).map_err(fails(listening))?;
+        let listener = CmId::new(&channel, MANAGEMENT_PORT).map_err(fails(listening))?;
         listener.set_reuse_address().map_err(fails(listening))?;
         listener
             .bind(SocketAddr::new(host, MANAGEMENT_PORT))
@@ -117,6 +114,7 @@ impl Connector {
             listener,
             channel,
             card: card.name.clone(),
+            node_guid: card.node_guid,
             host,
             most_reads: card.attributes.max_qp_rd_atom.min(127) as u8,
             paths,
@@ -241,12 +239,13 @@ struct Live {
 
 struct Worker {
     shared: Arc<Shared>,
-    /// By the ids' tickets, and by those of their queue pairs.
-    ids: FxHashMap<Ticket, Live>,
-    by_member: FxHashMap<Ticket, Ticket>,
+    /// By the ids' numbers, and these by their queue pairs.
+    ids: FxHashMap<u32, Live>,
+    by_member: FxHashMap<Ticket, u32>,
     listener: CmId,
-    channel: Arc<EventChannel>,
+    channel: Arc<UserCm>,
     card: String,
+    node_guid: u64,
     host: IpAddr,
     most_reads: u8,
     paths: Vec<Arc<DataPath<Relay>>>,
@@ -280,9 +279,6 @@ impl Worker {
                 }
             }
             let is_gone = rustix::io::read(&self.gone, &mut [0; 8]).is_ok();
-            if is_gone {
-                card_is_missing();
-            }
             let events = match is_gone {
                 true => Err("the card is gone"),
                 false => self.take_events(),
@@ -322,8 +318,8 @@ impl Worker {
 
     /// Forgets the id of a queue pair; one that a thread calls with when it returns.
     fn release(&mut self, member: Ticket) {
-        if let Some(ticket) = self.by_member.remove(&member) {
-            self.ids.remove(&ticket);
+        if let Some(id) = self.by_member.remove(&member) {
+            self.ids.remove(&id);
         }
     }
 
@@ -418,23 +414,23 @@ impl Worker {
             return Ok(());
         };
         drop(state);
-        let id = CmId::new(&self.channel)?;
+        let id = CmId::new(&self.channel, 0)?;
         let to = SocketAddr::new(peer.host, MANAGEMENT_PORT);
-        id.resolve_addr(Some(SocketAddr::new(self.host, 0)), to, RESOLVE)?;
+        id.resolve_address(self.host, to)?;
         self.keep(qpn, member, id);
         Ok(())
     }
 
     fn keep(&mut self, qpn: u32, member: Ticket, id: CmId) {
-        let ticket = id.ticket();
-        self.by_member.insert(member, ticket);
+        let number = id.number();
+        self.by_member.insert(member, number);
         let id = Some(id);
-        self.ids.insert(ticket, Live { member, qpn, id });
+        self.ids.insert(number, Live { member, qpn, id });
     }
 
     /// Last step: the call may wait for the other host.
-    fn connect(&mut self, ticket: Ticket) -> Result<(), &'static str> {
-        let Some(live) = self.ids.get_mut(&ticket) else {
+    fn connect(&mut self, number: u32) -> Result<(), &'static str> {
+        let Some(live) = self.ids.get_mut(&number) else {
             return Ok(());
         };
         let state = self.shared.lock();
@@ -465,7 +461,7 @@ impl Worker {
 
     fn called(&mut self, called: Called) {
         let Called { id, qp, result } = called;
-        let Some(live) = self.ids.get_mut(&id.ticket()) else {
+        let Some(live) = self.ids.get_mut(&id.number()) else {
             // Its queue pair has left; both go, the id first.
             let _ = self.calls.start(move || {
                 drop(id);
@@ -490,7 +486,7 @@ impl Worker {
     fn take_events(&mut self) -> Result<(), &'static str> {
         for _ in 0..MOST_EVENTS {
             match self.channel.next() {
-                Ok(Some(event)) => self.take_event(event)?,
+                Ok(Some(told)) => self.take_event(&told)?,
                 Ok(None) => break,
                 Err(error) => {
                     tracing::error!(%error, "the kernel's connection manager");
@@ -501,15 +497,17 @@ impl Worker {
         Ok(())
     }
 
-    fn take_event(&mut self, event: CmEvent) -> Result<(), &'static str> {
-        if event.kind == CmKind::DeviceRemoval {
-            return Err("the card is gone");
+    fn take_event(&mut self, told: &Told) -> Result<(), &'static str> {
+        match told.event {
+            Event::DeviceRemoval => return Err("the card is gone"),
+            Event::ConnectRequest => {
+                let id = CmId::adopt(&self.channel, told.id);
+                self.requested(id, &told.parameters.private);
+                return Ok(());
+            }
+            _ => {}
         }
-        if let Some(id) = event.request {
-            self.requested(id, event.param.private.as_slice());
-            return Ok(());
-        }
-        let Some(live) = self.ids.get(&event.ticket) else {
+        let Some(live) = self.ids.get(&told.id) else {
             return Ok(());
         };
         let qpn = live.qpn;
@@ -521,31 +519,31 @@ impl Worker {
             return Ok(());
         }
         let fail = |cause| self.shared.lock().table.fail(qpn, cause);
-        match event.kind {
-            CmKind::AddrResolved => {
+        match told.event {
+            Event::AddressResolved => {
                 let id = live.id.as_ref();
-                let card = id.and_then(|id| id.card()).map(|(name, _)| name);
-                let next = id.map(|id| id.resolve_route(RESOLVE));
-                if card.as_ref() != Some(&self.card) {
+                let card = id.and_then(|id| id.card().ok());
+                let next = id.map(CmId::resolve_route);
+                if card != Some(self.node_guid) {
                     fail("the way to the peer's host is not through the card");
                 } else if !matches!(next, Some(Ok(()))) {
                     self.try_again(qpn);
                 }
             }
-            CmKind::RouteResolved => {
-                if let Err(cause) = self.connect(event.ticket) {
+            Event::RouteResolved => {
+                if let Err(cause) = self.connect(told.id) {
                     self.shared.lock().table.fail(qpn, cause);
                 }
             }
-            CmKind::AddrError | CmKind::RouteError => self.try_again(qpn),
-            CmKind::Established => {
+            Event::AddressError | Event::RouteError => self.try_again(qpn),
+            Event::Established => {
                 let now = Instant::now();
                 self.shared.lock().table.established(qpn, now);
             }
-            CmKind::Disconnected => fail("the peer ended the connection"),
-            CmKind::Rejected => fail("the peer's masqd expects no connection of this queue pair"),
-            CmKind::ConnectError | CmKind::Unreachable => {
-                tracing::debug!(qpn, event.status, "the connection is not made");
+            Event::Disconnected => fail("the peer ended the connection"),
+            Event::Rejected => fail("the peer's masqd expects no connection of this queue pair"),
+            Event::ConnectError | Event::Unreachable => {
+                tracing::debug!(qpn, told.status, "the connection is not made");
                 fail("the connection to the peer could not be made");
             }
             _ => {}
@@ -555,7 +553,7 @@ impl Worker {
 
     /// Another masqd asks, or somebody who says so.
     fn requested(&mut self, id: CmId, private: &[u8]) {
-        let from = id.peer().map(|peer| peer.ip().to_canonical());
+        let from = id.peer().ok().map(|peer| peer.ip().to_canonical());
         let mut state = self.shared.lock();
         let now = Instant::now();
         let answer = from.ok_or(Stranger::Malformed);
@@ -570,7 +568,7 @@ impl Worker {
             Err(why) => {
                 // Counted: a stranger must not fill the log.
                 tracing::debug!(?from, ?why, rule = "isolation", "a connection is refused");
-                let _ = id.reject(&Private::default());
+                let _ = id.reject();
                 return;
             }
         };
@@ -601,12 +599,12 @@ impl Worker {
     }
 }
 
-fn param(qpn: u32, depths: Depths, most: u8, private: &[u8]) -> ConnParam {
-    ConnParam {
-        private: Private::new(private).unwrap_or_default(),
+fn param(qpn: u32, depths: Depths, most: u8, private: &[u8]) -> Parameters {
+    Parameters {
+        private: private.to_vec(),
         responder_resources: depths.served.min(most),
         initiator_depth: depths.asked.min(most),
         qpn,
-        ..ConnParam::default()
+        ..Parameters::default()
     }
 }
