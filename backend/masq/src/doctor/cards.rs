@@ -11,6 +11,8 @@ use std::process::Command;
 const NAME: &str = "RDMA cards";
 /// What masqd loads to use one.
 const LIBRARY: &str = "libibverbs.so.1";
+/// What it connects through to hosts without masqd, and over iWARP to all.
+const USER_CM: &str = "/dev/infiniband/rdma_cm";
 
 pub(super) fn checks(run_dir: &Path) -> Vec<Check> {
     let overview = ps::overview(run_dir).ok();
@@ -18,6 +20,7 @@ pub(super) fn checks(run_dir: &Path) -> Vec<Check> {
     let has_library = !cards.is_empty() && loads(LIBRARY);
     let mut checks = judge(&cards, has_library, overview.as_ref());
     if let Some(overview) = overview.filter(|o| o.devices.iter().any(is_relay)) {
+        checks.push(connection_manager(Path::new("/"), &cards, &overview));
         let limits = fs::read_to_string(format!("/proc/{}/limits", overview.pid));
         let status = fs::read_to_string(format!("/proc/{}/status", overview.pid));
         checks.extend(pinning(
@@ -30,6 +33,34 @@ pub(super) fn checks(run_dir: &Path) -> Vec<Check> {
 
 fn is_relay(device: &DeviceReport) -> bool {
     device.data_path == "relay"
+}
+
+/// Whether there is a way to the kernel's connection manager, for cards that are in use.
+fn connection_manager(root: &Path, cards: &[Card], overview: &Overview) -> Check {
+    const NAME: &str = "connection manager";
+    let node = root.join(USER_CM.trim_start_matches('/'));
+    let (found, remedy) = match access(&node, Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => return Check::ok(NAME, USER_CM),
+        Err(rustix::io::Errno::NOENT) => (format!("no {USER_CM}"), "modprobe rdma_ucm"),
+        Err(_) => (
+            format!("{USER_CM} is closed to this user"),
+            "masqd needs to read and write it: run it as root, or in the group that has it",
+        ),
+    };
+    let is_used = |card: &Card| overview.devices.iter().any(|d| d.name == card.name);
+    let is_iwarp = |card: &Card| card.node_type == "RNIC";
+    match cards.iter().find(|card| is_used(card) && is_iwarp(card)) {
+        Some(card) => Check::fail(
+            NAME,
+            format!("{found}: no queue pair of {} can be connected", card.name),
+            &format!("{remedy}, then start masqd again"),
+        ),
+        None => Check::warn(
+            NAME,
+            format!("{found}: tenants and hosts without masqd cannot connect by rdma_cm"),
+            remedy,
+        ),
+    }
 }
 
 /// Whether masqd may pin what its tenants register, by its files in /proc; nothing if
@@ -389,6 +420,27 @@ mod tests {
         assert_eq!(last(true, &[SOFT, RXE]).level, Level::Ok);
         // Nor could it.
         assert_eq!(last(false, &[SOFT]).level, Level::Ok);
+    }
+
+    #[test]
+    fn a_card_in_use_needs_a_way_to_the_kernels_connection_manager() {
+        let root = tempfile::tempdir().unwrap();
+        rxe(root.path(), "4: ACTIVE");
+        let used = overview(&[RXE]);
+        let check = |used: &Overview| connection_manager(root.path(), &cards(root.path()), used);
+        assert_eq!(check(&used).level, Level::Warn);
+        assert_eq!(check(&used).remedy.unwrap(), "modprobe rdma_ucm");
+        // Over iWARP nothing is connected without it.
+        write(
+            root.path(),
+            "sys/class/infiniband/rxe0/node_type",
+            "4: RNIC",
+        );
+        assert_eq!(check(&used).level, Level::Fail);
+        assert!(check(&used).remedy.unwrap().contains("modprobe rdma_ucm"));
+        assert_eq!(check(&overview(&[SOFT])).level, Level::Warn);
+        write(root.path(), "dev/infiniband/rdma_cm", "");
+        assert_eq!(check(&used).level, Level::Ok);
     }
 
     #[test]
