@@ -28,6 +28,15 @@ impl Package {
         })
     }
 
+    /// One whose name and version are known.
+    pub(crate) fn of_version(name: &str, version: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            version,
+            bytes: 0,
+        }
+    }
+
     fn parse(text: &str) -> anyhow::Result<Self> {
         let field = |name: &str| {
             let found = text.lines().find_map(|line| line.strip_prefix(name));

@@ -54,7 +54,7 @@ pub enum Driver {
     /// Soft RoCE.
     #[default]
     Rxe,
-    /// Soft iWARP, which Debian's stock kernel lacks.
+    /// Soft iWARP.
     Siw,
     /// None: an interface only.
     Bare,
@@ -189,10 +189,6 @@ impl Guest {
             Kind::Uml => (1, SOON),
             Kind::Qemu => (3, Duration::from_secs(120)),
         };
-        let siw = config.interfaces.iter().any(|i| i.driver == Driver::Siw);
-        if siw && kit.kind() == Kind::Qemu {
-            bail!("Debian's stock kernel has no siw: guests with it are by User-Mode Linux");
-        }
         let mut failures = Vec::new();
         for _ in 0..tries {
             match Self::boot_once(kit, config, limit) {

@@ -1,7 +1,7 @@
 //! What guests are booted from.
 
 use crate::cache::Cache;
-use crate::guest::GuestConfig;
+use crate::guest::{Driver, GuestConfig};
 use crate::{qemu, root, uml};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ impl Kind {
                 ("kmod", "knows what modules need"),
                 ("cpio", "packs the initramfs"),
                 ("e2fsprogs", "makes the guests' disk image"),
+                ("gcc", "builds siw"),
+                ("make", "builds siw"),
             ],
         });
         packages
@@ -75,12 +77,17 @@ enum Parts {
 }
 
 impl Kit {
-    /// Fetches and builds what is not kept yet; `say` is told what and how far it is.
-    /// The Debian packages must be installed ([`Kind::packages`]).
+    /// Fetches and builds what is not kept yet, for guests with these drivers; `say` is
+    /// told what and how far it is. The Debian packages must be installed
+    /// ([`Kind::packages`]).
     ///
     /// # Errors
     /// No network, no room, or a tool failed; the error holds the end of what it said.
-    pub fn prepare(kind: Kind, say: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+    pub fn prepare(
+        kind: Kind,
+        drivers: &[Driver],
+        say: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<Self> {
         let cache = Cache::find()?;
         Ok(Self(match kind {
             Kind::Uml => {
@@ -93,7 +100,7 @@ impl Kit {
                 }
             }
             Kind::Qemu => Parts::Qemu {
-                kernel: qemu::kernel(&cache, say)?,
+                kernel: qemu::kernel(&cache, drivers.contains(&Driver::Siw), say)?,
                 image: root::image(&cache, say)?,
             },
         }))

@@ -6,10 +6,10 @@
 //! Everything needs root (namespaces, taps); nothing needs KVM.
 //!
 //! ```no_run
-//! use masq_guest::{Guest, GuestConfig, Kind, Kit, Wire};
+//! use masq_guest::{Driver, Guest, GuestConfig, Kind, Kit, Wire};
 //! use std::time::Duration;
 //!
-//! let kit = Kit::prepare(Kind::Uml, &mut |words| println!("{words}"))?;
+//! let kit = Kit::prepare(Kind::Uml, &[Driver::Rxe], &mut |words| println!("{words}"))?;
 //! let wire = Wire::new(1500)?;
 //! let guest = Guest::boot(&kit, &GuestConfig::on(&wire, "10.77.0.1/24".parse()?)?)?;
 //! let out = guest.run("ibv_devinfo", Duration::from_secs(5))?.success()?;
@@ -25,6 +25,7 @@ mod guest;
 mod kit;
 mod qemu;
 mod root;
+mod siw;
 mod uml;
 mod watch;
 

@@ -4,6 +4,7 @@ use crate::apt::{Package, dependency};
 use crate::cache::{Cache, key};
 use crate::guest::GuestConfig;
 use crate::root::AGENT;
+use crate::siw;
 use crate::watch::output_of;
 use anyhow::{Context as _, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -28,19 +29,34 @@ const MODULES: [&str; 12] = [
 ];
 
 /// Directory with `vmlinuz` and `initrd`; fetched and made unless it is kept.
-pub(crate) fn kernel(cache: &Cache, say: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
+pub(crate) fn kernel(
+    cache: &Cache,
+    with_siw: bool,
+    say: &mut dyn FnMut(&str),
+) -> anyhow::Result<PathBuf> {
     // The lists may be missing, which the first look-up mends.
     Package::find(META)?;
     let image = Package::find(&dependency(META, "linux-image-")?)?;
-    let entry = format!(
-        "stock-{}-{}",
-        image.version,
-        key(&[INIT, AGENT, &MODULES.join(" ")])
-    );
-    cache.kept(&entry, |part| make(&image, part, say))
+    let entry = |what: &str| {
+        let key = key(&[INIT, AGENT, &MODULES.join(" ")]);
+        format!("{what}-{}-{key}", image.version)
+    };
+    if !with_siw {
+        return cache.kept(&entry("stock"), |part| make(&image, None, part, say));
+    }
+    let module = siw::module(cache, &image, say)?;
+    cache.kept(&entry("stock-siw"), |part| {
+        make(&image, Some(&module), part, say)
+    })
 }
 
-fn make(image: &Package, dir: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+/// `siw` is a module beyond those of the package.
+fn make(
+    image: &Package,
+    siw: Option<&Path>,
+    dir: &Path,
+    say: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
     say(&format!(
         "fetching {} ({} MB) and making its initramfs; some seconds",
         image.name,
@@ -70,7 +86,14 @@ fn make(image: &Package, dir: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Resul
         .context("busybox-static is not installed")?;
     std::fs::write(initramfs.join("init"), INIT)?;
     std::fs::write(initramfs.join("agent.sh"), AGENT)?;
-    for (number, module) in modules(&tree, version)?.iter().enumerate() {
+    let mut names = MODULES.to_vec();
+    if let Some(siw) = siw {
+        let extra = tree.join(format!("lib/modules/{version}/extra"));
+        std::fs::create_dir_all(&extra)?;
+        std::fs::copy(siw, extra.join("siw.ko"))?;
+        names.push("siw");
+    }
+    for (number, module) in modules(&tree, version, &names)?.iter().enumerate() {
         copy_module(module, &initramfs.join("modules"), number)?;
     }
     let mut pack = Command::new("sh");
@@ -86,12 +109,12 @@ fn make(image: &Package, dir: &Path, say: &mut dyn FnMut(&str)) -> anyhow::Resul
 }
 
 /// The files of the modules and of what they need, in the order in which they load.
-fn modules(tree: &Path, version: &str) -> anyhow::Result<Vec<PathBuf>> {
+fn modules(tree: &Path, version: &str, names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let mut depmod = Command::new("depmod");
     depmod.arg("-b").arg(tree).arg(version);
     output_of(depmod)?;
     let mut lines = String::new();
-    for module in MODULES {
+    for module in names {
         let mut ask = Command::new("modprobe");
         ask.arg("-d").arg(tree);
         ask.args(["-S", version, "--show-depends", module]);

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use cards::Card;
 use clap::Args;
 use masq_e2e::Binaries;
-use masq_guest::{Kind, Kit, Wire};
+use masq_guest::{Driver, Kind, Kit, Wire};
 use scenarios::{SCENARIOS, Scenario, Sides};
 use station::Station;
 use std::path::PathBuf;
@@ -72,6 +72,14 @@ impl InteropArgs {
         kinds
     }
 
+    /// Of the guests' kernels.
+    fn drivers(&self) -> Vec<Driver> {
+        match self.cards {
+            true => self.card.iter().map(|card| card.driver()).collect(),
+            false => vec![Driver::Rxe],
+        }
+    }
+
     fn chosen(&self, name: &str) -> bool {
         let mut only = self.only.iter();
         self.only.is_empty() || only.any(|part| name.contains(part))
@@ -113,7 +121,7 @@ pub(crate) fn interop(args: &InteropArgs) -> anyhow::Result<()> {
     let mut results = Vec::new();
     for kind in kinds {
         let since = Instant::now();
-        let kit = Kit::prepare(kind, &mut |words| say(&format!("  {words}")))?;
+        let kit = Kit::prepare(kind, &args.drivers(), &mut |words| say(&format!("  {words}")))?;
         say(&format!(
             "  {kind}: kernel and Debian are there after {:.1} s",
             since.elapsed().as_secs_f64()

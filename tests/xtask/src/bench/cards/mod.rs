@@ -28,7 +28,8 @@ pub(crate) fn measure(
     write: bool,
 ) -> anyhow::Result<()> {
     setup::ensure_also(&Kind::Uml.packages())?;
-    let kit = Kit::prepare(Kind::Uml, &mut |words| say(&format!("  {words}")))?;
+    let drivers: Vec<_> = cards.iter().map(|card| card.driver()).collect();
+    let kit = Kit::prepare(Kind::Uml, &drivers, &mut |words| say(&format!("  {words}")))?;
     let mut text = Report::of(Vec::new()).heading();
     let mut all = Vec::new();
     for card in cards {

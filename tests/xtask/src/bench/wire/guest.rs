@@ -5,7 +5,7 @@ use crate::bench::report::{Row, Sense};
 use crate::progress::{say, step};
 use anyhow::Context as _;
 use masq_e2e::{Binaries, HostsConfig};
-use masq_guest::{Guest, GuestConfig, Kind, Kit, Namespace, SHARE};
+use masq_guest::{Driver, Guest, GuestConfig, Kind, Kit, Namespace, SHARE};
 use std::fs;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ pub(crate) fn measure(
     kind: Kind,
     rounds: usize,
 ) -> anyhow::Result<(String, Vec<Row>)> {
-    let kit = Kit::prepare(kind, &mut |words| say(&format!("  {words}")))?;
+    let kit = Kit::prepare(kind, &[Driver::Rxe], &mut |words| say(&format!("  {words}")))?;
     let share = tempfile::tempdir()?;
     for file in [binaries.masqd(), binaries.masq(), binaries.library()] {
         let name = file.file_name().context("a program without a name")?;

@@ -16,7 +16,7 @@ use cases::{CASES, Case};
 use clap::ValueEnum;
 use host::{CardHost, Objects};
 use masq_e2e::{Binaries, compile};
-use masq_guest::{Driver, Kind, Kit, Wire};
+use masq_guest::{Driver, Kit, Wire};
 use pairs::{PAIRS, Pair};
 use policy::{HOSTS, PLAIN};
 use std::fs;
@@ -247,10 +247,6 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let title = format!("masq over {}", card.title());
     heading(&format!("{title}, two hosts by {}", kit.kind()));
-    if card == Card::Siw && kit.kind() == Kind::Qemu {
-        say("  LEFT OUT: Debian's stock kernel has no siw");
-        return Ok(());
-    }
     let (fitting, rest): (Vec<Scenario>, Vec<Scenario>) =
         scenarios.iter().copied().partition(|s| card.has(s.needs()));
     if !rest.is_empty() {
