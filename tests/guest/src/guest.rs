@@ -171,6 +171,7 @@ done
 pub struct Guest {
     channel: Channel,
     kernel: Mutex<Running>,
+    kind: Kind,
     next: AtomicU32,
     gids: Vec<GidTable>,
     addresses: Vec<IpNet>,
@@ -187,7 +188,7 @@ impl Guest {
     pub fn boot(kit: &Kit, config: &GuestConfig<'_>) -> anyhow::Result<Self> {
         let (tries, limit) = match kit.kind() {
             Kind::Uml => (1, SOON),
-            Kind::Qemu => (3, Duration::from_secs(120)),
+            Kind::Qemu => (3, Duration::from_secs(60)),
         };
         let mut failures = Vec::new();
         for _ in 0..tries {
@@ -212,6 +213,7 @@ impl Guest {
         let mut guest = Self {
             channel,
             kernel: Mutex::new(kernel),
+            kind: kit.kind(),
             next: AtomicU32::new(1),
             gids: Vec::new(),
             addresses: Vec::new(),
@@ -220,7 +222,7 @@ impl Guest {
         };
         guest
             .channel
-            .wait_until_ready(limit, || guest.is_alive())
+            .wait_until_ready(limit * kit.kind().slowness(), || guest.is_alive())
             .with_context(|| format!("console:\n{}", end_of(&guest.console())))?;
         if config.share.is_some() {
             guest
@@ -243,7 +245,7 @@ impl Guest {
     }
 
     fn wait_for_gids(&self, n: usize, interface: &Interface) -> anyhow::Result<GidTable> {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + SOON * self.kind.slowness();
         let list = format!("set rxe{n}; {}", gid::LIST);
         loop {
             let table = GidTable::parse(&self.run(&list, SOON)?.success()?.stdout);
@@ -289,7 +291,13 @@ impl Guest {
         self.kernel().is_running()
     }
 
-    /// Runs a shell script as root to its end; after `limit` it is killed.
+    /// What it is: whoever waits for it waits [`Kind::slowness`] times as long.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Runs a shell script as root to its end; after `limit`, times
+    /// [`Kind::slowness`], it is killed.
     ///
     /// # Errors
     /// It took longer (the error holds its output), or the guest is gone. A failure is in
@@ -414,12 +422,13 @@ impl Job<'_> {
         self.guest.channel.kill(self.id, name)
     }
 
-    /// Waits for its end; after `limit` it is killed.
+    /// Waits for its end; after `limit`, times [`Kind::slowness`], it is killed.
     ///
     /// # Errors
     /// As [`Guest::run`].
     pub fn wait(self, limit: Duration) -> anyhow::Result<Output> {
         let alive = || self.guest.is_alive();
+        let limit = limit * self.guest.kind.slowness();
         let status = self.guest.channel.wait(self.id, limit, alive);
         let status = status.map_err(|error| {
             let (stdout, stderr) = self.output().unwrap_or_default();

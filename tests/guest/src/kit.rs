@@ -26,6 +26,15 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
+    /// How many times as long as User-Mode Linux it may take for anything: limits are
+    /// given for that.
+    pub fn slowness(self) -> u32 {
+        match self {
+            Self::Uml => 1,
+            Self::Qemu => 3,
+        }
+    }
+
     /// The Debian packages that making and running such guests takes, each with the
     /// reason.
     pub fn packages(self) -> Vec<(&'static str, &'static str)> {

@@ -72,10 +72,10 @@ impl InteropArgs {
         kinds
     }
 
-    /// Of the guests' kernels.
+    /// Of the guests' kernels; one masqd may have both.
     fn drivers(&self) -> Vec<Driver> {
         match self.cards {
-            true => self.card.iter().map(|card| card.driver()).collect(),
+            true => vec![Driver::Rxe, Driver::Siw],
             false => vec![Driver::Rxe],
         }
     }
@@ -121,7 +121,9 @@ pub(crate) fn interop(args: &InteropArgs) -> anyhow::Result<()> {
     let mut results = Vec::new();
     for kind in kinds {
         let since = Instant::now();
-        let kit = Kit::prepare(kind, &args.drivers(), &mut |words| say(&format!("  {words}")))?;
+        let kit = Kit::prepare(kind, &args.drivers(), &mut |words| {
+            say(&format!("  {words}"))
+        })?;
         say(&format!(
             "  {kind}: kernel and Debian are there after {:.1} s",
             since.elapsed().as_secs_f64()

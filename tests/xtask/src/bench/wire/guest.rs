@@ -96,7 +96,9 @@ pub(crate) fn measure(
     kind: Kind,
     rounds: usize,
 ) -> anyhow::Result<(String, Vec<Row>)> {
-    let kit = Kit::prepare(kind, &[Driver::Rxe], &mut |words| say(&format!("  {words}")))?;
+    let kit = Kit::prepare(kind, &[Driver::Rxe], &mut |words| {
+        say(&format!("  {words}"))
+    })?;
     let share = tempfile::tempdir()?;
     for file in [binaries.masqd(), binaries.masq(), binaries.library()] {
         let name = file.file_name().context("a program without a name")?;

@@ -1,7 +1,7 @@
 //! What a host with a card must do when it is asked for what it may not, when rules change
 //! and when something dies.
 
-use super::host::{Objects, wait_until};
+use super::host::{LATE, Objects, wait_until};
 use super::pairs::{Ends, PAIRS, Place, RPINGS_END, TCP, told};
 use super::policy::{self, REFUSES, RULE};
 use super::{Cards, Needs};
@@ -52,6 +52,8 @@ pub(super) const CASES: &[Case] = &[
     case!(Nothing, "masqd-killed", masqd_killed),
     case!(PlainCm, "plain-link-deleted", super::plain::link_deleted),
     case!(Card, "link-deleted", link_deleted),
+    case!(Card, "two-devices", super::two::alike),
+    case!(Card, "two-drivers", super::two::mixed),
     case!(Card, "no-such-device", no_such_device),
     case!(Card, "device-down", device_down),
 ];
@@ -74,7 +76,7 @@ impl<'c> Transfer<'c> {
         let line = ends.fill(&ends.client, &format!("{line} {address}"))?;
         let (host, endpoint) = (ends.client.host, "blue/b");
         let client = host.start(endpoint, &line)?;
-        let idle = wait_until(SOON, || {
+        let idle = wait_until(LATE, || {
             let connected = host.show(endpoint)?.sessions.iter().any(|session| {
                 let mut qps = session.queue_pairs.iter();
                 qps.any(|qp| qp.state == "RTS")
@@ -247,7 +249,7 @@ fn masqd_killed(cards: &Cards) -> anyhow::Result<()> {
     let Transfer { server, client } = Transfer::begin(cards)?;
     cards.alpha.end_masqd("KILL")?;
     if let Some(before) = before {
-        let left = wait_until(SOON, || {
+        let left = wait_until(LATE, || {
             let now = cards.alpha.objects()?;
             Ok((now != *before).then(|| format!("{now:?} instead of {before:?}")))
         })?;

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// For what takes a moment, with room for a loaded machine.
 const SOON: Duration = Duration::from_secs(30);
+/// The same for what this machine asks again and again, of guests by QEMU too.
+pub(super) const LATE: Duration = Duration::from_secs(90);
 /// A masqd and some programs.
 const MEMORY_MIB: u32 = 1024;
 const SCRIPT: &str = "guest.sh";
@@ -150,7 +152,11 @@ impl CardHost {
 
     /// Waits until its card's port is up.
     pub(crate) fn wait_for_device(&self) -> anyhow::Result<()> {
-        let device = self.device()?;
+        self.wait_for(&self.device()?)
+    }
+
+    /// The same for any device of its kernel.
+    pub(super) fn wait_for(&self, device: &str) -> anyhow::Result<()> {
         self.run(&format!(
             "for i in $(seq 200); do\n\
              rdma link show {device}/1 | grep -q 'state ACTIVE' && sleep 0.5 && exit 0\n\
@@ -274,9 +280,12 @@ impl CardHost {
 
     /// Puts a policy into force; what `masq reload` said.
     pub(crate) fn reload(&self, policy: &str) -> anyhow::Result<String> {
-        self.run(&format!(
-            "cat >/run/policy.yaml <<'END'\n{policy}END\nmasq reload"
-        ))
+        self.run(&format!("{}\nmasq reload", writing(policy)))
+    }
+
+    /// The same for a masqd that is still to be started.
+    pub(super) fn write_policy(&self, policy: &str) -> anyhow::Result<()> {
+        self.run(&writing(policy)).map(drop)
     }
 
     /// What the kernel's card holds, its own objects included.
@@ -290,7 +299,7 @@ impl CardHost {
 
     /// Waits until no session is left and the card holds no more than it did at rest.
     pub(crate) fn wait_until_at_rest(&self, at_rest: Option<&Objects>) -> anyhow::Result<()> {
-        let left = wait_until(SOON, || {
+        let left = wait_until(LATE, || {
             let sessions = self.sessions()?;
             if !sessions.is_empty() {
                 return Ok(Some(format!("{sessions:?}")));
@@ -310,6 +319,10 @@ impl CardHost {
             ),
         }
     }
+}
+
+fn writing(policy: &str) -> String {
+    format!("cat >/run/policy.yaml <<'END'\n{policy}END")
 }
 
 /// Asks until there is nothing to complain of; the last complaint.

@@ -7,6 +7,7 @@ mod pairs;
 mod plain;
 mod policy;
 mod python;
+mod two;
 
 use super::{Outcome, keep};
 use crate::conformance;

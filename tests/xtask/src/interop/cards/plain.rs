@@ -1,7 +1,7 @@
 //! A tenant over a card, and a host that runs no masqd: what is refused, and what dies.
 
 use super::cases::{ENDLESS, SOON};
-use super::host::{Objects, wait_until};
+use super::host::{LATE, Objects, wait_until};
 use super::pairs::{End, Ends, Place, told};
 use super::policy::{OTHER, PLAIN};
 use super::{Card, Cards};
@@ -86,7 +86,7 @@ impl<'c> Transfer<'c> {
         let plain = ends.server.serve(&line, Ready::Cm)?;
         let line = ends.fill(&ends.client, &format!("{line} {{cm}}"))?;
         let tenant = ends.client.start(&line)?;
-        let idle = wait_until(SOON, || {
+        let idle = wait_until(LATE, || {
             let sessions = cards.alpha.show("green/v")?.sessions;
             let mut qps = sessions.iter().flat_map(|s| &s.queue_pairs);
             Ok((!qps.any(|qp| qp.state == "RTS")).then(|| "not connected".to_owned()))
@@ -110,7 +110,7 @@ pub(super) fn client_killed(cards: &Cards) -> anyhow::Result<()> {
     transfer.tenant.signal("KILL")?;
     transfer.tenant.wait(SOON)?;
     cards.alpha.wait_until_at_rest(transfer.before.as_ref())?;
-    let left = wait_until(SOON, || {
+    let left = wait_until(LATE, || {
         let left = cards.plain()?.run_bare("rdma resource show cm_id")?;
         let connected = left.lines().find(|line| line.contains("state CONNECT "));
         Ok(connected.map(str::to_owned))

@@ -38,8 +38,10 @@ tenants:
     endpoints:
       a: { address: 10.0.0.1, host: alpha }
       b: { address: 10.0.0.2, host: beta }
+      c: { address: 10.0.0.3, host: alpha }
     rules:
       - { name: red, from: a, to: b, both_ways: true, action: allow }
+      - { name: red-near, from: a, to: c, both_ways: true, action: allow }
   green:
     pkey: 0xffff
     endpoints:
@@ -69,9 +71,22 @@ pub(super) fn cut() -> String {
     kept.collect::<Vec<_>>().join("\n") + "\n"
 }
 
+/// With a tenant on this device.
+pub(super) fn on_device(tenant: &str, device: &str) -> String {
+    let name = format!("  {tenant}:\n");
+    POLICY.replace(&name, &format!("{name}    device: {device}\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_is_moved_to_a_device_and_nobody_else() {
+        let moved = on_device("red", "rxe1");
+        assert_eq!(moved.replace("    device: rxe1\n", ""), whole());
+        assert!(moved.contains("  red:\n    device: rxe1\n    endpoints:"));
+    }
 
     #[test]
     fn the_cut_policy_lacks_one_rule_and_nothing_else() {
