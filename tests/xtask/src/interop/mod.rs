@@ -9,18 +9,21 @@ use crate::progress::{heading, say, step, table};
 use crate::{build, setup};
 use anyhow::{Context as _, bail, ensure};
 use cards::Card;
-use clap::Args;
-use masq_e2e::Binaries;
+use clap::{Args, Parser};
+use masq_e2e::{Binaries, spawn};
 use masq_guest::{Driver, Kind, Kit, Wire};
 use scenarios::{SCENARIOS, Scenario, Sides};
 use station::Station;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// For each program.
 const LIMIT: Duration = Duration::from_secs(60);
 /// For a server whose client has ended.
 const SERVER_ENDS: Duration = Duration::from_secs(15);
+/// For one card's scenarios once another's have ended.
+const CARDS_END: Duration = Duration::from_secs(900);
 
 #[derive(Debug, Args)]
 #[command(
@@ -55,6 +58,9 @@ pub(crate) struct InteropArgs {
     /// Which devices, with --cards.
     #[arg(long, value_enum, requires = "cards", default_values = ["rxe", "siw"])]
     card: Vec<Card>,
+    /// Of those of --cards only the most telling ones, which `cargo xtask test` runs.
+    #[arg(long, requires = "cards")]
+    short: bool,
     /// Only name the scenarios.
     #[arg(long)]
     list: bool,
@@ -90,6 +96,9 @@ pub(crate) fn interop(args: &InteropArgs) -> anyhow::Result<()> {
     let mut chosen: Vec<_> = SCENARIOS.iter().filter(|s| args.chosen(s.name)).collect();
     let mut of_cards = cards::Scenario::all();
     of_cards.retain(|scenario| args.chosen(scenario.name()));
+    if args.short {
+        of_cards.retain(|scenario| cards::SHORT.contains(&scenario.name()));
+    }
     if args.cards {
         chosen.clear();
     } else {
@@ -145,23 +154,33 @@ pub(crate) fn interop(args: &InteropArgs) -> anyhow::Result<()> {
     report(&results)
 }
 
-/// What `cargo xtask test` runs: quick guests, both ways.
+/// What `cargo xtask test` runs, by quick guests: both ways, then cards, both at once, since
+/// a guest has one processor.
 pub(crate) fn suite() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         say("LEFT OUT: namespaces and taps take root; sudo -E cargo xtask interop");
         return Ok(());
     }
-    interop(&InteropArgs {
-        uml: true,
-        qemu: false,
-        both: false,
-        only: Vec::new(),
-        sides: vec![Sides::MasqRxe, Sides::RxeMasq],
-        mtu: 1500,
-        cards: false,
-        card: Vec::new(),
-        list: false,
-    })
+    let line = |words: &str| {
+        let words = words.split_ascii_whitespace();
+        Line::try_parse_from(std::iter::once("interop").chain(words))
+    };
+    let peers = interop(&line("--uml")?.args);
+    // Its output comes when the other's is whole.
+    let mut siw = Command::new(std::env::current_exe()?);
+    siw.args(["interop", "--cards", "--short", "--card", "siw"]);
+    let siw = spawn(siw)?;
+    let rxe = interop(&line("--cards --short --card rxe")?.args);
+    let siw = siw.wait(CARDS_END)?;
+    say(&siw.output);
+    peers.and(rxe).and(siw.success().map(drop))
+}
+
+/// The arguments, parsed alone.
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: InteropArgs,
 }
 
 /// How a scenario ended.
@@ -291,13 +310,6 @@ fn report(results: &[Outcome]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: InteropArgs,
-    }
 
     fn kinds(line: &[&str]) -> Vec<Kind> {
         let words = ["interop"].iter().chain(line);

@@ -24,6 +24,10 @@ const SHORT: u32 = 50;
 /// Iterations by which the long run is measured out, and their limits.
 const TRIAL: u32 = 500;
 const LONG: (f64, f64) = (500.0, 40_000.0);
+/// What a long run takes at most, if nothing of the trial was the programs' start. What two
+/// starts take differs by more than some trials' iterations do: their difference alone can
+/// say that an iteration takes nothing.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// How one side is measured.
 #[derive(Clone, Copy)]
@@ -180,11 +184,9 @@ impl Contest {
         let short = self.took(guest, of, SHORT)?;
         let trial = self.took(guest, of, TRIAL)?;
         let short = f64::midpoint(short, self.took(guest, of, SHORT)?);
-        let each = (trial - short).max(1.0) / f64::from(TRIAL - SHORT);
-        let long = COUNTED.as_nanos() as f64 / each;
         Ok(Plan {
             short,
-            long: long.clamp(LONG.0, LONG.1) as u32,
+            long: long_run(short, trial),
         })
     }
 
@@ -225,9 +227,33 @@ impl Contest {
     }
 }
 
+/// Iterations of a long run, by the nanoseconds of a short one and of the trial.
+fn long_run(short: f64, trial: f64) -> u32 {
+    let each = (trial - short).max(1.0) / f64::from(TRIAL - SHORT);
+    let long = COUNTED.as_nanos() as f64 / each;
+    let slowest = trial.max(1.0) / f64::from(TRIAL);
+    let most = (LONGEST.as_nanos() as f64 / slowest).clamp(LONG.0, LONG.1);
+    long.clamp(LONG.0, most) as u32
+}
+
 /// Runs a line of the script's functions; what it printed.
 fn run(guest: &Guest, line: &str) -> anyhow::Result<String> {
     let script = format!("set -e\n. {SHARE}/guest.sh\n{line}\n");
     let out = guest.run(&script, LIMIT)?.success()?;
     Ok(out.stdout.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_run_ends_in_time_although_a_start_took_longer_than_the_trial() {
+        let second = 1e9;
+        let count = long_run(3.4 * second, 3.2 * second);
+        assert!(f64::from(count) * 3.2 / f64::from(TRIAL) <= LONGEST.as_secs_f64());
+        // Where the trial tells, its length is what counts.
+        assert_eq!(long_run(second, 1.9 * second), 1500);
+        assert_eq!(long_run(second, 15.0 * second), LONG.0 as u32);
+    }
 }

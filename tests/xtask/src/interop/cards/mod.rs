@@ -138,6 +138,34 @@ impl Scenario {
     }
 }
 
+/// The most telling ones: each sort of verb and of peer, and what ends a connection.
+pub(super) const SHORT: &[&str] = &[
+    "ibv_rc_pingpong",
+    "ibv_uc_pingpong",
+    "ibv_ud_pingpong",
+    "ibv_srq_pingpong",
+    "ib_send_bw",
+    "ib_send_lat",
+    "ib_write_bw",
+    "ib_read_bw",
+    "ib_atomic_lat",
+    "near-ibv_rc_pingpong",
+    "rping",
+    "udaddy",
+    "rstream",
+    "plain-ucmatose",
+    "to-plain-ucmatose",
+    "plain-ibv_rc_pingpong",
+    "same-addresses",
+    "refused-connection",
+    "rule-change-cuts",
+    "quotas",
+    "client-killed",
+    "masqd-killed",
+    "link-deleted",
+    "two-devices",
+];
+
 /// Two hosts.
 #[derive(Debug)]
 pub(crate) struct Cards {
@@ -289,4 +317,17 @@ pub(super) fn run(
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_scenario_of_the_short_list_exists() {
+        let all: Vec<_> = Scenario::all().iter().map(|s| s.name()).collect();
+        for name in SHORT {
+            assert!(all.contains(name), "{name}");
+        }
+    }
 }
