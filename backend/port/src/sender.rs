@@ -23,10 +23,13 @@ use crate::{Counters, MAX_PACKET, MIN_PACKET, Path, Place};
 
 /// Bytes from which on a batch is full. It ends where a train does: a train that
 /// is cut costs the kernel, and the receiver, one datagram more.
+/// The caches still hold as many when the kernel copies them.
 const FULL: usize = 48 << 10;
-/// Bytes of a batch: the last train begins before [`FULL`]. The caches still hold
-/// them when the kernel copies them.
-const ARENA: usize = FULL + (64 << 10);
+/// The same where one processor does everything: each call to the kernel may hand it to
+/// the receiver, and changing between the two costs more than the caches do.
+const FULL_ALONE: usize = 128 << 10;
+/// The last train begins before a batch is full.
+const LAST_TRAIN: usize = 64 << 10;
 /// Trains of a batch.
 const TRAINS: usize = 64;
 /// Trains begin at a cache line.
@@ -65,6 +68,8 @@ pub(crate) struct Sender {
     host: IpAddr,
     /// The interface, for link-local addresses.
     scope: u32,
+    /// Bytes from which on a batch is full.
+    full: usize,
     arena: Box<[u8]>,
     trains: Vec<Train>,
     placed: Option<Placed>,
@@ -74,10 +79,15 @@ pub(crate) struct Sender {
 impl Sender {
     /// With `offload` it makes trains.
     pub(crate) fn new(host: IpAddr, scope: u32, offload: bool) -> Self {
+        let full = match std::thread::available_parallelism() {
+            Ok(processors) if processors.get() == 1 => FULL_ALONE,
+            _ => FULL,
+        };
         Self {
             host,
             scope,
-            arena: vec![0; ARENA].into_boxed_slice(),
+            full,
+            arena: vec![0; full + LAST_TRAIN].into_boxed_slice(),
             trains: Vec::with_capacity(TRAINS),
             placed: None,
             offload,
@@ -106,7 +116,7 @@ impl Sender {
         };
         let start = match joined {
             Some(_) => end,
-            None if self.trains.len() == TRAINS || end >= FULL => return None,
+            None if self.trains.len() == TRAINS || end >= self.full => return None,
             None => end.next_multiple_of(ALIGN),
         };
         let joins = joined.is_some();

@@ -58,10 +58,12 @@ impl Doorbell {
         unsafe { AtomicU64::from_ptr(self.page.0.add(offset).cast()) }
     }
 
-    fn armed(&self) -> bool {
+    /// Whether the device wants a kick, which the caller then gives: of all who see it
+    /// asleep, only one.
+    fn take_armed(&self) -> bool {
         // SAFETY: inside the page, aligned.
         let word = unsafe { AtomicU32::from_ptr(self.page.0.add(ARMED).cast()) };
-        word.load(Ordering::Relaxed) == 1
+        word.load(Ordering::Relaxed) == 1 && word.swap(0, Ordering::AcqRel) == 1
     }
 
     /// Rings for doorbell slot `slot` after work was published on its queue. A system
@@ -82,8 +84,48 @@ impl Doorbell {
         }
         // The bit before the test of the arming, for a device that falls asleep now.
         fence(Ordering::SeqCst);
-        if self.armed() {
+        if self.take_armed() {
             let _ = self.kick.write(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::{AsFd as _, FromRawFd as _};
+    use std::os::unix::fs::FileExt as _;
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    fn armed(page: &File) -> u32 {
+        let mut word = [0; 4];
+        page.read_exact_at(&mut word, ARMED as u64).unwrap();
+        u32::from_ne_bytes(word)
+    }
+
+    #[test]
+    fn of_many_posts_to_a_device_that_sleeps_the_first_kicks() {
+        // SAFETY: a plain system call with a constant name.
+        let fd = unsafe { libc::memfd_create(c"doorbell".as_ptr(), libc::MFD_CLOEXEC) };
+        assert!(fd >= 0);
+        // SAFETY: just made, and owned by nobody else.
+        let page = unsafe { File::from_raw_fd(fd) };
+        page.set_len(PAGE_LEN as u64).unwrap();
+        let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        let doorbell = Doorbell::map(page.as_fd(), 0, Arc::clone(&kick)).unwrap();
+
+        doorbell.ring(3);
+        assert!(kick.read().is_err(), "nobody sleeps");
+
+        for _ in 0..2 {
+            page.write_all_at(&1u32.to_ne_bytes(), ARMED as u64)
+                .unwrap();
+            for slot in 0..5 {
+                doorbell.ring(slot);
+            }
+            assert_eq!(armed(&page), 0);
+            assert_eq!(kick.read().unwrap(), 1);
         }
     }
 }
