@@ -66,7 +66,8 @@ impl VerbsDevice {
                     gone: Arc::clone(&gone),
                     context,
                 };
-                Ok(Relay::new(Arc::clone(&card), host, Arc::clone(&waiting)))
+                let relay = Relay::new(Arc::clone(&card), host, Arc::clone(&waiting));
+                Ok(relay.frugal(config.idle.is_zero()))
             });
             paths.push(Arc::new(path.map_err(fails("start a data-path thread"))?));
         }

@@ -2,7 +2,7 @@
 
 use super::objects::{Connection, Qp, WrId};
 use super::post::failed;
-use super::receives::PostedReceive;
+use super::receives::{PostedReceive, ReceiveQueue};
 use super::{PATIENCE, PEER_PATIENCE, Relay};
 use crate::host::Wc;
 use masq_datapath::Pushed;
@@ -179,10 +179,12 @@ impl Relay {
         if qp.failed_at.is_some() {
             qp.failed_at = Some(self.now);
         }
-        let rq = qp.rq.as_mut()?;
-        let posted = rq.finish(entry)?;
-        // Published before there was room, or to be flushed.
-        if rq.has_news() || qp.state == State::Err {
+        let posted = qp.rq.as_mut()?.finish(entry)?;
+        if self.is_frugal {
+            qp.ask_for_rings_if_needed();
+        }
+        // Published before there was room or without a ring, or to be flushed.
+        if qp.rq.as_ref().is_some_and(ReceiveQueue::has_news) || qp.state == State::Err {
             self.enqueue(q);
         }
         Some(posted)
@@ -382,6 +384,7 @@ impl Relay {
             return;
         };
         qp.state = State::Err;
+        qp.ask_for_rings();
         qp.cause.get_or_insert(cause);
         qp.failed_at = Some(now);
         let (send_cq, recv_cq, qpn) = (qp.send_cq, qp.recv_cq, qp.qpn);

@@ -402,7 +402,7 @@ impl Relay {
         };
         let sends = caps.max_send_wr.max(1).next_power_of_two() as usize;
         let qpn = new.host.qpn();
-        let qp = Qp {
+        let mut qp = Qp {
             session: s,
             handle: spec.handle,
             ticket: new.ticket,
@@ -434,6 +434,7 @@ impl Relay {
             sends: vec![Default::default(); sends].into(),
             rq: spec.rq.map(receives),
             doorbell,
+            asks_for_rings: false,
             lane,
             queued: false,
             epoch: 0,

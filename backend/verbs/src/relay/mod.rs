@@ -101,6 +101,9 @@ pub(crate) struct Relay {
     armed: bool,
     /// The card has just been let go of.
     let_go: bool,
+    /// Each wake-up of the thread is dear: drivers ring for receives only when the card
+    /// runs short of them.
+    is_frugal: bool,
 }
 
 /// What the thread has of the card.
@@ -165,7 +168,13 @@ impl Relay {
             found: false,
             armed: false,
             let_go: false,
+            is_frugal: false,
         }
+    }
+
+    /// For a thread that sleeps whenever it can.
+    pub(crate) fn frugal(self, is_frugal: bool) -> Self {
+        Self { is_frugal, ..self }
     }
 
     fn take_doorbells(&mut self) -> bool {

@@ -13,7 +13,11 @@ use masq_spec::verbs::{Gid, QpAttr, QpType, State};
 use masq_transport::Nanos;
 use masq_wire::PKey;
 use rustc_hash::FxHashMap;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
+
+/// Receives of a queue pair from which on the card need not have all.
+const MANY_RECEIVES: usize = 32;
 
 /// One frontend process.
 pub(crate) struct SessionState {
@@ -183,6 +187,8 @@ pub(crate) struct Qp {
     pub(crate) sends: Box<[PostedSend]>,
     pub(crate) rq: Option<ReceiveQueue>,
     pub(crate) doorbell: u32,
+    /// The driver is to ring for receives.
+    pub(crate) asks_for_rings: bool,
     pub(crate) lane: Lane,
     pub(crate) queued: bool,
     /// Counts resets: completions from before one mean nothing after it.
@@ -276,11 +282,34 @@ impl Qp {
         self.sq.slots() as usize + receives as usize
     }
 
-    /// Asks the driver to ring for receives.
-    pub(crate) fn ask_for_rings(&self) {
+    /// Asks the driver to ring for receives, from now on: also when it has reset its ring.
+    pub(crate) fn ask_for_rings(&mut self) {
         if let Some(rq) = &self.rq {
             rq.ring.set_receive_bell(Some(self.doorbell));
+            // The asking before the look at what was posted without a ring.
+            fence(Ordering::SeqCst);
+            self.asks_for_rings = true;
         }
+    }
+
+    /// Asks for no rings while the card has receives enough. Not of those whose messages
+    /// are lost without a receive, nor where a few are all there are. Whether it begins to
+    /// ask: what was posted until then is to be looked for.
+    pub(crate) fn ask_for_rings_if_needed(&mut self) -> bool {
+        let Some(rq) = &self.rq else { return false };
+        let enough = rq.outstanding() >= rq.most() / 2 && rq.most() >= MANY_RECEIVES;
+        if enough && self.qp_type == QpType::Rc && self.state != State::Err {
+            if self.asks_for_rings {
+                rq.ring.set_receive_bell(None);
+                self.asks_for_rings = false;
+            }
+            return false;
+        }
+        let begins = !self.asks_for_rings;
+        if begins {
+            self.ask_for_rings();
+        }
+        begins
     }
 }
 

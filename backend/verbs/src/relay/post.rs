@@ -2,6 +2,7 @@
 
 use super::Relay;
 use super::objects::{Connection, PostedSend, Qp, WrId, place};
+use super::receives::ReceiveQueue;
 use crate::card::Link;
 use crate::host::{MAX_INLINE, MAX_SGE, Payload, To};
 use masq_spec::queue::{Cqe, SEND_DATA, SendFlags, SendOpcode, SendWqe, Sge, WcOpcode, WcStatus};
@@ -337,6 +338,10 @@ impl Relay {
             Err(_) => true,
         };
         let recv_cq = qp.recv_cq;
+        let mut more = more;
+        if self.is_frugal && qp.ask_for_rings_if_needed() {
+            more |= qp.rq.as_ref().is_some_and(ReceiveQueue::has_news);
+        }
         if posted > 0 {
             self.heat(recv_cq);
         }

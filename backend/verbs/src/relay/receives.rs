@@ -105,6 +105,11 @@ impl ReceiveQueue {
         self.posted.len() - self.free.len()
     }
 
+    /// Receives that the card may have.
+    pub(crate) fn most(&self) -> usize {
+        self.posted.len()
+    }
+
     /// Puts what the driver posted into a batch, by the names that `id` gives.
     /// `regions`: on a card that goes by where memory is mapped.
     pub(crate) fn fill(

@@ -8,7 +8,8 @@ use masq_device::{CqSpec, DomainKey, EndpointKey, EventSink, Grants, QpSpec, Ses
 use masq_memory::{DoorbellPage, MappedRing, SharedFile};
 use masq_spec::device::Features;
 use masq_spec::queue::{
-    ARM_ANY, Cqe, HDR_CQ_CONSUMER, RecvWqe, SendFlags, SendOpcode, SendWqe, Sge, WcStatus, ring_len,
+    ARM_ANY, Cqe, HDR_CQ_CONSUMER, HDR_RECEIVE_BELL, RecvWqe, SendFlags, SendOpcode, SendWqe, Sge,
+    WcStatus, ring_len,
 };
 use masq_spec::verbs::{QpAttr, QpCaps, QpMask, QpType, Ring, State};
 use rustix::event::{EventfdFlags, eventfd};
@@ -47,6 +48,12 @@ const CQ: u32 = 1;
 const QP: u32 = 2;
 /// Messages in a round: several batches, and several polls.
 const MESSAGES: u32 = 100;
+/// What each request names.
+const SGE: Sge = Sge {
+    addr: 0x1000,
+    length: 8,
+    lkey: 1,
+};
 
 #[derive(Default)]
 struct Events(AtomicU32);
@@ -86,14 +93,15 @@ struct Program {
     sq: MappedRing,
     rq: MappedRing,
     cq: MappedRing,
-    /// Messages so far.
+    /// Messages, and receives, so far.
     sent: u32,
+    received: u32,
     /// Completions that it has polled.
     polled: u32,
 }
 
 impl Program {
-    fn new() -> Self {
+    fn new(is_frugal: bool) -> Self {
         let fake = FakeCard::new();
         let card = Card {
             name: "fake0".into(),
@@ -115,7 +123,7 @@ impl Program {
             gone: counter(),
         };
         let waiting = Arc::new(crate::network::Waiting::new().unwrap());
-        let mut relay = Relay::new(Arc::new(card), host, waiting);
+        let mut relay = Relay::new(Arc::new(card), host, waiting).frugal(is_frugal);
         let (doorbell, events) = (Arc::new(DoorbellPage::new().unwrap()), Arc::default());
         let session = SessionSpec {
             label: "blue/a#1".into(),
@@ -178,18 +186,14 @@ impl Program {
             rq,
             cq,
             sent: 0,
+            received: 0,
             polled: 0,
         }
     }
 
-    /// Posts messages to itself and receives for them, every second signalled.
-    fn post(&mut self) {
-        let sge = Sge {
-            addr: 0x1000,
-            length: 8,
-            lkey: 1,
-        };
-        for index in self.sent..self.sent + MESSAGES {
+    /// Posts receives; whether it rang for them.
+    fn receive(&mut self, count: u32) -> bool {
+        for index in self.received..self.received + count {
             let receive = RecvWqe {
                 stamp: 0,
                 num_sge: 1,
@@ -197,8 +201,25 @@ impl Program {
             };
             let mut slot = [0; 32];
             slot[..16].copy_from_slice(receive.as_bytes());
-            slot[16..].copy_from_slice(sge.as_bytes());
+            slot[16..].copy_from_slice(SGE.as_bytes());
             self.rq.publish(index, &slot);
+        }
+        self.received += count;
+        let rings = self.rings_for_receives();
+        if rings {
+            self.doorbell.ring(0);
+        }
+        rings
+    }
+
+    /// Whether the relay wants to be told of receives.
+    fn rings_for_receives(&self) -> bool {
+        self.rq.load_header(HDR_RECEIVE_BELL) != 0
+    }
+
+    /// Posts messages to itself, every second signalled.
+    fn send(&mut self, count: u32) {
+        for index in self.sent..self.sent + count {
             let signalled = match index % 2 {
                 0 => SendFlags::empty(),
                 _ => SendFlags::SIGNALED,
@@ -212,10 +233,10 @@ impl Program {
             };
             let mut slot = [0; 80];
             slot[..64].copy_from_slice(send.as_bytes());
-            slot[64..].copy_from_slice(sge.as_bytes());
+            slot[64..].copy_from_slice(SGE.as_bytes());
             self.sq.publish(index, &slot);
         }
-        self.sent += MESSAGES;
+        self.sent += count;
         self.doorbell.ring(0);
     }
 
@@ -238,10 +259,11 @@ impl Program {
 
 #[test]
 fn requests_and_completions_pass_without_an_allocation() {
-    let mut program = Program::new();
+    let mut program = Program::new(false);
     let mut counts = Vec::new();
     for _ in 0..50 {
-        program.post();
+        assert!(program.receive(MESSAGES));
+        program.send(MESSAGES);
         let before = COUNT.with(Cell::get);
         for _ in 0..20 {
             program.relay.turn(1);
@@ -251,4 +273,39 @@ fn requests_and_completions_pass_without_an_allocation() {
     }
     assert!(program.events.0.load(Ordering::Relaxed) >= 49);
     assert_eq!(counts[5..].iter().sum::<u64>(), 0, "{counts:?}");
+}
+
+/// The card of the test refuses a message that finds no receive.
+#[test]
+fn a_frugal_relay_asks_for_rings_only_while_the_card_is_short_of_receives() {
+    let mut program = Program::new(true);
+    let turns = |program: &mut Program| {
+        for _ in 0..20 {
+            program.relay.turn(1);
+        }
+    };
+    assert!(program.receive(100));
+    turns(&mut program);
+    assert!(program.receive(100), "less than half");
+    turns(&mut program);
+    assert!(!program.receive(20), "the card has 200 of 256");
+    program.send(30);
+    turns(&mut program);
+    assert_eq!(program.poll(), 30 + 15);
+    assert!(
+        !program.receive(30),
+        "the card has 190, those without a ring included"
+    );
+    for _ in 0..2 {
+        program.send(110);
+        turns(&mut program);
+        assert_eq!(program.poll(), 110 + 55);
+    }
+    assert!(program.rings_for_receives(), "the card has none");
+
+    assert!(program.receive(200));
+    turns(&mut program);
+    assert!(!program.rings_for_receives());
+    program.relay.failed(0, "for the test");
+    assert!(program.rings_for_receives(), "each is flushed at once");
 }
