@@ -115,6 +115,7 @@ impl Program {
             features: Features::empty(),
             has_iova: true,
             node: None,
+            node_guid: 0,
         };
         let host = Host {
             context: Arc::clone(&fake.context),

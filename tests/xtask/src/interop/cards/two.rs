@@ -68,10 +68,6 @@ fn with_two(alpha: &CardHost, second: Driver) -> anyhow::Result<()> {
     blue.goes_on()?;
     red.goes_on()?;
 
-    // With several devices librdmacm, which siw takes, keeps each open until masqd ends.
-    if second == Driver::Siw {
-        return Ok(());
-    }
     alpha.run(&format!("rdma link delete {device}"))?;
     let out = red.client.wait(SOON)?;
     ensure!(out.status != 0, "{}", told(ENDLESS, &out));
