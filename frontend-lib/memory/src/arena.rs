@@ -32,6 +32,9 @@ pub(crate) const SHARED_PAGE: usize = 4096;
 /// where it is, and has stand-ins or is reached through `/proc/PID/mem`.
 pub const MOVE_ENV: &str = "MASQ_MOVE";
 
+/// How often memory is looked at that another registration may be moving.
+const PROBES: u32 = 16;
+
 /// Low descriptor numbers are left to the program, which may hold them in `select` sets.
 const LOWEST_FD: i32 = 200;
 
@@ -219,6 +222,23 @@ impl Arena {
         }
     }
 
+    /// Looks for device memory, without the lock. Pages that another registration moves are
+    /// nowhere meanwhile: what seems to be missing is looked for once more while nothing moves.
+    fn probe(&self, maps: &mut Maps, range: Span, want_write: bool) -> Result<(), RegError> {
+        let mut tries = 0;
+        loop {
+            let probed = probe_devices(maps, range, want_write, self.file);
+            maps.restart();
+            tries += 1;
+            if probed.is_ok() || matches!(probed, Err(RegError::Device { .. })) || tries == PROBES {
+                return probed;
+            }
+            let _locked = lock();
+            survey(maps, range, want_write, self.file)?;
+            maps.restart();
+        }
+    }
+
     /// Registers `len` bytes at `addr`: moves the whole pages inside that can be moved, and says
     /// how each piece is reached. `want_write`: the backend will write to it.
     ///
@@ -235,8 +255,7 @@ impl Arena {
         let range = Span::checked(addr, len)?;
         // Not under the lock: the first touch of a file's page may wait for its server.
         let mut maps = Maps::open().map_err(|error| error.during("open(/proc/self/maps)"))?;
-        probe_devices(&mut maps, range, want_write, self.file)?;
-        maps.restart();
+        self.probe(&mut maps, range, want_write)?;
 
         let mut locked = lock();
         self.check_alive()?;
