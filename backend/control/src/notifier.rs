@@ -30,8 +30,12 @@ const RETRY_MOST: Duration = Duration::from_millis(32);
 /// Every so many signals the processor's time of one is taken.
 const SAMPLE: u32 = 4;
 /// A signal that costs more has too many waiters, which only a tenant that means harm has:
-/// its events are its own thread's from then on.
+/// its events are its own thread's once the next ones have shown the same.
 const DEAR: Duration = Duration::from_millis(1);
+/// How many after a dear one are looked at, and how many of these must be dear too. Some
+/// kernels (User-Mode Linux) count in ticks, and a cheap one may have all of a tick.
+const CHECKS: u32 = 8;
+const CONFIRMED: u32 = 3;
 /// Interrupts a blocked write; its handler does nothing.
 pub(crate) const INTERRUPT: Signal = Signal::SIGUSR2;
 
@@ -79,6 +83,9 @@ pub(crate) struct Notifier {
     control: Mutex<Option<Arc<File>>>,
     /// Signals that were made at once.
     signals: AtomicU32,
+    /// After a dear one: how many are still to be looked at, and how many were dear.
+    checks: AtomicU32,
+    confirmed: AtomicU32,
     /// They are dear.
     dear: AtomicBool,
 }
@@ -102,6 +109,8 @@ impl Notifier {
             queues: Mutex::default(),
             control: Mutex::default(),
             signals: AtomicU32::new(0),
+            checks: AtomicU32::new(0),
+            confirmed: AtomicU32::new(0),
             dear: AtomicBool::new(false),
         })
     }
@@ -251,12 +260,14 @@ impl Notifier {
     /// eventfd in the time of who signals.
     fn sampled<T>(&self, signal: impl FnOnce() -> T) -> T {
         let count = self.signals.fetch_add(1, Ordering::Relaxed);
-        if !count.is_multiple_of(SAMPLE) {
+        let checks = self.checks.load(Ordering::Relaxed);
+        if checks == 0 && !count.is_multiple_of(SAMPLE) {
             return signal();
         }
         let before = processor_time();
         let done = signal();
-        if processor_time().saturating_sub(before) > DEAR {
+        let is_dear = processor_time().saturating_sub(before) > DEAR;
+        if self.confirms(checks, is_dear) {
             tracing::warn!(
                 session = self.label,
                 "its eventfd has too many waiters; its events are delivered by its own thread"
@@ -264,6 +275,20 @@ impl Notifier {
             self.dear.store(true, Ordering::Relaxed);
         }
         done
+    }
+
+    /// Whether enough signals were dear, this one included. `checks`: how many were still to
+    /// be looked at before it. Threads that signal at once may miscount by one.
+    fn confirms(&self, checks: u32, is_dear: bool) -> bool {
+        if checks == 0 {
+            if is_dear {
+                self.confirmed.store(0, Ordering::Relaxed);
+                self.checks.store(CHECKS, Ordering::Relaxed);
+            }
+            return false;
+        }
+        self.checks.store(checks - 1, Ordering::Relaxed);
+        is_dear && self.confirmed.fetch_add(1, Ordering::Relaxed) + 1 >= CONFIRMED
     }
 
     fn start(self: &Arc<Self>) {

@@ -57,3 +57,18 @@ fn an_ordinary_eventfd_is_signalled_at_once() {
     assert_eq!(u64::from_ne_bytes(count), 3);
     assert!(lock(&notifier.handle).is_none(), "no thread was needed");
 }
+
+/// A kernel that counts in ticks has a cheap signal look dear now and then.
+#[test]
+fn one_dear_signal_among_cheap_ones_changes_nothing() {
+    let notifier = Notifier::new("test".into());
+    let look = |is_dear| notifier.confirms(notifier.checks.load(Ordering::Relaxed), is_dear);
+    for _ in 0..10 {
+        assert!(!look(true));
+        for cheap in 0..CHECKS {
+            assert!(!look(cheap == 2 || cheap == 5));
+        }
+    }
+    let dear = (0..=CONFIRMED).map(|_| look(true));
+    assert!(dear.eq([false, false, false, true]));
+}
