@@ -67,7 +67,9 @@ impl VerbsDevice {
                     context,
                 };
                 let relay = Relay::new(Arc::clone(&card), host, Arc::clone(&waiting));
-                Ok(relay.frugal(config.idle.is_zero()))
+                // iWARP has no RNR: a message that finds no receive ends the connection.
+                let waits_for_receives = card.link != Link::Iwarp;
+                Ok(relay.frugal(config.idle.is_zero() && waits_for_receives))
             });
             paths.push(Arc::new(path.map_err(fails("start a data-path thread"))?));
         }
