@@ -1,39 +1,14 @@
 //! Events reach their queue at no cost to the data path, which has them.
-#![allow(unsafe_code)] // a global allocator
 
 use super::*;
 use crate::eventfd::signaller;
 use crate::notifier::{EventQueue, Sink};
+use allocation_counter::measure;
 use masq_device::EventSink as _;
 use masq_spec::event::COMPLETION;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{pread, pwrite, read};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs::File;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-// SAFETY: all is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const QUEUE: u32 = 2;
 const SIZE: u16 = 64;
@@ -114,11 +89,12 @@ fn an_event_is_delivered_without_an_allocation() {
     driver.offer(SIZE);
     let sink = Sink(Arc::clone(&driver.notifier));
     sink.completion(QUEUE, 7);
-    let before = COUNT.with(Cell::get);
-    for _ in 1..SIZE {
-        sink.completion(QUEUE, 7);
-    }
-    assert_eq!(COUNT.with(Cell::get) - before, 0);
+    let allocations = measure(|| {
+        for _ in 1..SIZE {
+            sink.completion(QUEUE, 7);
+        }
+    });
+    assert_eq!(allocations.count_total, 0);
     assert_eq!(driver.used(), SIZE);
     let mut count = [0; 8];
     read(&*driver.call, &mut count).unwrap();

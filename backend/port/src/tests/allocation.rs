@@ -1,33 +1,7 @@
 //! The data path allocates nothing.
-#![allow(unsafe_code)] // a global allocator
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use super::*;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-// SAFETY: all is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use allocation_counter::measure;
 
 /// Sends packets, alone and in trains, some of them wrong; receives them.
 fn round(from: &mut dyn Port, to: &mut [AnyPort], payload: &[u8]) -> usize {
@@ -61,12 +35,13 @@ fn packets_in_and_out_allocate_nothing() {
         let mut threads = threads.unwrap();
         let payload = payload(1, 4096);
         round(&mut *from, &mut threads, &payload);
-        let before = COUNT.with(Cell::get);
         let mut seen = 0;
-        for _ in 0..50 {
-            seen += round(&mut *from, &mut threads, &payload);
-        }
-        assert_eq!(COUNT.with(Cell::get) - before, 0);
+        let allocations = measure(|| {
+            for _ in 0..50 {
+                seen += round(&mut *from, &mut threads, &payload);
+            }
+        });
+        assert_eq!(allocations.count_total, 0);
         // IPv6 has no identification that could be wrong.
         assert_eq!(seen, 50 * if v6 { 14 } else { 12 });
         let counters = threads[0].counters().plus(&threads[1].counters());

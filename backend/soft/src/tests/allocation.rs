@@ -1,42 +1,15 @@
 //! The data path of mapped memory allocates nothing.
-#![allow(unsafe_code)] // a global allocator
 
 use super::harness::*;
 use crate::engine::Tap;
+use allocation_counter::measure;
 use masq_device::{CaptureView, EndpointKey};
 use masq_spec::queue::SendOpcode as Op;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-// SAFETY: all is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Runs the engine until all is done and returns its allocations.
 fn settle(w: &mut World) -> u64 {
-    let before = COUNT.with(Cell::get);
-    w.settle();
-    COUNT.with(Cell::get) - before
+    measure(|| w.settle()).count_total
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The data path allocates nothing.
-#![allow(unsafe_code)] // a global allocator
 
 use super::*;
 use crate::card::Link;
 use crate::host::tests::FakeCard;
+use allocation_counter::measure;
 use masq_device::{CqSpec, DomainKey, EndpointKey, EventSink, Grants, QpSpec, SessionSpec};
 use masq_memory::{DoorbellPage, MappedRing, SharedFile};
 use masq_spec::device::Features;
@@ -14,33 +14,8 @@ use masq_spec::queue::{
 use masq_spec::verbs::{QpAttr, QpCaps, QpMask, QpType, Ring, State};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::{FromZeros, IntoBytes};
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-// SAFETY: all is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const SLOTS: u32 = 256;
 const STRIDE: u32 = 128;
@@ -258,6 +233,13 @@ impl Program {
     }
 }
 
+/// Until nothing is left to do.
+fn turns(program: &mut Program) {
+    for _ in 0..20 {
+        program.relay.turn(1);
+    }
+}
+
 #[test]
 fn requests_and_completions_pass_without_an_allocation() {
     let mut program = Program::new(false);
@@ -265,11 +247,7 @@ fn requests_and_completions_pass_without_an_allocation() {
     for _ in 0..50 {
         assert!(program.receive(MESSAGES));
         program.send(MESSAGES);
-        let before = COUNT.with(Cell::get);
-        for _ in 0..20 {
-            program.relay.turn(1);
-        }
-        counts.push(COUNT.with(Cell::get) - before);
+        counts.push(measure(|| turns(&mut program)).count_total);
         assert_eq!(program.poll(), MESSAGES + MESSAGES / 2);
     }
     assert!(program.events.0.load(Ordering::Relaxed) >= 49);
@@ -280,11 +258,6 @@ fn requests_and_completions_pass_without_an_allocation() {
 #[test]
 fn a_frugal_relay_asks_for_rings_only_while_the_card_is_short_of_receives() {
     let mut program = Program::new(true);
-    let turns = |program: &mut Program| {
-        for _ in 0..20 {
-            program.relay.turn(1);
-        }
-    };
     assert!(program.receive(100));
     turns(&mut program);
     assert!(program.receive(100), "less than half");
