@@ -133,6 +133,8 @@ pub(super) const PAIRS: &[Pair] = &[
     by_cm!(Apart, Ud, "udaddy", "return status 0", "udaddy -C 20", "udaddy -s {cm} -C 20"),
     by_cm!(Apart, Cm, "rstream", "Gb/sec", "rstream -S 4096 -I 100 -C 10 -T v", "rstream -s {cm} -S 4096 -I 100 -C 10 -T v"),
     perftest_cm!("cm-ib_send_bw", Says::Row(65536, 500), "ib_send_bw -R -F -e -s 65536 -n 500"),
+    // By events a client for an RNIC may wait for ever, on the bare card too.
+    perftest_cm!("cm-ib_send_bw-many", Says::Row(64, 20000), "ib_send_bw -R -F -s 64 -n 20000"),
     perftest_cm!("cm-ib_read_lat", Says::Row(64, 200), "ib_read_lat -R -F -e -s 64 -n 200"),
     same!(Near, Rc, "near-ibv_rc_pingpong", PINGED, "ibv_rc_pingpong -g {gid} -n 200 -e -c"),
     same!(Near, Ud, "near-ibv_ud_pingpong", PINGED, "ibv_ud_pingpong -g {gid} -s 1024 -n 200 -e -c"),
