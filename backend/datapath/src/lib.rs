@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod completion;
 mod config;
 mod courtesy;
@@ -19,8 +20,9 @@ mod rota;
 mod thread;
 mod turns;
 
+pub use clock::{Clock, monotonic};
 pub use completion::{CompletionRing, Pushed};
 pub use config::DataPathConfig;
 pub use rota::Rota;
-pub use thread::{DataPath, Engine, Readable, Waker, monotonic};
+pub use thread::{DataPath, Engine, Readable, Waker};
 pub use turns::{Lane, Turns};

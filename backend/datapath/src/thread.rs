@@ -1,12 +1,12 @@
 //! A data-path thread: polls its engine, yields, sleeps.
 
 use crate::DataPathConfig;
+use crate::clock::Clock;
 use crate::courtesy::Courtesy;
 use crossbeam_queue::ArrayQueue;
 use masq_device::{DeviceError, Result};
 use masq_transport::Nanos;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
-use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -15,22 +15,24 @@ use std::thread::JoinHandle;
 
 /// What a data-path thread runs.
 pub trait Engine: Send + 'static {
+    /// The engine's time, which stands still within a turn.
+    fn clock(&self) -> &Clock;
     /// Serves all that waits, a bounded piece of each. Returns whether there was
     /// anything to do.
-    fn turn(&mut self, now: Nanos) -> bool;
+    fn turn(&mut self) -> bool;
     /// Whether the next turn has something to do already.
     fn has_work(&self) -> bool;
     /// When to wake at the latest.
-    fn next_wake(&self, now: Nanos) -> Option<Nanos>;
+    fn next_wake(&self) -> Option<Nanos>;
     /// Has whoever brings work wake the thread, or not any more.
     fn set_armed(&mut self, armed: bool);
     /// Whether a turn without work costs a system call: as dear as many polls.
     fn looks_are_dear(&self) -> bool {
         false
     }
-    /// The thread has slept until `now`.
-    fn woken(&mut self, now: Nanos, readable: Readable) {
-        let _ = (now, readable);
+    /// The thread has slept.
+    fn woken(&mut self, readable: Readable) {
+        let _ = readable;
     }
     /// Whether [`Self::descriptors`] would answer otherwise than before.
     fn has_other_descriptors(&mut self) -> bool {
@@ -106,14 +108,6 @@ struct Shared<E> {
 pub struct DataPath<E: Engine> {
     shared: Arc<Shared<E>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC.
-pub fn monotonic() -> Nanos {
-    let time = clock_gettime(ClockId::Monotonic);
-    (time.tv_sec as u64)
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(time.tv_nsec as u64)
 }
 
 impl<E: Engine> DataPath<E> {
@@ -283,6 +277,7 @@ impl<E: Engine> Shared<E> {
     fn idle_engine(&self) -> Result<Option<MutexGuard<'_, E>>> {
         match self.engine.try_lock() {
             Ok(mut engine) => {
+                engine.clock().forget();
                 self.serve_calls(&mut engine);
                 Ok(Some(engine))
             }
@@ -322,23 +317,25 @@ impl<E: Engine> Shared<E> {
         let Ok(mut engine) = self.engine.lock() else {
             return;
         };
-        let mut now = monotonic();
-        let mut last_work = now;
+        let mut last_work = engine.clock().now();
         let mut empty = 0;
         let mut courtesy = Courtesy::default();
         while !self.stop.load(Ordering::Relaxed) {
             let called = !self.calls.is_empty() && self.serve_calls(&mut engine);
-            let worked = engine.turn(now) || called;
+            let worked = engine.turn() || called;
             if engine.has_other_descriptors()
                 && let Err(error) = engine.descriptors().and_then(|fds| self.watch_all(fds))
             {
                 tracing::error!(%error, "descriptors of the data path are not watched");
             }
             if worked {
-                (last_work, empty) = (now, 0);
+                empty = 0;
+                if idle > 0 {
+                    last_work = engine.clock().now();
+                }
                 // One that never polls need not look in vain before it sleeps.
                 if idle > 0 || engine.has_work() {
-                    now = monotonic();
+                    engine.clock().forget();
                     continue;
                 }
             }
@@ -348,31 +345,37 @@ impl<E: Engine> Shared<E> {
                 true => 1,
                 false => config.yield_after,
             };
-            let mut after = None;
-            if !rest && empty >= patience {
-                empty = 0;
-                rest = courtesy.is_shunned(now);
-                if !rest {
-                    rustix::thread::sched_yield();
-                    // A clock may cost as much as the yield.
-                    let at = monotonic();
-                    courtesy.yielded(now, at);
-                    after = Some(at);
+            if !rest {
+                let now = engine.clock().now();
+                rest = now.saturating_sub(last_work) >= idle;
+                if empty < patience {
+                    engine.clock().forget();
+                } else {
+                    empty = 0;
+                    if courtesy.is_shunned(now) {
+                        rest = true;
+                    } else {
+                        rustix::thread::sched_yield();
+                        // A clock may cost as much as the yield: the next turn has this time.
+                        engine.clock().forget();
+                        courtesy.yielded(now, engine.clock().now());
+                    }
                 }
             }
-            if !rest && now.saturating_sub(last_work) < idle {
+            if !rest {
                 std::hint::spin_loop();
-                now = after.unwrap_or_else(monotonic);
                 continue;
             }
-            let Some((woken, readable)) = self.sleep(engine, after.unwrap_or(now)) else {
+            let Some((woken, readable)) = self.sleep(engine) else {
                 return;
             };
             engine = woken;
-            now = monotonic();
-            last_work = now;
+            engine.clock().forget();
+            if idle > 0 {
+                last_work = engine.clock().now();
+            }
             if let Some(readable) = readable {
-                engine.woken(now, readable);
+                engine.woken(readable);
             }
         }
     }
@@ -382,7 +385,6 @@ impl<E: Engine> Shared<E> {
     fn sleep<'a>(
         &'a self,
         mut engine: MutexGuard<'a, E>,
-        now: Nanos,
     ) -> Option<(MutexGuard<'a, E>, Option<Readable>)> {
         let mut slept = None;
         engine.set_armed(true);
@@ -390,8 +392,8 @@ impl<E: Engine> Shared<E> {
         // Pairs with the driver's fence between its stamps and its look here.
         fence(Ordering::SeqCst);
         if !engine.has_work() && self.calls.is_empty() {
-            let timeout = engine.next_wake(now).map(|at| {
-                let left = at.saturating_sub(now);
+            let timeout = engine.next_wake().map(|at| {
+                let left = at.saturating_sub(engine.clock().now());
                 Timespec {
                     tv_sec: (left / 1_000_000_000) as i64,
                     tv_nsec: (left % 1_000_000_000) as i64,

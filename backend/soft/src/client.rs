@@ -5,7 +5,7 @@ use crate::engine::{Engine, Inbox, RemotePort, Wire};
 use crate::limits;
 use crate::network::SoftNetwork;
 use masq_datapath::Engine as _;
-use masq_datapath::{DataPath, DataPathConfig, monotonic};
+use masq_datapath::{DataPath, DataPathConfig};
 use masq_device::{
     AhSpec, Capture, CaptureSpec, CqSpec, Device, DeviceError, DomainKey, EndpointKey, Grants,
     Handle, MrSpec, MwSpec, Network, QpChange, QpReport, QpSpec, Result, Session, SessionSpec,
@@ -167,7 +167,8 @@ impl Session for SoftSession {
         let (first, _old) = self.call(move |engine, s| {
             // What was posted before the call counts: it may complete into a
             // ring that is about to be too small.
-            engine.turn(monotonic());
+            engine.clock.forget();
+            engine.turn();
             engine.resize_cq(s, cq, ring, cqe)
         })??;
         Ok(first)

@@ -16,6 +16,7 @@ struct Seen {
 #[derive(Default)]
 struct Counter {
     left: u32,
+    clock: Clock,
     seen: Arc<Seen>,
     /// Rung in each turn.
     bell: Option<Waker>,
@@ -23,7 +24,11 @@ struct Counter {
 }
 
 impl Engine for Counter {
-    fn turn(&mut self, _: Nanos) -> bool {
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn turn(&mut self) -> bool {
         self.seen.turns.fetch_add(1, Ordering::Relaxed);
         if let Some(bell) = &self.bell {
             bell();
@@ -37,7 +42,7 @@ impl Engine for Counter {
         self.left > 0
     }
 
-    fn next_wake(&self, _: Nanos) -> Option<Nanos> {
+    fn next_wake(&self) -> Option<Nanos> {
         None
     }
 
@@ -45,7 +50,7 @@ impl Engine for Counter {
         self.seen.armed.store(armed, Ordering::Relaxed);
     }
 
-    fn woken(&mut self, _: Nanos, readable: Readable) {
+    fn woken(&mut self, readable: Readable) {
         self.seen.woken.lock().unwrap().push(readable.any());
     }
 
@@ -89,6 +94,7 @@ fn a_bell_that_finds_the_thread_awake_does_not_disturb_its_sleep() {
     let seen = Arc::new(Seen::default());
     let path = DataPath::start(0, &config, |bell| {
         Ok(Counter {
+            clock: Clock::default(),
             left: 1,
             seen: Arc::clone(&seen),
             bell: Some(bell),

@@ -141,7 +141,7 @@ impl Engine {
 impl Engine {
     /// Hands a job to the helper of `session`. None: it takes none.
     pub(super) fn send_job(&mut self, q: usize, session: usize, kind: JobKind) -> Option<JobId> {
-        let deadline = self.now.saturating_add(DEADLINE);
+        let deadline = self.clock.now().saturating_add(DEADLINE);
         let id = self.timers.add(deadline, q, Some(session));
         let state = self.sessions.get_mut(session)?;
         let answers = &self.port;

@@ -38,6 +38,7 @@ pub(crate) use wire::{Inbox, Wire};
 
 use completion::GRH_LEN;
 use keys::KeyTable;
+use masq_datapath::Clock;
 use masq_device::{DomainKey, EndpointKey};
 use masq_memory::Piece;
 use masq_spec::verbs::Gid;
@@ -109,7 +110,7 @@ pub(crate) struct Engine {
     datagram_receive: Option<Box<Receive>>,
     /// Answers of remote-memory helpers, drained at each turn.
     pub(crate) port: RemotePort,
-    pub(crate) now: Nanos,
+    pub(crate) clock: Clock,
     /// What the doorbell pages say.
     armed: bool,
 }
@@ -154,8 +155,11 @@ enum Step {
 }
 
 impl masq_datapath::Engine for Engine {
-    fn turn(&mut self, now: Nanos) -> bool {
-        self.now = now;
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn turn(&mut self) -> bool {
         let mut busy = self.take_jobs();
         busy |= self.take_doorbells();
         busy |= self.take_packets();
@@ -190,13 +194,13 @@ impl masq_datapath::Engine for Engine {
             || self.sessions.iter().any(|(_, s)| s.doorbell.is_rung())
     }
 
-    fn next_wake(&self, now: Nanos) -> Option<Nanos> {
+    fn next_wake(&self) -> Option<Nanos> {
         let timer = self.timers.next();
         if self.rnr_waiters.is_empty() {
             return timer;
         }
         // Receives ring no doorbell.
-        let look = now.saturating_add(RECEIVE_LOOK);
+        let look = self.clock.now().saturating_add(RECEIVE_LOOK);
         Some(timer.map_or(look, |at| at.min(look)))
     }
 
@@ -211,7 +215,7 @@ impl masq_datapath::Engine for Engine {
         self.port_is_warm()
     }
 
-    fn woken(&mut self, _: Nanos, readable: masq_datapath::Readable) {
+    fn woken(&mut self, readable: masq_datapath::Readable) {
         self.warm_port(readable.any());
     }
 
@@ -275,7 +279,7 @@ impl Engine {
 
     fn take_timers(&mut self) -> bool {
         let mut busy = false;
-        while let Some(deadline) = self.timers.pop(self.now) {
+        while let Some(deadline) = self.timers.pop(&self.clock) {
             if let Some(helper) = deadline.helper {
                 busy |= self.job_overdue(deadline.qp, helper, deadline.serial);
             } else if let Some(qp) = self.qps.get_mut(deadline.qp)

@@ -401,7 +401,7 @@ impl Engine {
         }
         qp.counters.retries += 1;
         cur.restart();
-        match qp.retry.unanswered(self.now) {
+        match qp.retry.unanswered(self.clock.now()) {
             Verdict::Fail(status) => self.complete(q, cur, status),
             Verdict::Wait => {
                 qp.current = Some(cur);
@@ -453,8 +453,10 @@ impl Engine {
         // Woken before the delay was over, but another was faster: that was no
         // retry.
         let verdict = match nak {
-            Nak::ReceiverNotReady(_) if self.now < qp.rnr_until => Verdict::RetryAt(qp.rnr_until),
-            _ => qp.retry.refused(nak, self.now),
+            Nak::ReceiverNotReady(_) if self.clock.now() < qp.rnr_until => {
+                Verdict::RetryAt(qp.rnr_until)
+            }
+            _ => qp.retry.refused(nak, self.clock.now()),
         };
         match verdict {
             Verdict::Fail(status) => self.complete(q, cur, status),
@@ -498,7 +500,7 @@ impl Engine {
     pub(super) fn hold(&mut self, q: usize, p: usize, mut cur: Box<Current>) -> Step {
         cur.restart();
         cur.waited = true;
-        let until = self.now.saturating_add(HOLD);
+        let until = self.clock.now().saturating_add(HOLD);
         self.await_receive(q, p, cur, until)
     }
 

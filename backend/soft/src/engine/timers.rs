@@ -1,5 +1,6 @@
 //! Deadlines of waiting queue pairs and of helpers.
 
+use masq_datapath::Clock;
 use masq_transport::Nanos;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -52,9 +53,9 @@ impl Timers {
     }
 
     /// Takes one that is due.
-    pub(super) fn pop(&mut self, now: Nanos) -> Option<Deadline> {
+    pub(super) fn pop(&mut self, clock: &Clock) -> Option<Deadline> {
         match self.heap.peek() {
-            Some(Reverse(deadline)) if deadline.at <= now => self.heap.pop().map(|d| d.0),
+            Some(Reverse(deadline)) if deadline.at <= clock.now() => self.heap.pop().map(|d| d.0),
             _ => None,
         }
     }

@@ -880,7 +880,8 @@ impl World {
     // --- time ---
 
     pub(crate) fn turn(&mut self) -> bool {
-        let mut busy = self.engine.turn(self.now);
+        self.engine.clock.set(self.now);
+        let mut busy = self.engine.turn();
         let wired = self.wired.as_ref().filter(|wired| wired.introduces);
         let inbox = wired.map(|wired| Arc::clone(&wired.inbox));
         while let Some(arrival) = inbox.as_ref().and_then(|inbox| inbox.pop()) {

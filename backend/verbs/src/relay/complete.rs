@@ -94,7 +94,7 @@ impl Relay {
         qp.sq.set_device_index(qp.sq_tail);
         qp.is_blocked = false;
         if qp.failed_at.is_some() {
-            qp.failed_at = Some(self.now);
+            qp.failed_at = Some(self.clock.now());
         }
         let status = send_status(qp, wc.status);
         let cqe = Cqe {
@@ -177,7 +177,7 @@ impl Relay {
         };
         let qp = self.qps.get_mut(q)?;
         if qp.failed_at.is_some() {
-            qp.failed_at = Some(self.now);
+            qp.failed_at = Some(self.clock.now());
         }
         let posted = qp.rq.as_mut()?.finish(entry)?;
         if self.is_frugal {
@@ -366,7 +366,7 @@ impl Relay {
                     continue;
                 }
             };
-            if self.now.saturating_sub(since) < PEER_PATIENCE {
+            if self.clock.now().saturating_sub(since) < PEER_PATIENCE {
                 i += 1;
                 continue;
             }
@@ -379,7 +379,7 @@ impl Relay {
 
     /// A queue pair is in ERROR: what comes from now on is flushed.
     pub(super) fn failed(&mut self, q: usize, cause: &'static str) {
-        let now = self.now;
+        let now = self.clock.now();
         let Some(qp) = self.qps.get_mut(q) else {
             return;
         };
@@ -442,8 +442,8 @@ impl Relay {
             };
             let receives = qp.rq.as_ref().map_or(0, |rq| rq.outstanding());
             let owed = qp.outstanding() > 0 || receives > 0;
-            let since = qp.failed_at.unwrap_or(self.now);
-            if owed && self.now.saturating_sub(since) < PATIENCE {
+            let since = qp.failed_at.unwrap_or(self.clock.now());
+            if owed && self.clock.now().saturating_sub(since) < PATIENCE {
                 i += 1;
                 continue;
             }

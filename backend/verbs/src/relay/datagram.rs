@@ -98,7 +98,7 @@ impl Relay {
                     taken,
                     wc: *wc,
                     sender,
-                    until: self.now.saturating_add(HOLD),
+                    until: self.clock.now().saturating_add(HOLD),
                 });
             }
         }
@@ -303,7 +303,7 @@ impl Relay {
         if self.senders.held.is_empty() {
             return false;
         }
-        let now = self.now;
+        let now = self.clock.now();
         let mut held = std::mem::take(&mut self.senders.held);
         let before = held.len();
         held.retain(|held| {

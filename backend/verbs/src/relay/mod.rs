@@ -29,7 +29,7 @@ pub(crate) use objects::{Ah, Mr};
 use crate::card::Card;
 use crate::host::{AsyncElement, Channel, Context, ReceiveBatch, SendBatch, Ticket, Wc};
 use datagram::Senders;
-use masq_datapath::{Engine, Readable, Rota, Turns};
+use masq_datapath::{Clock, Engine, Readable, Rota, Turns};
 use masq_device::Handle;
 use masq_memory::Piece;
 use masq_spec::event::AsyncEvent;
@@ -48,6 +48,8 @@ const CQ_HEAT: u32 = 2_000;
 const POLL: usize = 32;
 /// Items of work in one turn.
 const ITEMS: usize = 32;
+/// Turns without sleep after which a thread asks what time it is, for these.
+const LOOK_TURNS: u32 = 32;
 /// How often a busy thread looks for news of CQs that it does not poll.
 const CHANNEL_LOOK: Nanos = 50_000;
 /// How often a busy thread looks for asynchronous events of the card.
@@ -93,7 +95,8 @@ pub(crate) struct Relay {
     /// Scratch for the queue pairs of this host that a batch of sends is for.
     receivers: Vec<u32>,
     wcs: Box<[Wc]>,
-    now: Nanos,
+    clock: Clock,
+    turns_since_look: u32,
     looked_for_events: Nanos,
     looked_at_channel: Nanos,
     /// Completions came just before the thread was to sleep.
@@ -162,7 +165,8 @@ impl Relay {
             receives,
             receivers: Vec::with_capacity(crate::host::BATCH),
             wcs: vec![Wc::default(); POLL].into(),
-            now: 0,
+            clock: Clock::default(),
+            turns_since_look: 0,
             looked_for_events: 0,
             looked_at_channel: 0,
             found: false,
@@ -278,12 +282,24 @@ impl Relay {
         }
     }
 
+    /// Looks at what wakes the thread when it sleeps, now and then.
+    fn look(&mut self) {
+        let now = self.clock.now();
+        if now.saturating_sub(self.looked_at_channel) > CHANNEL_LOOK {
+            self.looked_at_channel = now;
+            self.take_channel(usize::MAX);
+        }
+        if now.saturating_sub(self.looked_for_events) > EVENT_LOOK {
+            self.looked_for_events = now;
+            self.take_events();
+        }
+    }
+
     /// Takes what the completion channel says, `most` events of it.
     fn take_channel(&mut self, most: usize) {
         let Some(channel) = self.host.as_ref().map(|host| Arc::clone(&host.channel)) else {
             return;
         };
-        self.looked_at_channel = self.now;
         for ticket in std::iter::from_fn(|| channel.next()).take(most) {
             if let Some(Object::Cq(index)) = self.tickets.get(&ticket.0).copied() {
                 if let Some(cq) = self.cqs.get_mut(index) {
@@ -297,7 +313,6 @@ impl Relay {
 
     /// Takes the card's asynchronous events.
     fn take_events(&mut self) {
-        self.looked_for_events = self.now;
         let Some(host) = &self.host else { return };
         if host.is_unplugged() {
             return self.card_is_gone("it was taken away");
@@ -386,8 +401,11 @@ fn is_readable(fd: &impl AsFd) -> bool {
 }
 
 impl Engine for Relay {
-    fn turn(&mut self, now: Nanos) -> bool {
-        self.now = now;
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn turn(&mut self) -> bool {
         let mut busy = std::mem::take(&mut self.found);
         busy |= self.take_doorbells();
         busy |= self.poll_hot();
@@ -401,11 +419,10 @@ impl Engine for Relay {
         busy |= self.take_failing();
         busy |= self.take_unconnected();
         busy |= self.take_held_datagrams();
-        if now.saturating_sub(self.looked_at_channel) > CHANNEL_LOOK {
-            self.take_channel(usize::MAX);
-        }
-        if now.saturating_sub(self.looked_for_events) > EVENT_LOOK {
-            self.take_events();
+        self.turns_since_look += 1;
+        if self.turns_since_look >= LOOK_TURNS {
+            self.turns_since_look = 0;
+            self.look();
         }
         busy
     }
@@ -416,7 +433,7 @@ impl Engine for Relay {
             || self.sessions.iter().any(|(_, s)| s.doorbell.is_rung())
     }
 
-    fn next_wake(&self, now: Nanos) -> Option<Nanos> {
+    fn next_wake(&self) -> Option<Nanos> {
         let failing = self
             .failing
             .iter()
@@ -427,12 +444,11 @@ impl Engine for Relay {
                 .iter()
                 .filter_map(|q| match self.qps.get(*q)?.connection {
                     Connection::Waiting(Some(since)) => Some(since.saturating_add(PEER_PATIENCE)),
-                    _ => Some(now),
+                    _ => Some(0),
                 });
         let held = self.senders.next_wake();
         let next = [failing, unconnected.min(), held];
-        let next = next.into_iter().flatten().min()?;
-        Some(next.max(now))
+        next.into_iter().flatten().min()
     }
 
     fn set_armed(&mut self, armed: bool) {
@@ -463,10 +479,9 @@ impl Engine for Relay {
         }
     }
 
-    fn woken(&mut self, now: Nanos, readable: Readable) {
-        self.now = now;
+    fn woken(&mut self, readable: Readable) {
         // What is not readable has been looked at, in a way.
-        (self.looked_at_channel, self.looked_for_events) = (now, now);
+        self.turns_since_look = 0;
         if readable.has(CHANNEL) {
             // Mostly it is the only one; whether there are more costs a call to know.
             self.take_channel(1);

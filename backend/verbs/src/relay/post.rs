@@ -61,7 +61,7 @@ impl Relay {
             && let Connection::Waiting(since @ None) = &mut qp.connection
             && qp.sq.is_published(qp.sq_head)
         {
-            *since = Some(self.now);
+            *since = Some(self.clock.now());
             self.unconnected.push(q);
         }
         false

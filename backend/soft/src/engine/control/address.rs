@@ -38,7 +38,7 @@ impl Engine {
             return Ok(());
         }
         for _ in 0..LAST_TURNS {
-            if !self.turn(self.now) {
+            if !self.turn() {
                 break;
             }
         }

@@ -89,7 +89,7 @@ impl Engine {
             path: path_to(dst, &ah.attr),
         };
         let len = usize::from(emitted.packet_len());
-        taps.show(self.now, &trip, len, |out| {
+        taps.show(self.clock.now(), &trip, len, |out| {
             lay_out(&emitted, payload, out, |out| {
                 self.load_front(false, 0, out, |_, _| false)
             })

@@ -254,7 +254,7 @@ impl Engine {
         let request = describe(0, Some(opcode), cur);
         Some(Talk {
             taps,
-            time: self.now,
+            time: self.clock.now(),
             requester: q,
             forth: Trip {
                 ends: [Some(qp.endpoint), there],

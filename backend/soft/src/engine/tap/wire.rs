@@ -51,7 +51,7 @@ impl Engine {
         };
         Some(Watch {
             taps,
-            time: self.now,
+            time: self.clock.now(),
             endpoint: qp.endpoint,
             renamed: pair(self.virtual_address(q)?, peer),
         })
@@ -108,7 +108,9 @@ impl Engine {
                 hop_limit: incoming.hop_limit,
             },
         };
-        taps.show(self.now, &trip, packet.len(), |out| copy(packet, out));
+        taps.show(self.clock.now(), &trip, packet.len(), |out| {
+            copy(packet, out)
+        });
     }
 }
 

@@ -91,7 +91,7 @@ impl Engine {
             return;
         }
         if incoming.traffic_class.ecn() == Ecn::Congested {
-            link.responder.congestion(self.now);
+            link.responder.congestion(self.clock.now());
         }
         let is_request = headers.bth.opcode.is_request();
         // What the peer sends may answer what it acknowledged before, and programs that
@@ -126,7 +126,7 @@ impl Engine {
             }
             arrival.fate
         } else {
-            let now = self.now;
+            let now = self.clock.now();
             let Some(requester) = &mut link.requester else {
                 return;
             };

@@ -147,7 +147,7 @@ impl Engine {
             partition: incoming.packet.bth().pkey(),
             qpn: deth.src_qpn(),
         };
-        let now = self.now;
+        let now = self.clock.now();
         match desk.senders.whose(sender, now) {
             Whose::Sender(who) => self.datagram_of(desk, &who, incoming),
             Whose::Nobody => desk.counters.refused_datagrams += 1,
@@ -182,7 +182,7 @@ impl Engine {
 
     /// The control side says whose a queue pair is: what was held of it arrives.
     pub(crate) fn learn(&mut self, key: SenderKey, who: Option<Sender>) {
-        let now = self.now;
+        let now = self.clock.now();
         let Some(mut wire) = self.wire.take() else {
             return;
         };

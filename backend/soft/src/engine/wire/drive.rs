@@ -63,11 +63,12 @@ impl Engine {
         if !answers_wait && self.send(q, link, wire, bytes, Half::Responder) == Flow::Spent {
             return Some(Step::More);
         }
-        let now = self.now;
         if let Some(requester) = &mut link.requester
-            && requester.deadline().is_some_and(|at| at <= now)
+            && requester
+                .deadline()
+                .is_some_and(|at| at <= self.clock.now())
         {
-            requester.expire(now);
+            requester.expire(self.clock.now());
         }
         let mut worked = *bytes < before;
         loop {
@@ -152,7 +153,7 @@ impl Engine {
             if *bytes == 0 && !wire.continues(&link.path) {
                 return Flow::Spent;
             }
-            let Some(packet) = link.next_packet(half, self.now) else {
+            let Some(packet) = link.next_packet(half, self.clock.now()) else {
                 return Flow::Idle;
             };
             match self.emit(q, link, wire, &packet, &mut listed) {

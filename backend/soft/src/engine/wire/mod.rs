@@ -33,6 +33,7 @@ pub(crate) use link::Link;
 pub(super) use link::{mtu as mtu_of, path_to};
 
 use super::Engine;
+use masq_datapath::Clock;
 use masq_device::{MAD_LEN, WireReport};
 use masq_port::Port;
 use masq_transport::Nanos;
@@ -107,16 +108,18 @@ impl Wire {
     }
 
     /// Whether it is time to look at the port.
-    fn is_due(&self, now: Nanos) -> bool {
-        self.quiet < WARM_LOOKS || now >= self.look_at
+    fn is_due(&self, clock: &Clock) -> bool {
+        self.quiet < WARM_LOOKS || clock.now() >= self.look_at
     }
 
-    fn looked(&mut self, found: usize, now: Nanos) {
+    fn looked(&mut self, found: usize, clock: &Clock) {
         self.quiet = match found {
             0 => self.quiet.saturating_add(1),
             _ => 0,
         };
-        self.look_at = now.saturating_add(COLD_LOOK);
+        if self.quiet >= WARM_LOOKS {
+            self.look_at = clock.now().saturating_add(COLD_LOOK);
+        }
     }
 }
 
@@ -167,8 +170,8 @@ impl Engine {
 
     /// Takes what the port has received.
     pub(super) fn take_packets(&mut self) -> bool {
-        let now = self.now;
-        if self.wire.as_ref().is_none_or(|wire| !wire.is_due(now)) {
+        let clock = &self.clock;
+        if self.wire.as_ref().is_none_or(|wire| !wire.is_due(clock)) {
             return false;
         }
         let Some(mut wire) = self.wire.take_if(|wire| !std::mem::take(&mut wire.dry)) else {
@@ -193,7 +196,7 @@ impl Engine {
                 self.arrived(&mut desk, &incoming);
             }
         }
-        wire.looked(found, now);
+        wire.looked(found, &self.clock);
         self.wire = Some(wire);
         found > 0
     }
