@@ -44,14 +44,14 @@ macro_rules! library {
             /// One of which nothing may be called.
             #[cfg(test)]
             #[allow(dead_code)] // of one library only
-            pub(super) fn aborting() -> Arc<Self> {
+            pub(super) fn aborting() -> Self {
                 $(
                     unsafe extern "C" fn $name($(_: $arg),*) $(-> $out)? {
                         std::process::abort()
                     }
                 )*
                 let loaded = libloading::os::unix::Library::this().into();
-                Arc::new(Self { $($name,)* _loaded: loaded })
+                Self { $($name,)* _loaded: loaded }
             }
         }
     };

@@ -91,6 +91,10 @@ unsafe extern "C" fn req_notify_cq(_: *mut ibv_cq, _: libc::c_int) -> libc::c_in
     0
 }
 
+unsafe extern "C" fn modify_qp(_: *mut ibv_qp, _: *mut ibv_qp_attr, _: libc::c_int) -> libc::c_int {
+    0
+}
+
 /// Objects of the card, which live as long as the process: nothing may be released.
 pub(crate) struct FakeCard {
     pub(crate) context: Arc<Context>,
@@ -111,8 +115,10 @@ impl FakeCard {
         raw.ops.post_recv = Some(post_recv);
         raw.ops.poll_cq = Some(poll_cq);
         raw.ops.req_notify_cq = Some(req_notify_cq);
+        let mut library = Library::aborting();
+        library.ibv_modify_qp = modify_qp;
         let context = Arc::new(Context {
-            library: Library::aborting(),
+            library: Arc::new(library),
             ptr: leaked(raw),
         });
         let pd = Arc::new(Pd {

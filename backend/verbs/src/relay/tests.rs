@@ -1,4 +1,5 @@
-//! The data path allocates nothing.
+//! The data path allocates nothing, rings for no receive that nobody lacks, and waits for
+//! no peer for ever.
 
 use super::*;
 use crate::card::Link;
@@ -9,7 +10,7 @@ use masq_memory::{DoorbellPage, MappedRing, SharedFile};
 use masq_spec::device::Features;
 use masq_spec::queue::{
     ARM_ANY, Cqe, HDR_CQ_CONSUMER, HDR_RECEIVE_BELL, RecvWqe, SendFlags, SendOpcode, SendWqe, Sge,
-    WcStatus, ring_len,
+    WcOpcode, WcStatus, ring_len,
 };
 use masq_spec::verbs::{QpAttr, QpCaps, QpMask, QpType, Ring, State};
 use rustix::event::{EventfdFlags, eventfd};
@@ -77,11 +78,15 @@ struct Program {
 
 impl Program {
     fn new(is_frugal: bool) -> Self {
+        Self::over(Link::Ethernet, is_frugal)
+    }
+
+    fn over(link: Link, is_frugal: bool) -> Self {
         let fake = FakeCard::new();
         let card = Card {
             name: "fake0".into(),
             port: 1,
-            link: Link::Ethernet,
+            link,
             gid: [0; 16],
             gid_index: 0,
             mtu: 3,
@@ -100,8 +105,7 @@ impl Program {
         };
         let waiting = Arc::new(crate::network::Waiting::new().unwrap());
         let mut relay = Relay::new(Arc::new(card), host, waiting).frugal(is_frugal);
-        // Never late enough to look at descriptors, which the card only pretends to have.
-        relay.clock.set(1);
+        relay.clock.set(0);
         let (doorbell, events) = (Arc::new(DoorbellPage::new().unwrap()), Arc::default());
         let session = SessionSpec {
             label: "blue/a#1".into(),
@@ -169,6 +173,14 @@ impl Program {
         }
     }
 
+    /// The relay's thread has this time.
+    fn at(&mut self, now: Nanos) {
+        self.relay.clock.set(now);
+        // The card only pretends to have descriptors.
+        self.relay.looked_at_channel = now;
+        self.relay.looked_for_events = now;
+    }
+
     /// Posts receives; whether it rang for them.
     fn receive(&mut self, count: u32) -> bool {
         for index in self.received..self.received + count {
@@ -218,20 +230,35 @@ impl Program {
         self.doorbell.ring(0);
     }
 
-    /// Takes completions; how many there were.
+    /// Takes completions, which must be of successes; how many there were.
     fn poll(&mut self) -> u32 {
         let first = self.polled;
-        while self.cq.is_published(self.polled) {
-            let mut cqe = Cqe::default();
-            self.cq.read(self.polled, 0, cqe.as_mut_bytes());
+        while let Some(cqe) = self.next_completion() {
             assert_eq!(cqe.status, WcStatus::Success as u8);
-            self.polled += 1;
         }
         // Polled, and armed anew: an arm word is another one each time.
         self.cq
             .begin_cq(0, self.polled, (self.polled << 2) | ARM_ANY);
         assert_eq!(self.cq.load_header(HDR_CQ_CONSUMER), self.polled);
         self.polled - first
+    }
+
+    fn next_completion(&mut self) -> Option<Cqe> {
+        if !self.cq.is_published(self.polled) {
+            return None;
+        }
+        let mut cqe = Cqe::default();
+        self.cq.read(self.polled, 0, cqe.as_mut_bytes());
+        self.polled += 1;
+        Some(cqe)
+    }
+
+    /// Takes completions: whether of a receive, whose, and how it ended.
+    fn results(&mut self) -> Vec<(bool, u64, u8)> {
+        let is_receive = |cqe: &Cqe| cqe.opcode == WcOpcode::Recv as u8;
+        std::iter::from_fn(|| self.next_completion())
+            .map(|cqe| (is_receive(&cqe), cqe.wr_id, cqe.status))
+            .collect()
     }
 }
 
@@ -284,4 +311,41 @@ fn a_frugal_relay_asks_for_rings_only_while_the_card_is_short_of_receives() {
     assert!(!program.rings_for_receives());
     program.relay.failed(0, "for the test");
     assert!(program.rings_for_receives(), "each is flushed at once");
+}
+
+/// The kernel connects an RNIC's queue pair when the peer is ready.
+#[test]
+fn requests_wait_for_a_peer_for_half_a_minute_and_fail() {
+    let mut program = Program::over(Link::Iwarp, false);
+    assert!(program.receive(2));
+    program.at(1);
+    turns(&mut program);
+    assert_eq!(program.relay.next_wake(), None, "nothing waits yet");
+    program.send(3);
+    turns(&mut program);
+    assert_eq!(program.relay.next_wake(), Some(1 + PEER_PATIENCE));
+    program.at(PEER_PATIENCE);
+    turns(&mut program);
+    assert_eq!(program.results(), []);
+
+    program.at(1 + PEER_PATIENCE);
+    turns(&mut program);
+    let (unanswered, flushed) = (WcStatus::RetryExcErr as u8, WcStatus::WrFlushErr as u8);
+    let requests = [
+        (false, 0, unanswered),
+        (false, 1, flushed),
+        (false, 2, flushed),
+    ];
+    assert_eq!(program.results(), requests);
+    let cause = program.relay.qps[0].cause.unwrap();
+    assert_eq!(cause, "the peer's queue pair was not connected in time");
+
+    // This card keeps its receives.
+    program.at(1 + PEER_PATIENCE + PATIENCE);
+    turns(&mut program);
+    assert_eq!(program.results(), [(true, 0, flushed), (true, 1, flushed)]);
+    program.send(1);
+    turns(&mut program);
+    assert_eq!(program.results(), [(false, 3, flushed)]);
+    assert_eq!(program.relay.next_wake(), None);
 }
