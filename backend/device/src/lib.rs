@@ -151,8 +151,15 @@ pub trait Session: Send {
     fn set_grants(&mut self, grants: Grants) -> Result<()>;
     /// Replaces the GID that datagrams of this session come from.
     fn set_gid(&mut self, gid: Gid) -> Result<()>;
-    /// Registers memory and returns its key (lkey and rkey).
+    /// Registers memory and returns its key (lkey and rkey). [`DeviceError::Again`]: it is
+    /// being pinned; the caller asks [`Self::registered`] until it is, or has it
+    /// [deregistered](Self::deregister).
     fn register(&mut self, mr: MrSpec) -> Result<u32>;
+    /// What became of a registration that takes long.
+    fn registered(&mut self, mr: Handle) -> Result<u32> {
+        let _ = mr;
+        Err(DeviceError::Invalid("nothing is being registered"))
+    }
     /// Revokes the region; no access happens after the return. Gives back the
     /// region, so that the caller unmaps it. [`DeviceError::Again`]: its key is
     /// revoked already, but a helper still reaches memory outside the windows;

@@ -1,5 +1,6 @@
 //! The control side's view: [`Device`] and [`Session`] over a card.
 
+use crate::aside::Asides;
 use crate::bridge::Agreed;
 use crate::card::{Card, Link, address_of};
 use crate::host::{Channel, Context, USER_CM, UserCm};
@@ -28,6 +29,7 @@ pub struct VerbsDevice {
     paths: Vec<Arc<DataPath<Relay>>>,
     network: Option<Arc<CardNetwork>>,
     agreed: Arc<Agreed>,
+    asides: Arc<Asides>,
     /// Of an iWARP card.
     connector: Option<Arc<Connector>>,
 }
@@ -96,6 +98,7 @@ impl VerbsDevice {
             paths,
             network,
             agreed,
+            asides: Arc::default(),
             connector,
         })
     }
@@ -198,7 +201,8 @@ impl Device for VerbsDevice {
     }
 
     fn open(&self, spec: SessionSpec) -> Result<Box<dyn Session>> {
-        let (number, path) = self.path_of(spec.domain)?;
+        let tenant = spec.domain;
+        let (number, path) = self.path_of(tenant)?;
         let kick = Arc::clone(&spec.kick);
         path.watch(kick.as_fd())
             .map_err(|_| DeviceError::Exhausted("descriptors"))?;
@@ -211,6 +215,7 @@ impl Device for VerbsDevice {
             (number, Arc::clone(path)),
             index,
             kick,
+            (tenant, Arc::clone(&self.asides)),
             self.connector.clone(),
         )))
     }

@@ -7,6 +7,7 @@
 //! tenants' rings, hands them to the card, and brings completions back; the payload
 //! goes between the card and the tenants' memory directly. See docs/cards.md.
 
+mod aside;
 mod attr;
 mod bridge;
 mod calls;

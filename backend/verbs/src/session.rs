@@ -2,17 +2,17 @@
 //! the data path gets them when they are ready, and gives them back when it has let
 //! go.
 
+use crate::aside::{Answer, Asides};
 use crate::attr::{LIVE, path, to_card};
 use crate::bridge::Agreed;
 use crate::card::{Card, Link};
 use crate::host::{self, Channel, Context, QpShape, Ticket, refused};
 use crate::iwarp::{Connector, Placement, reserve};
 use crate::relay::{Ah, Headers, Mr, NewQp, Relay};
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use masq_datapath::DataPath;
 use masq_device::{
-    AhSpec, CqSpec, Destination, DeviceError, EndpointKey, Grants, Handle, MrSpec, MwSpec,
-    QpChange, QpReport, QpSpec, Result, Session, SrqSpec,
+    AhSpec, CqSpec, Destination, DeviceError, DomainKey, EndpointKey, Grants, Handle, MrSpec,
+    MwSpec, QpChange, QpReport, QpSpec, Result, Session, SrqSpec,
 };
 use masq_memory::{MappedRing, MemoryError, Mirror, Mirrored, Piece, Region, Span, Target};
 use masq_spec::verbs::{Access, Gid, QpMask, QpType, SrqAttr, State};
@@ -23,11 +23,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long control waits for a call that may look for a neighbour; after that it
-/// is asked again.
-const SOON: Duration = Duration::from_millis(2);
 
 /// Room in a CQ of an iWARP card. siw makes it as small as it is asked to, while others
 /// round up; the relay may be late, and what overflows there breaks the connection.
@@ -36,10 +31,16 @@ const FEWEST_CQES: u32 = 64;
 /// Objects that are released at once.
 const MANY: usize = 32;
 
-/// A call that looks for a neighbour, on a thread of its own.
-enum Pending {
-    Modify(Handle, Receiver<io::Result<()>>),
-    Ah(Handle, Receiver<io::Result<host::Ah>>),
+/// Bytes above which the kernel takes longer to pin than other tenants should wait.
+const LARGE: u64 = 4 << 20;
+
+/// Calls that are made beside, one of each kind at most.
+#[derive(Default)]
+struct Pending {
+    modify: Option<Answer<()>>,
+    ah: Option<Answer<host::Ah>>,
+    register: Option<Answer<Mr>>,
+    deregister: Option<Answer<Region>>,
 }
 
 /// One frontend process on a card.
@@ -52,7 +53,9 @@ pub(crate) struct VerbsSession {
     path_number: usize,
     index: usize,
     kick: Arc<OwnedFd>,
-    pending: Option<Pending>,
+    tenant: DomainKey,
+    asides: Arc<Asides>,
+    pending: Pending,
     /// On a card that goes by where memory is mapped: where that is, if peers may reach it.
     pub(crate) place: Option<Placement>,
     mirror: Option<Mirror>,
@@ -69,6 +72,7 @@ impl VerbsSession {
         (path_number, path): (usize, Arc<DataPath<Relay>>),
         index: usize,
         kick: Arc<OwnedFd>,
+        (tenant, asides): (DomainKey, Arc<Asides>),
         connector: Option<Arc<Connector>>,
     ) -> Self {
         let place = (!card.has_iova).then(Placement::draw);
@@ -79,7 +83,9 @@ impl VerbsSession {
             path_number,
             index,
             kick,
-            pending: None,
+            tenant,
+            asides,
+            pending: Pending::default(),
             place,
             mirror: reserve().filter(|_| place.is_some()).map(Mirror::new),
             connector,
@@ -138,7 +144,7 @@ impl VerbsSession {
     }
 
     /// Maps a region where peers' masqds take it to be.
-    fn mirrored(&mut self, region: Region, at: u64) -> Result<(NonNull<u8>, Mapped)> {
+    fn mirrored(&mut self, region: Region, at: u64) -> Result<Mapped> {
         let mirror = self.mirror.as_mut();
         let mirror = mirror.ok_or(DeviceError::Exhausted("addresses for this card"))?;
         let mirrored = mirror.map(&region, at).map_err(|error| match error {
@@ -148,13 +154,17 @@ impl VerbsSession {
             MemoryError::Host { .. } => DeviceError::Exhausted("mappings"),
             _ => DeviceError::Exhausted("room at such addresses for this card"),
         })?;
-        let mapped = Mapped {
-            _span: None,
-            _mirrored: Some(mirrored),
+        Ok(Mapped {
+            span: None,
+            mirrored: Some(mirrored),
             region,
-        };
-        let first = mapped._mirrored.as_ref().map(Mirrored::first);
-        Ok((first.ok_or(DeviceError::Gone)?, mapped))
+        })
+    }
+
+    /// Gives the data path what the card has registered.
+    fn keep_mr(&self, handle: Handle, pinned: io::Result<Mr>) -> Result<u32> {
+        let mr = pinned.map_err(|e| refused("a memory region", &e))?;
+        self.call(move |relay, s| relay.insert_mr(s, handle, mr))
     }
 
     /// Whether a call has to look for a neighbour.
@@ -163,65 +173,55 @@ impl VerbsSession {
     }
 }
 
-/// Runs `f` on a thread of its own.
-fn aside<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> Result<Receiver<R>> {
-    let (sender, receiver) = bounded(1);
-    std::thread::Builder::new()
-        .name("masq-neighbour".into())
-        .stack_size(256 << 10)
-        .spawn(move || {
-            let _ = sender.send(f());
-        })
-        .map_err(|_| DeviceError::Exhausted("threads"))?;
-    Ok(receiver)
-}
-
-/// The answer, if it comes soon.
-fn soon<R>(answer: &Receiver<io::Result<R>>) -> Option<io::Result<R>> {
-    match answer.recv_timeout(SOON) {
-        Ok(result) => Some(result),
-        Err(RecvTimeoutError::Timeout) => None,
-        Err(RecvTimeoutError::Disconnected) => Some(Err(io::Error::from_raw_os_error(libc::EIO))),
-    }
-}
-
 /// A region, and the mapping of it that the card has.
 pub(crate) struct Mapped {
     /// If the region itself is not in one piece.
-    _span: Option<Span>,
+    span: Option<Span>,
     /// If peers may reach it on a card that goes by where memory is mapped.
-    _mirrored: Option<Mirrored>,
+    mirrored: Option<Mirrored>,
     pub(crate) region: Region,
 }
 
-/// Where a whole region lies in one piece.
-fn mapped(region: Region) -> Result<(NonNull<u8>, Mapped)> {
+impl Mapped {
+    /// Has the whole region in one piece.
+    fn of(region: Region) -> Result<Self> {
+        let span = match whole(&region) {
+            Some(_) => None,
+            None => Some(Span::of(&region).map_err(|error| match error {
+                MemoryError::Host { .. } => DeviceError::Exhausted("mappings"),
+                _ => DeviceError::Unsupported(
+                    "memory of which a part cannot be shared with the card",
+                ),
+            })?),
+        };
+        Ok(Self {
+            span,
+            mirrored: None,
+            region,
+        })
+    }
+
+    /// Where it begins.
+    fn first(&self) -> Option<NonNull<u8>> {
+        let mirrored = self.mirrored.as_ref().map(Mirrored::first);
+        let span = self.span.as_ref().map(Span::first);
+        mirrored.or(span).or_else(|| whole(&self.region))
+    }
+}
+
+/// Where a region begins that is in one piece.
+fn whole(region: &Region) -> Option<NonNull<u8>> {
     let mut pieces = Vec::with_capacity(1);
     let is_whole = region.pieces(0, 0, region.len(), &mut pieces);
-    let (at, _span) = match pieces.as_slice() {
+    match pieces.as_slice() {
         [
             Piece {
                 target: Target::Mapped(at),
                 ..
             },
-        ] if is_whole => (*at, None),
-        _ => {
-            let span = Span::of(&region).map_err(|error| match error {
-                MemoryError::Host { .. } => DeviceError::Exhausted("mappings"),
-                _ => DeviceError::Unsupported(
-                    "memory of which a part cannot be shared with the card",
-                ),
-            })?;
-            (span.first(), Some(span))
-        }
-    };
-    let _mirrored = None;
-    let mapped = Mapped {
-        _span,
-        _mirrored,
-        region,
-    };
-    Ok((at, mapped))
+        ] if is_whole => Some(*at),
+        _ => None,
+    }
 }
 
 impl Session for VerbsSession {
@@ -246,34 +246,71 @@ impl Session for VerbsSession {
         let pd = self.pd(mr.pd)?;
         let (len, access) = (mr.region.len(), (mr.access & passed).bits());
         let for_peers = Access::REMOTE_WRITE | Access::REMOTE_READ | Access::REMOTE_ATOMIC;
-        let (at, mapped) = match self.place {
+        let mapped = match self.place {
             Some(place) if mr.access.intersects(for_peers) => {
                 self.mirrored(mr.region, place.of(mr.iova))?
             }
-            _ => mapped(mr.region)?,
+            _ => Mapped::of(mr.region)?,
         };
-        let base = match self.place {
-            Some(_) => at.as_ptr() as u64,
-            None => mr.iova,
+        let goes_by_place = self.place.is_some();
+        let pin = move || {
+            let at = mapped.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+            let base = match goes_by_place {
+                true => at.as_ptr() as u64,
+                false => mr.iova,
+            };
+            Ok(Mr {
+                // SAFETY: the region, its span and its mirror keep the memory mapped, and
+                // are dropped only after the card's registration.
+                host: unsafe { host::Mr::new(&pd, at, len, base, access, mapped) }?,
+                pd: mr.pd,
+                iova: mr.iova,
+                base,
+            })
         };
-        // SAFETY: the region, its span and its mirror keep the memory mapped, and are
-        // dropped only after the card's registration.
-        let host = unsafe { host::Mr::new(&pd, at, len, base, access, mapped) };
-        let host = host.map_err(|e| refused("a memory region", &e))?;
-        let entry = Mr {
-            host,
-            pd: mr.pd,
-            iova: mr.iova,
-            base,
+        let pinned = match len > LARGE {
+            true => {
+                let answer = self.asides.start(self.tenant, mr.handle, pin)?;
+                answer.soon(&mut self.pending.register)?
+            }
+            false => pin(),
         };
-        let handle = mr.handle;
-        self.call(move |relay, s| relay.insert_mr(s, handle, entry))
+        self.keep_mr(mr.handle, pinned)
+    }
+
+    fn registered(&mut self, mr: Handle) -> Result<u32> {
+        let slot = &mut self.pending.register;
+        let answer = Answer::of(slot, mr);
+        let answer = answer.ok_or(DeviceError::Invalid("nothing is being registered"))?;
+        let pinned = answer.soon(slot)?;
+        self.keep_mr(mr, pinned)
     }
 
     fn deregister(&mut self, mr: Handle) -> Result<Region> {
-        let mr = self.call(move |relay, s| relay.remove_mr(s, mr))?;
-        let mapped = mr.host.deregister().ok_or(DeviceError::Gone)?;
-        Ok(mapped.region)
+        // A registration that nobody asks for any more ends as it comes.
+        drop(Answer::of(&mut self.pending.register, mr));
+        let slot = &mut self.pending.deregister;
+        let unpinned = match Answer::of(slot, mr) {
+            Some(answer) => answer.soon(slot)?,
+            // Its key goes only when it can go at once.
+            None if !self.asides.has_room(self.tenant) => return Err(DeviceError::Again),
+            None => {
+                let index = self.index;
+                let taken = self.path.call(move |relay| relay.remove_mr(index, mr))??;
+                let is_large = taken.host.memory().is_some_and(|m| m.region.len() > LARGE);
+                let unpin = move || {
+                    let mapped = taken.host.deregister();
+                    mapped
+                        .map(|mapped| mapped.region)
+                        .ok_or(io::ErrorKind::Other.into())
+                };
+                match is_large {
+                    true => self.asides.start(self.tenant, mr, unpin)?.soon(slot)?,
+                    false => unpin(),
+                }
+            }
+        };
+        unpinned.map_err(|_| DeviceError::Gone)
     }
 
     fn alloc_mw(&mut self, _: MwSpec) -> Result<u32> {
@@ -418,26 +455,15 @@ impl Session for VerbsSession {
         if to == State::Reset {
             self.call(move |relay, s| relay.begin_reset(s, qp))?;
         }
-        let changed = match self.pending.take() {
-            Some(Pending::Modify(handle, answer)) if handle == qp => match soon(&answer) {
-                Some(result) => result,
-                None => {
-                    self.pending = Some(Pending::Modify(qp, answer));
-                    return Err(DeviceError::Again);
-                }
-            },
-            _ if Self::may_block(change.destination) => {
+        let slot = &mut self.pending.modify;
+        let changed = match Answer::of(slot, qp) {
+            Some(answer) => answer.soon(slot)?,
+            None if Self::may_block(change.destination) => {
                 let host = Arc::clone(&host);
-                let answer = aside(move || host.modify(wanted, mask.bits()))?;
-                match soon(&answer) {
-                    Some(result) => result,
-                    None => {
-                        self.pending = Some(Pending::Modify(qp, answer));
-                        return Err(DeviceError::Again);
-                    }
-                }
+                let call = move || host.modify(wanted, mask.bits());
+                self.asides.start(self.tenant, qp, call)?.soon(slot)?
             }
-            _ => host.modify(wanted, mask.bits()),
+            None => host.modify(wanted, mask.bits()),
         };
         changed.map_err(|e| refused("this change of the queue pair", &e))?;
         self.call(move |relay, s| relay.modified(s, qp, mask, &attr, to))?;
@@ -472,25 +498,16 @@ impl Session for VerbsSession {
     fn create_ah(&mut self, ah: AhSpec) -> Result<()> {
         let wanted = path(&self.card, &ah.attr, ah.destination)?;
         let pd = self.pd(ah.pd)?;
-        let made = match self.pending.take() {
-            Some(Pending::Ah(handle, answer)) if handle == ah.handle => match soon(&answer) {
-                Some(result) => result,
-                None => {
-                    self.pending = Some(Pending::Ah(ah.handle, answer));
-                    return Err(DeviceError::Again);
-                }
-            },
-            _ if Self::may_block(Some(ah.destination)) => {
-                let answer = aside(move || host::Ah::new(&pd, wanted))?;
-                match soon(&answer) {
-                    Some(result) => result,
-                    None => {
-                        self.pending = Some(Pending::Ah(ah.handle, answer));
-                        return Err(DeviceError::Again);
-                    }
-                }
+        let slot = &mut self.pending.ah;
+        let made = match Answer::of(slot, ah.handle) {
+            Some(answer) => answer.soon(slot)?,
+            None if Self::may_block(Some(ah.destination)) => {
+                let call = move || host::Ah::new(&pd, wanted);
+                self.asides
+                    .start(self.tenant, ah.handle, call)?
+                    .soon(slot)?
             }
-            _ => host::Ah::new(&pd, wanted),
+            None => host::Ah::new(&pd, wanted),
         };
         let entry = Ah {
             host: Arc::new(made.map_err(|e| refused("an address handle", &e))?),

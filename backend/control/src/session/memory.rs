@@ -5,7 +5,7 @@ use crate::ledger::Kind;
 use crate::refusal::Refused;
 use crate::rights::remote_of;
 use crate::world::World;
-use masq_device::{Handle, MrSpec, MwSpec};
+use masq_device::{DeviceError, Handle, MrSpec, MwSpec};
 use masq_memory::Region;
 use masq_policy::Request;
 use masq_spec::command::Status;
@@ -125,36 +125,46 @@ impl Session {
                 Err(Refused::from(error).about(about))
             }
             Ok(region) if is_large => {
-                self.filling = Some(Filling::start(handle, mr, region));
+                let step = Step::fill(region);
+                self.filling = Some(Filling { handle, mr, step });
                 Err(Refused::again())
             }
             Ok(region) => self.finish(world, handle, mr, region),
         }
     }
 
-    /// The same command again: whether its region is filled by now.
+    /// The same command again: whether its region is filled, and pinned, by now.
     fn filled(&mut self, world: &mut World) -> Reply {
         match self.filling.take() {
-            Some(Filling {
-                handle,
-                mr,
-                region,
-                running,
-            }) if running.is_done() => self.finish(world, handle, mr, region),
-            waiting => {
-                self.filling = waiting;
-                Err(Refused::again())
-            }
+            Some(Filling { handle, mr, step }) => match step {
+                Step::Fill(region, running) if running.is_done() => {
+                    self.finish(world, handle, mr, region)
+                }
+                Step::Pin => {
+                    let key = self.device.registered(handle);
+                    self.pinned(world, handle, mr, key)
+                }
+                step @ Step::Fill(..) => {
+                    self.filling = Some(Filling { handle, mr, step });
+                    Err(Refused::again())
+                }
+            },
+            None => Err(Refused::again()),
         }
     }
 
     /// Forgets a registration whose command is not served again.
     pub(super) fn give_up_filling(&mut self, world: &mut World) {
         if let Some(filling) = self.filling.take() {
+            if let Step::Pin = filling.step {
+                // It has no such region yet, and wants to hear that it never shall.
+                let _ = self.device.deregister(filling.handle);
+            }
             self.refund_mr(world, filling.mr.len, filling.mr.windows);
         }
     }
 
+    /// The device's part of a registration.
     fn finish(&mut self, world: &mut World, handle: Handle, mr: Mr, region: Region) -> Reply {
         let spec = MrSpec {
             handle,
@@ -163,8 +173,24 @@ impl Session {
             iova: mr.iova,
             region,
         };
-        let key = match self.device.register(spec) {
+        let key = self.device.register(spec);
+        self.pinned(world, handle, mr, key)
+    }
+
+    fn pinned(
+        &mut self,
+        world: &mut World,
+        handle: Handle,
+        mr: Mr,
+        key: masq_device::Result<u32>,
+    ) -> Reply {
+        let key = match key {
             Ok(key) => key,
+            Err(DeviceError::Again) => {
+                let step = Step::Pin;
+                self.filling = Some(Filling { handle, mr, step });
+                return Err(Refused::again());
+            }
             Err(error) => {
                 self.refund_mr(world, mr.len, mr.windows);
                 let about = format!("mr {:#x}+{}", mr.addr, mr.len);
@@ -323,20 +349,26 @@ impl Session {
     }
 }
 
-/// A large region whose pages are being faulted in by a thread, while others
-/// are served. Dropping it ends the thread soon.
+/// A large region on its way, while others are served.
 pub(super) struct Filling {
     handle: Handle,
     mr: Mr,
-    region: Region,
-    running: Running,
+    step: Step,
+}
+
+/// What is being done with it.
+enum Step {
+    /// A thread faults its pages in; dropping this ends the thread soon.
+    Fill(Region, Running),
+    /// The device pins it.
+    Pin,
 }
 
 /// Held by the thread too; told to stop when dropped.
 struct Running(Arc<AtomicBool>);
 
-impl Filling {
-    fn start(handle: Handle, mr: Mr, region: Region) -> Self {
+impl Step {
+    fn fill(region: Region) -> Self {
         let running = Arc::new(AtomicBool::new(true));
         let (wanted, pages) = (Arc::clone(&running), region.clone());
         let fill = move || {
@@ -349,12 +381,7 @@ impl Filling {
             // Its pages come one by one then.
             tracing::warn!(%error, "no thread to fault memory in");
         }
-        Self {
-            handle,
-            mr,
-            region,
-            running: Running(running),
-        }
+        Self::Fill(region, Running(running))
     }
 }
 

@@ -119,6 +119,8 @@ pub(super) const PAIRS: &[Pair] = &[
     same!(Apart, Rc, "ib_write_bw", Says::Row(65536, 500), "ib_write_bw -x {gid} -F -s 65536 -n 500"),
     // It watches its memory: of a size that malloc maps, since User-Mode Linux's heap is
     // executable and so not moved, and a stand-in shows nothing before the library is called.
+    // So much that it is pinned beside the control thread.
+    same!(Apart, Rc, "large-ib_write_bw", Says::Row(16777216, 5), "ib_write_bw -x {gid} -F -s 16777216 -n 5"),
     same!(Apart, Rc, "ib_write_lat", Says::Row(262144, 10), "ib_write_lat -x {gid} -F -s 262144 -n 10"),
     same!(Apart, Rc, "ib_read_bw", Says::Row(65536, 500), "ib_read_bw -x {gid} -F -e -s 65536 -n 500"),
     same!(Apart, Rc, "ib_read_lat", Says::Row(64, 200), "ib_read_lat -x {gid} -F -e -s 64 -n 200"),
