@@ -16,6 +16,7 @@ mod device;
 mod error;
 mod host;
 mod iwarp;
+mod mapped;
 mod network;
 mod relay;
 mod session;

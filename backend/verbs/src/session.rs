@@ -8,20 +8,20 @@ use crate::bridge::Agreed;
 use crate::card::{Card, Link};
 use crate::host::{self, Channel, Context, QpShape, Ticket, refused};
 use crate::iwarp::{Connector, Placement, reserve};
+use crate::mapped::Mapped;
 use crate::relay::{Ah, Headers, Mr, NewQp, Relay};
 use masq_datapath::DataPath;
 use masq_device::{
     AhSpec, CqSpec, Destination, DeviceError, DomainKey, EndpointKey, Grants, Handle, MrSpec,
     MwSpec, QpChange, QpReport, QpSpec, Result, Session, SrqSpec,
 };
-use masq_memory::{MappedRing, MemoryError, Mirror, Mirrored, Piece, Region, Span, Target};
+use masq_memory::{MappedRing, Mirror, Region};
 use masq_spec::verbs::{Access, Gid, QpMask, QpType, SrqAttr, State};
 use masq_transport::check_transition;
 use masq_verbs_abi::{ibv_qp_attr, ibv_qp_cap};
 use rustc_hash::FxHashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Room in a CQ of an iWARP card. siw makes it as small as it is asked to, while others
@@ -143,24 +143,6 @@ impl VerbsSession {
         }
     }
 
-    /// Maps a region where peers' masqds take it to be.
-    fn mirrored(&mut self, region: Region, at: u64) -> Result<Mapped> {
-        let mirror = self.mirror.as_mut();
-        let mirror = mirror.ok_or(DeviceError::Exhausted("addresses for this card"))?;
-        let mirrored = mirror.map(&region, at).map_err(|error| match error {
-            MemoryError::Scattered => {
-                DeviceError::Unsupported("memory of which a part cannot be shared with the card")
-            }
-            MemoryError::Host { .. } => DeviceError::Exhausted("mappings"),
-            _ => DeviceError::Exhausted("room at such addresses for this card"),
-        })?;
-        Ok(Mapped {
-            span: None,
-            mirrored: Some(mirrored),
-            region,
-        })
-    }
-
     /// Gives the data path what the card has registered.
     fn keep_mr(&self, handle: Handle, pinned: io::Result<Mr>) -> Result<u32> {
         let mr = pinned.map_err(|e| refused("a memory region", &e))?;
@@ -170,57 +152,6 @@ impl VerbsSession {
     /// Whether a call has to look for a neighbour.
     fn may_block(destination: Option<Destination>) -> bool {
         matches!(destination, Some(Destination::Host(_)))
-    }
-}
-
-/// A region, and the mapping of it that the card has.
-pub(crate) struct Mapped {
-    /// If the region itself is not in one piece.
-    span: Option<Span>,
-    /// If peers may reach it on a card that goes by where memory is mapped.
-    mirrored: Option<Mirrored>,
-    pub(crate) region: Region,
-}
-
-impl Mapped {
-    /// Has the whole region in one piece.
-    fn of(region: Region) -> Result<Self> {
-        let span = match whole(&region) {
-            Some(_) => None,
-            None => Some(Span::of(&region).map_err(|error| match error {
-                MemoryError::Host { .. } => DeviceError::Exhausted("mappings"),
-                _ => DeviceError::Unsupported(
-                    "memory of which a part cannot be shared with the card",
-                ),
-            })?),
-        };
-        Ok(Self {
-            span,
-            mirrored: None,
-            region,
-        })
-    }
-
-    /// Where it begins.
-    fn first(&self) -> Option<NonNull<u8>> {
-        let mirrored = self.mirrored.as_ref().map(Mirrored::first);
-        let span = self.span.as_ref().map(Span::first);
-        mirrored.or(span).or_else(|| whole(&self.region))
-    }
-}
-
-/// Where a region begins that is in one piece.
-fn whole(region: &Region) -> Option<NonNull<u8>> {
-    let mut pieces = Vec::with_capacity(1);
-    let is_whole = region.pieces(0, 0, region.len(), &mut pieces);
-    match pieces.as_slice() {
-        [
-            Piece {
-                target: Target::Mapped(at),
-                ..
-            },
-        ] if is_whole => Some(*at),
-        _ => None,
     }
 }
 
@@ -248,7 +179,7 @@ impl Session for VerbsSession {
         let for_peers = Access::REMOTE_WRITE | Access::REMOTE_READ | Access::REMOTE_ATOMIC;
         let mapped = match self.place {
             Some(place) if mr.access.intersects(for_peers) => {
-                self.mirrored(mr.region, place.of(mr.iova))?
+                Mapped::mirrored(self.mirror.as_mut(), mr.region, place.of(mr.iova))?
             }
             _ => Mapped::of(mr.region)?,
         };

@@ -15,6 +15,7 @@
 mod complete;
 mod control;
 mod datagram;
+mod failure;
 mod headers;
 mod objects;
 mod post;

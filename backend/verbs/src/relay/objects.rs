@@ -4,7 +4,7 @@
 use super::receives::ReceiveQueue;
 use crate::host::{self, Ticket};
 use crate::iwarp::Placement;
-use crate::session::Mapped;
+use crate::mapped::Mapped;
 use masq_datapath::{CompletionRing, Lane};
 use masq_device::{DomainKey, EndpointKey, EventSink, Grants, Handle, QpCounters};
 use masq_memory::{DoorbellPage, MappedRing};
